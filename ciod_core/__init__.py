@@ -1,0 +1,3 @@
+"""ciod core: class-incremental object detection without the old training data."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,129 @@
+"""Decoding images: every file an annotation table can name becomes 8-bit RGB of the annotated frame."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ciod_core.data.annotations import AnnotationTable
+from ciod_core.data.coco_checks import is_inside
+from ciod_core.errors import DataError
+
+EXIF_ORIENTATION = 0x0112
+
+
+def image_path(root: Path, file_name: str, annotations: Path | None = None) -> Path:
+    """The path of an image, refused when it leaves the image folder.
+
+    Raises:
+        DataError: the name is absolute or climbs out of the folder.
+    """
+    if not is_inside(file_name):
+        raise DataError(
+            f"{annotations or root}: file_name {file_name!r} does not stay inside {root}; "
+            "write it relative to that folder and without '..'"
+        )
+    return root / PurePosixPath(file_name)
+
+
+def decode_image(
+    path: Path,
+    expected_size: tuple[int, int] | None = None,
+    *,
+    longer_side: int | None = None,
+    annotations: Path | None = None,
+) -> Image.Image:
+    """Read an image as 8-bit RGB, turned upright.
+
+    The EXIF orientation is applied, unless only the image as stored has the annotated size: then the boxes
+    speak of the stored frame. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its longer side
+    stays at least `longer_side`, which saves most of the decoding time of large photographs.
+
+    Args:
+        path: the image file.
+        expected_size: (width, height) that the annotations state; None skips the comparison.
+        longer_side: the size in pixels that the image will be resized to; None decodes in full.
+        annotations: the annotation file, for messages.
+
+    Raises:
+        DataError: the file is missing, is no image, is truncated or differs in size from its annotation.
+    """
+    listed = f" (listed in {annotations})" if annotations else ""
+    try:
+        with Image.open(path) as image:
+            stored_size = image.size
+            if longer_side is not None and image.format == "JPEG":
+                image.draft(None, _draft_size(stored_size, longer_side))
+            image.load()
+            return _upright_rgb(image, stored_size, expected_size, path, annotations)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: image file is missing{listed}; restore it or remove it from the list") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        reason = "is not an image that can be read" if isinstance(error, UnidentifiedImageError) else "is too large"
+        raise DataError(f"{path}: {reason}{listed}; replace the file") from None
+    except Exception as error:  # Pillow's decoders let out whatever a damaged file provokes.
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise DataError(f"{path}: image is truncated or damaged ({reason}){listed}; replace the file") from None
+
+
+def check_images_exist(table: AnnotationTable, root: Path) -> None:
+    """Check that every image of a table is a file below `root`, listing each folder once.
+
+    Raises:
+        DataError: the folder or files are missing; the message names the first and counts the others.
+    """
+    listed_in = table.path or "the annotations"
+    if not root.is_dir():
+        raise DataError(f"{root}: no such image folder (for {listed_in}); restore it")
+    listings: dict[str, set[str]] = {}
+    missing: list[str] = []
+    for file_name in table.file_names_I.tolist():
+        folder_name, _, base_name = file_name.rpartition("/")
+        if folder_name not in listings:
+            folder = image_path(root, file_name, table.path).parent
+            listings[folder_name] = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+        if base_name not in listings[folder_name]:
+            missing.append(file_name)
+    if missing:
+        raise DataError(
+            f"{image_path(root, missing[0], table.path)}: image file is missing ({len(missing)} of {table.num_images} "
+            f"images listed in {listed_in} are missing); restore them or remove them from the list"
+        )
+
+
+def _draft_size(size: tuple[int, int], longer_side: int) -> tuple[int, int]:
+    ratio = min(1.0, longer_side / max(size))
+    return max(1, int(size[0] * ratio)), max(1, int(size[1] * ratio))
+
+
+def _upright_rgb(
+    image: Image.Image,
+    stored_size: tuple[int, int],
+    expected_size: tuple[int, int] | None,
+    path: Path,
+    annotations: Path | None,
+) -> Image.Image:
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    upright_size = stored_size[::-1] if orientation in (5, 6, 7, 8) else stored_size
+    if expected_size is not None and expected_size not in (upright_size, stored_size):
+        raise DataError(
+            f"{path}: image is {upright_size[0]}x{upright_size[1]} pixels, {annotations or 'its annotation'} says "
+            f"{expected_size[0]}x{expected_size[1]}; correct width and height there or replace the image"
+        )
+    if orientation != 1 and expected_size in (None, upright_size):
+        image = ImageOps.exif_transpose(image)
+    return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
+        # Pillow's own conversion cuts everything above 255 to white.
+        values = np.asarray(image).astype(np.float32)
+        top = 65535.0 if values.max(initial=0.0) > 255.0 else 255.0
+        image = Image.fromarray(np.clip(values * (255.0 / top), 0.0, 255.0).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
