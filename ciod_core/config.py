@@ -1,0 +1,133 @@
+"""Every setting of a run, as frozen pydantic models: the only place where defaults live.
+
+Paths read like `training.epochs`, `model.name`, `resampler.nms_iou`; unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+MODEL_NAMES = Literal[
+    "resnet18", "resnet50", "yolox-micro", "yolox-nano", "yolox-tiny", "yolox-s", "yolox-m", "yolox-l", "yolox-x"
+]
+METHOD_NAMES = Literal["crs-ckd", "finetune", "pseudo-label", "joint"]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, unknown keys refused, defaults checked too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ModelConfig(Section):
+    """The detector's shape. Fixed by step 1; later steps read it from the teacher."""
+
+    name: MODEL_NAMES = "resnet50"
+    backbone_weights: str = Field(
+        "auto",
+        description="'imagenet', 'none', a .safetensors/.pth file, or 'auto': imagenet for ResNet, none for CSPDarknet",
+    )
+
+
+class DataConfig(Section):
+    """How images are loaded and augmented."""
+
+    image_size: Annotated[int, Field(ge=32)] = Field(640, description="longer side after resizing, pixels")
+    multi_scale: bool = Field(True, description="draw the longer side per image from 65 to 100 %% of image_size")
+    photometric: bool = True
+    flip: Fraction = 0.5
+    workers: Annotated[int, Field(ge=0)] = 2
+
+    @model_validator(mode="after")
+    def _check_stride(self) -> DataConfig:
+        if self.image_size % 32:
+            raise ValueError(f"data.image_size is {self.image_size}; it must be a multiple of 32")
+        return self
+
+
+class TrainingConfig(Section):
+    """Optimisation of one step."""
+
+    epochs: Count = 12
+    batch_size: Count = 16
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: Positive = 1e-3
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[Count, ...] = Field((8, 11), description="epochs after which the step schedule divides lr by 10")
+    final_lr_ratio: Fraction = Field(0.01, description="where the cosine schedule ends, as a share of lr")
+    warmup_iterations: Annotated[int, Field(ge=0)] = 100
+    warmup_ratio: Fraction = 0.001
+    clip_grad_norm: Annotated[float, Field(ge=0.0)] = Field(10.0, description="0 switches clipping off")
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.998, description="0 switches the average off")
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    deterministic: bool = True
+    log_interval: Count = Field(20, description="iterations between two progress records")
+
+
+class MethodConfig(Section):
+    """Which continual-learning method a later step uses."""
+
+    name: METHOD_NAMES = "crs-ckd"
+
+
+class ResamplerConfig(Section):
+    """Which of the teacher's answers become knowledge (METHOD: center re-sampling)."""
+
+    rule: Literal["crs", "fixed", "class-stat", "global-stat"] = "crs"
+    centre_score: Fraction = Field(0.3, description="class score that makes an anchor point a centre")
+    other_iou: Fraction = Field(0.65, description="IoU with a centre of its class that lets another anchor point in")
+    min_score: Fraction = Field(0.1, description="lowest class score × objectness kept by 'crs'")
+    fixed_score: Fraction = Field(0.3, description="class score × objectness threshold of 'fixed'")
+    class_std: float = Field(1.0, description="'class-stat' threshold: mean + class_std · std per image and class")
+    global_std: float = Field(2.0, description="'global-stat' threshold: mean + global_std · std per image")
+    nms_iou: Fraction = Field(0.95, description="class-wise NMS threshold; 0.95 keeps clusters, 0.65 thins them")
+    ground_truth_iou: Fraction = Field(
+        0.5, description="drop answers overlapping a new ground-truth box by this IoU or more; 1 keeps them all"
+    )
+
+
+class DistillerConfig(Section):
+    """How knowledge is transferred (collaborative distillation)."""
+
+    weighting: Literal["paper", "balanced", "none"] = "balanced"
+    target: Literal["soft", "hybrid", "margin-weighted", "hard"] = "soft"
+    objectness: Literal["hard", "soft"] = Field(
+        "hard", description="objectness target at positives of old objects: 1, or the teacher's objectness"
+    )
+    normaliser: Literal["separate", "shared"] = Field(
+        "separate", description="old and new losses each divided by their own positives, or both by all of them"
+    )
+    class_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    location_weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class EvaluationConfig(Section):
+    """How detections are read off the head's output."""
+
+    score_threshold: Fraction = 0.001
+    nms_iou: Fraction = 0.65
+    max_detections: Count = 100
+    batch_size: Count = 32
+
+
+class Config(Section):
+    """The resolved configuration of one run, saved beside it as config.yaml."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    method: MethodConfig = MethodConfig()
+    resampler: ResamplerConfig = ResamplerConfig()
+    distiller: DistillerConfig = DistillerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

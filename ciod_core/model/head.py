@@ -1,0 +1,112 @@
+"""The decoupled head of YOLOX: one tower for class, one for box and objectness, per pyramid level.
+
+Legend: B images, A anchor points over all levels, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ciod_core.model.backbone import Pyramid
+from ciod_core.model.blocks import ConvBlock, spatial_conv
+from ciod_core.model.output import HeadOutput
+
+STRIDES = (8, 16, 32)
+PRIOR_BIAS = math.log(0.01 / 0.99)
+
+
+class HeadLevel(nn.Module):
+    """The head of one pyramid level: (B, in, H, W) → class (B, C, H, W), box (B, 4, H, W), objectness (B, 1, H, W)."""
+
+    def __init__(self, in_channels: int, channels: int, num_classes: int, *, depthwise: bool) -> None:
+        super().__init__()
+
+        def tower() -> nn.Sequential:
+            return nn.Sequential(*(spatial_conv(channels, channels, depthwise=depthwise) for _ in range(2)))
+
+        self.stem = ConvBlock(in_channels, channels, 1)
+        self.cls_tower, self.reg_tower = tower(), tower()
+        self.cls_conv = _prior_conv(channels, num_classes)
+        self.box_conv = nn.Conv2d(channels, 4, 1)
+        self.obj_conv = _prior_conv(channels, 1)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.stem(feature)
+        reg = self.reg_tower(x)
+        return self.cls_conv(self.cls_tower(x)), self.box_conv(reg), self.obj_conv(reg)
+
+    def add_classes(self, count: int) -> None:
+        """Append class rows with the prior bias; rows already there keep their weights."""
+        old = self.cls_conv
+        new = _prior_conv(old.in_channels, count).to(old.weight.device, old.weight.dtype)
+        grown = nn.Conv2d(old.in_channels, old.out_channels + count, 1)
+        grown.weight = nn.Parameter(torch.cat((old.weight.detach(), new.weight.detach())))
+        assert old.bias is not None and new.bias is not None
+        grown.bias = nn.Parameter(torch.cat((old.bias.detach(), new.bias.detach())))
+        self.cls_conv = grown
+
+
+class DecoupledHead(nn.Module):
+    """Heads of all levels and the decoding of their boxes into pixels."""
+
+    def __init__(self, in_channels: tuple[int, ...], channels: int, num_classes: int, *, depthwise: bool) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            HeadLevel(level, channels, num_classes, depthwise=depthwise) for level in in_channels
+        )
+
+    def add_classes(self, count: int) -> None:
+        """Let every level predict `count` further classes."""
+        for level in self.levels:
+            assert isinstance(level, HeadLevel)
+            level.add_classes(count)
+
+    def forward(self, pyramid: Pyramid) -> HeadOutput:
+        cls_logits, obj_logits, boxes, points, strides = [], [], [], [], []
+        for level, feature, stride in zip(self.levels, pyramid, STRIDES, strict=True):
+            cls_map, box_map, obj_map = level(feature)
+            level_points = anchor_points(box_map.shape[-2], box_map.shape[-1], stride, box_map.device)
+            # Full precision from here on: exp() of a half-precision size overflows, and losses need the digits.
+            cls_logits.append(_flatten(cls_map).float())
+            obj_logits.append(_flatten(obj_map).float().squeeze(-1))
+            boxes.append(decode_boxes(_flatten(box_map).float(), level_points, stride))
+            points.append(level_points)
+            strides.append(torch.full_like(level_points[:, 0], stride))
+        return HeadOutput(
+            cls_logits_BAC=torch.cat(cls_logits, dim=1),
+            obj_logits_BA=torch.cat(obj_logits, dim=1),
+            boxes_BA4=torch.cat(boxes, dim=1),
+            points_A2=torch.cat(points),
+            strides_A=torch.cat(strides),
+        )
+
+
+def anchor_points(height: int, width: int, stride: int, device: torch.device) -> Tensor:
+    """Corner of every cell of an H×W map in input pixels, (H·W, 2) as (x, y); no half-stride offset (YOLOX)."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=torch.float32),
+        torch.arange(width, device=device, dtype=torch.float32),
+        indexing="ij",
+    )
+    return torch.stack((x, y), dim=-1).reshape(-1, 2) * stride
+
+
+def decode_boxes(deltas_BA4: Tensor, points_A2: Tensor, stride: int) -> Tensor:
+    """Boxes xyxy in pixels: centre = delta_xy · stride + point, size = exp(delta_wh) · stride."""
+    centres = deltas_BA4[..., :2] * stride + points_A2
+    half_sizes = deltas_BA4[..., 2:].exp() * (stride / 2)
+    return torch.cat((centres - half_sizes, centres + half_sizes), dim=-1)
+
+
+def _prior_conv(channels: int, outputs: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, outputs, 1)
+    assert conv.bias is not None
+    nn.init.constant_(conv.bias, PRIOR_BIAS)
+    return conv
+
+
+def _flatten(x_BCHW: Tensor) -> Tensor:
+    return x_BCHW.flatten(2).transpose(1, 2)

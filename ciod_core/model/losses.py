@@ -1,0 +1,33 @@
+"""The detection loss, in the parts that methods put together (YOLOX; sums, to be divided by a normaliser).
+
+Legend: B images, A anchor points, C classes, P positives.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.nn.functional import one_hot
+
+from ciod_core.model.boxes import iou
+
+BOX_WEIGHT = 5.0
+
+
+def objectness_loss(obj_logits_BA: Tensor, image_P: Tensor, anchor_P: Tensor, target_P: Tensor) -> Tensor:
+    """BCE of every anchor point's objectness against its target at positives and 0 elsewhere, summed."""
+    target_BA = torch.zeros_like(obj_logits_BA)
+    target_BA[image_P, anchor_P] = target_P
+    return bce(obj_logits_BA, target_BA, reduction="sum")
+
+
+def class_loss(cls_logits_PC: Tensor, labels_P: Tensor, iou_P: Tensor) -> Tensor:
+    """BCE of the class logits against the one-hot label × IoU, summed over positives and classes."""
+    target_PC = one_hot(labels_P, cls_logits_PC.shape[1]) * iou_P.unsqueeze(1)
+    return bce(cls_logits_PC, target_PC, reduction="sum")
+
+
+def box_loss(boxes_P4: Tensor, target_boxes_P4: Tensor) -> Tensor:
+    """5 · (1 − IoU²) of each positive, (P,)."""
+    return BOX_WEIGHT * (1 - iou(boxes_P4, target_boxes_P4).square())
