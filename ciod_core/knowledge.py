@@ -1,0 +1,60 @@
+"""Knowledge: the teacher's answers that are worth teaching, whatever produced them.
+
+Legend: K kept answers of the whole batch (flat), C old classes, N objects of the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ciod_core.model.boxes import pairwise_iou
+from ciod_core.model.output import Targets
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Kept teacher answers of a batch; an image may own none.
+
+    Attributes:
+        boxes_K4: boxes, xyxy, pixels of the input frame.
+        labels_K: the teacher's best class of each, int64.
+        class_logits_KC: class logits over the old classes.
+        obj_logits_K: objectness logits.
+        scores_K: class score × objectness, 0..1.
+        image_K: index of the image within the batch, int64, ascending.
+    """
+
+    boxes_K4: Tensor
+    labels_K: Tensor
+    class_logits_KC: Tensor
+    obj_logits_K: Tensor
+    scores_K: Tensor
+    image_K: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels_K)
+
+    def pick(self, chosen: Tensor) -> Knowledge:
+        """The entries that a boolean mask or an index tensor names."""
+        return Knowledge(**{name: tensor[chosen] for name, tensor in vars(self).items()})
+
+    def before(self, targets: Targets) -> Targets:
+        """The kept boxes put before the ground truth, so that object k < len(self) is knowledge entry k."""
+        return Targets(
+            boxes_N4=torch.cat((self.boxes_K4, targets.boxes_N4)),
+            labels_N=torch.cat((self.labels_K, targets.labels_N)),
+            image_N=torch.cat((self.image_K, targets.image_N)),
+        )
+
+    def without_overlap(self, targets: Targets, iou_threshold: float) -> Knowledge:
+        """Drop answers whose IoU with a ground-truth box of their image reaches the threshold.
+
+        A teacher calls objects it does not know by the names it knows; where the ground truth of the new classes
+        says what an object is, the teacher's answer for it is wrong (CL-DETR's calibration, arXiv 2304.03110).
+        """
+        iou_KN = pairwise_iou(self.boxes_K4, targets.boxes_N4)
+        same_image_KN = self.image_K.unsqueeze(1) == targets.image_N
+        return self.pick(~((iou_KN >= iou_threshold) & same_image_KN).any(dim=1))

@@ -1,0 +1,21 @@
+"""The continual-learning methods, by name. Adding one is a file here and a line below."""
+
+from __future__ import annotations
+
+from ciod_core.config import Config
+from ciod_core.methods.base import Method
+from ciod_core.methods.crs_ckd import crs_ckd
+from ciod_core.methods.finetune import finetune
+from ciod_core.methods.pseudo_label import pseudo_label
+
+
+def build_method(config: Config) -> Method:
+    """The method that `method.name` asks for."""
+    match config.method.name:
+        case "crs-ckd":
+            return crs_ckd(config.resampler, config.distiller)
+        case "pseudo-label":
+            return pseudo_label(config.resampler)
+        case "finetune" | "joint":
+            # Joint training differs in its data, the labels of all classes so far, and not in its loss.
+            return finetune()

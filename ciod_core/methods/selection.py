@@ -1,0 +1,43 @@
+"""From the resampler's configuration to the selection that methods compose."""
+
+from __future__ import annotations
+
+from ciod_core.config import ResamplerConfig
+from ciod_core.knowledge import Knowledge
+from ciod_core.methods.base import Selection
+from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.resampler import (
+    SelectionRule,
+    centre_resampling,
+    class_statistics,
+    fixed_threshold,
+    global_statistics,
+    select_knowledge,
+)
+
+
+def build_selection(config: ResamplerConfig) -> Selection:
+    """The configured rule, NMS, and the filter against the ground truth of the new classes."""
+    rule = _build_rule(config)
+
+    def select(teacher: HeadOutput, targets: Targets) -> Knowledge:
+        knowledge = select_knowledge(teacher, rule, nms_iou=config.nms_iou)
+        if config.ground_truth_iou >= 1:
+            return knowledge
+        return knowledge.without_overlap(targets, config.ground_truth_iou)
+
+    return select
+
+
+def _build_rule(config: ResamplerConfig) -> SelectionRule:
+    match config.rule:
+        case "crs":
+            return centre_resampling(
+                centre_score=config.centre_score, other_iou=config.other_iou, min_score=config.min_score
+            )
+        case "fixed":
+            return fixed_threshold(config.fixed_score)
+        case "class-stat":
+            return class_statistics(num_std=config.class_std, fixed_score=config.fixed_score)
+        case "global-stat":
+            return global_statistics(num_std=config.global_std)

@@ -1,0 +1,40 @@
+"""The detector's own loss on labelled objects, the part all methods share. Legend: P positives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ciod_core.methods.base import Lesson, Losses, normaliser
+from ciod_core.model.losses import box_loss, class_loss, objectness_loss
+
+
+def supervised(lesson: Lesson) -> Losses:
+    """Every object counts as a labelled one (YOLOX's loss)."""
+    everything_P = torch.ones_like(lesson.assignment.object_P, dtype=torch.bool)
+    return {"objectness": objectness(lesson), **labelled_losses(lesson, everything_P)}
+
+
+def objectness(lesson: Lesson, target_P: Tensor | None = None) -> Tensor:
+    """Objectness loss over all anchor points, divided by the positives.
+
+    Args:
+        target_P: what each positive should say; 1 when left out, whoever vouches for the object.
+    """
+    assignment = lesson.assignment
+    if target_P is None:
+        target_P = torch.ones_like(assignment.iou_P)
+    total = objectness_loss(lesson.student.obj_logits_BA, assignment.image_P, assignment.anchor_P, target_P)
+    return total / normaliser(assignment.object_P >= 0)
+
+
+def labelled_losses(lesson: Lesson, chosen_P: Tensor, counted_P: Tensor | None = None) -> Losses:
+    """Class and box loss of the chosen positives, divided by their number, or by that of `counted_P`."""
+    assignment = lesson.assignment
+    image_P, anchor_P = assignment.image_P[chosen_P], assignment.anchor_P[chosen_P]
+    object_P, count = assignment.object_P[chosen_P], normaliser(chosen_P if counted_P is None else counted_P)
+    classification = class_loss(
+        lesson.student.cls_logits_BAC[image_P, anchor_P], lesson.objects.labels_N[object_P], assignment.iou_P[chosen_P]
+    )
+    location_P = box_loss(lesson.student.boxes_BA4[image_P, anchor_P], lesson.objects.boxes_N4[object_P])
+    return {"class": classification / count, "box": location_P.sum() / count}

@@ -1,0 +1,128 @@
+"""Knowledge selection: which of the frozen teacher's answers are worth teaching.
+
+Center re-sampling (CRS) and the rules it is compared with. All work on a whole batch without looping over
+images, classes or anchor points.
+
+Legend: B images, A anchor points, C old classes, K kept answers, Q points to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ciod_core.knowledge import Knowledge
+from ciod_core.model.boxes import pairwise_iou
+from ciod_core.model.output import HeadOutput
+from ciod_core.model.postprocess import grouped_nms
+
+# Rows of the (points × anchor points) overlap matrix held at once: 4096 × 8400 floats are 140 MB.
+OVERLAP_ROWS = 4096
+
+
+class TeacherScores:
+    """What the rules compare: per anchor point the best class score s, its label k and f = s · objectness, (B, A)."""
+
+    def __init__(self, teacher: HeadOutput) -> None:
+        self.boxes_BA4 = teacher.boxes_BA4
+        self.class_score_BA, self.label_BA = teacher.cls_logits_BAC.sigmoid().max(dim=-1)
+        self.score_BA = self.class_score_BA * teacher.obj_logits_BA.sigmoid()
+        self.num_classes = teacher.cls_logits_BAC.shape[-1]
+
+    @property
+    def group_BA(self) -> Tensor:
+        """One number per image and class."""
+        images_B1 = torch.arange(len(self.label_BA), device=self.label_BA.device).unsqueeze(1)
+        return images_B1 * self.num_classes + self.label_BA
+
+
+SelectionRule = Callable[[TeacherScores], Tensor]
+"""From the teacher's scores to a (B, A) mask of the anchor points kept before NMS."""
+
+
+def centre_resampling(*, centre_score: float, other_iou: float, min_score: float) -> SelectionRule:
+    """CRS: centres, where s ≥ `centre_score`, and the points of the same class whose box has IoU ≥ `other_iou`
+    with a centre's; of both, those with f ≥ `min_score`."""
+
+    def select(teacher: TeacherScores) -> Tensor:
+        kept_BA = teacher.score_BA >= min_score
+        centre_BA = teacher.class_score_BA >= centre_score
+        # Only points that pass min_score and are no centres themselves need an overlap: few, even at COCO's size.
+        image_Q, point_Q = (kept_BA & ~centre_BA).nonzero(as_tuple=True)
+        for start in range(0, len(image_Q), OVERLAP_ROWS):
+            image, point = image_Q[start : start + OVERLAP_ROWS], point_Q[start : start + OVERLAP_ROWS]
+            boxes_Q4 = teacher.boxes_BA4[image, point]
+            iou_QA = pairwise_iou(boxes_Q4.unsqueeze(1), teacher.boxes_BA4[image]).squeeze(1)
+            same_class_QA = teacher.label_BA[image, point].unsqueeze(1) == teacher.label_BA[image]
+            near_QA = (iou_QA >= other_iou) & centre_BA[image] & same_class_QA
+            kept_BA[image, point] = near_QA.any(dim=1)
+        return kept_BA
+
+    return select
+
+
+def fixed_threshold(score: float) -> SelectionRule:
+    """Points with f ≥ `score`."""
+    return lambda teacher: teacher.score_BA >= score
+
+
+def class_statistics(*, num_std: float, fixed_score: float) -> SelectionRule:
+    """Points with f ≥ mean + `num_std` · std of f over the points of the same image and class.
+
+    A class that fewer than two points of the image name has no spread and uses `fixed_score`.
+    """
+
+    def select(teacher: TeacherScores) -> Tensor:
+        group = teacher.group_BA.flatten()
+        score = teacher.score_BA.flatten().double()
+        num_groups = len(teacher.label_BA) * teacher.num_classes
+        count = torch.bincount(group, minlength=num_groups)
+        mean = score.new_zeros(num_groups).index_add_(0, group, score) / count.clamp(min=1)
+        deviation = (score - mean[group]).square()
+        variance = score.new_zeros(num_groups).index_add_(0, group, deviation) / (count - 1).clamp(min=1)
+        threshold = torch.where(count >= 2, mean + num_std * variance.sqrt(), fixed_score)
+        return (score >= threshold[group]).view_as(teacher.score_BA)
+
+    return select
+
+
+def global_statistics(*, num_std: float) -> SelectionRule:
+    """Points with f ≥ mean + `num_std` · std of f over all points of the image."""
+
+    def select(teacher: TeacherScores) -> Tensor:
+        score = teacher.score_BA.double()
+        return score >= score.mean(dim=1, keepdim=True) + num_std * score.std(dim=1, keepdim=True)
+
+    return select
+
+
+@torch.no_grad()
+def select_knowledge(teacher: HeadOutput, rule: SelectionRule, *, nms_iou: float) -> Knowledge:
+    """Apply a rule to the teacher's answers and thin them by class-wise NMS on f.
+
+    Args:
+        teacher: the frozen teacher's output for the student's batch; all its classes are old classes.
+        rule: which anchor points may be kept.
+        nms_iou: 0.95 deliberately leaves clusters of near-duplicates (the re-sampling); 0.65 leaves single boxes.
+    """
+    answers = TeacherScores(teacher)
+    image_Q, point_Q = rule(answers).nonzero(as_tuple=True)
+    survivors = grouped_nms(
+        answers.boxes_BA4[image_Q, point_Q],
+        answers.score_BA[image_Q, point_Q],
+        answers.group_BA[image_Q, point_Q],
+        nms_iou,
+    )
+    # Back to the order of images and anchor points, so that ties later on do not depend on scores.
+    survivors = survivors.sort().values
+    image_K, point_K = image_Q[survivors], point_Q[survivors]
+    return Knowledge(
+        boxes_K4=teacher.boxes_BA4[image_K, point_K],
+        labels_K=answers.label_BA[image_K, point_K],
+        class_logits_KC=teacher.cls_logits_BAC[image_K, point_K],
+        obj_logits_K=teacher.obj_logits_BA[image_K, point_K],
+        scores_K=answers.score_BA[image_K, point_K],
+        image_K=image_K,
+    )
