@@ -1,0 +1,193 @@
+"""One training run of an experiment, from its inputs to a finished record in the manifest.
+
+The engine decides what a run is (its step, its teacher, its classes), sets up the trainer, and keeps the manifest
+true at every moment: running, interrupted, failed or finished.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from ciod_core.config import Config
+from ciod_core.data.annotations import AnnotationTable
+from ciod_core.data.coco import read_coco
+from ciod_core.data.dataset import DetectionDataset
+from ciod_core.data.loader import BatchLoader, make_loader
+from ciod_core.data.transforms import TrainTransform
+from ciod_core.device import pick_device
+from ciod_core.errors import ConfigError
+from ciod_core.evaluation.evaluate import evaluate_weights
+from ciod_core.experiment import WEIGHTS_KEY, Experiment
+from ciod_core.files import atomic_write_json
+from ciod_core.manifest import FileRecord, RunRecord
+from ciod_core.methods import build_method
+from ciod_core.model.detector import Detector, build_detector
+from ciod_core.model.pretrained import load_backbone_weights
+from ciod_core.run_plan import RunPlan, check_free, plan_run, resumed_config
+from ciod_core.run_record import honest_status, start_record, write_settings
+from ciod_core.training.checkpoint import CheckpointInfo, Preprocessing, load_detector, save_detector
+from ciod_core.training.distributed import rank, world_size
+from ciod_core.training.metrics_log import MetricsLog
+from ciod_core.training.progress import Listeners, SilentListener, TrainingListener
+from ciod_core.training.reproducible import reproducible
+from ciod_core.training.resume import STATE_FILE, load_state, save_state
+from ciod_core.training.trainer import Trainer
+
+
+def train_step(
+    experiment: Experiment,
+    config: Config,
+    *,
+    teacher: Path | str | None = None,
+    step: int | None = None,
+    run: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: TrainingListener | None = None,
+) -> RunRecord:
+    """Train one run, evaluate it and record both.
+
+    Args:
+        experiment: where the run belongs.
+        config: all settings; `model` is taken from the teacher where there is one.
+        teacher: run name or weights of the previous step; without it the run is step 1.
+        step: for `joint` only: the last step whose classes are learned (default: the plan's last).
+        run: a name other than the default one.
+        resume: continue an interrupted run after its last complete epoch.
+        overwrite: replace a run of the same name.
+        listener: told about the progress.
+
+    Raises:
+        ConfigError: a combination that makes no sense, a run that exists already.
+        CheckpointError: a teacher or a state that does not fit.
+        DataError: training data that cannot be read.
+    """
+    plan = plan_run(experiment, config, teacher=teacher, step=step, run=run)
+    check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
+    if resume:
+        config = resumed_config(experiment.run(plan.name), config)
+    experiment.check_step_files(plan.step)
+    device = pick_device(config.training.device)
+    with reproducible(config.training.seed, strict=config.training.deterministic):
+        student, teacher_model, config = _build_models(plan, config)
+        trainer = _build_trainer(experiment, plan, config, student, teacher_model, device)
+        folder = experiment.run_folder(plan.name)
+        if resume:
+            trainer.restore(*load_state(folder))
+        elif (folder / STATE_FILE).exists():
+            (folder / STATE_FILE).unlink()
+        record = start_record(experiment, plan, config, device)
+        experiment.put_run(record)
+        write_settings(folder, config, record)
+        log = MetricsLog(folder / "metrics.csv", after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
+        trainer.listener = Listeners((log, listener or SilentListener()))
+        with honest_status(experiment, record):
+            seconds = _train(trainer, plan, folder)
+            return _finish(experiment, plan, config, trainer, record, seconds)
+
+
+def training_table(experiment: Experiment, plan: RunPlan) -> AnnotationTable:
+    """The images and boxes a run may see: its step's file, or for a joint run all labels of the steps so far."""
+    if not plan.joint:
+        return read_coco(experiment.step_train_path(plan.step))
+    table = read_coco(experiment.manifest.dataset.train.annotations.locate(experiment.folder))
+    wanted_N = plan.classes.labels_of(table.category_ids_N) >= 0
+    return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
+
+
+def _build_models(plan: RunPlan, config: Config) -> tuple[Detector, Detector | None, Config]:
+    """Student, teacher, and the configuration with the architecture that is really used."""
+    if plan.teacher is None:
+        student = build_detector(config.model, len(plan.classes))
+        load_backbone_weights(student, config.model)
+        return student, None, config
+    teacher, info = load_detector(plan.teacher.path)
+    asked = config.model.model_fields_set
+    if "name" in asked and config.model.name != info.model.name:
+        raise ConfigError(
+            f"--model {config.model.name}: the student continues its teacher, which is {info.model.name}; leave it out"
+        )
+    student, _ = load_detector(plan.teacher.path)
+    student.add_classes(plan.num_new)
+    return student, teacher, config.model_copy(update={"model": info.model})
+
+
+def _build_trainer(
+    experiment: Experiment,
+    plan: RunPlan,
+    config: Config,
+    student: Detector,
+    teacher: Detector | None,
+    device: torch.device,
+) -> Trainer:
+    data, training = config.data, config.training
+    dataset = DetectionDataset(
+        training_table(experiment, plan),
+        experiment.train_images(),
+        plan.classes,
+        TrainTransform(data.image_size, data.multi_scale, data.photometric, data.flip),
+        seed=training.seed,
+    )
+
+    def load_epoch(epoch: int) -> BatchLoader:
+        return make_loader(
+            dataset,
+            training.batch_size,
+            shuffle=True,
+            seed=training.seed,
+            epoch=epoch,
+            workers=data.workers,
+            rank=rank(),
+            world_size=world_size(),
+        )
+
+    return Trainer(student, teacher, build_method(config), load_epoch, training, device, SilentListener())
+
+
+def _train(trainer: Trainer, plan: RunPlan, folder: Path) -> float:
+    started = time.perf_counter()
+    trainer.listener.begin(plan.name, trainer.config.epochs, trainer.iterations, ())
+    while trainer.epochs_done < trainer.config.epochs:
+        trainer.train_epoch()
+        save_state(folder, epochs_done=trainer.epochs_done, parts=trainer.state())
+    seconds = time.perf_counter() - started
+    trainer.listener.end(seconds)
+    return seconds
+
+
+def _finish(
+    experiment: Experiment, plan: RunPlan, config: Config, trainer: Trainer, record: RunRecord, seconds: float
+) -> RunRecord:
+    weights = experiment.weights_path(plan.name)
+    info = CheckpointInfo(
+        model=config.model,
+        classes=plan.classes,
+        preprocessing=Preprocessing(image_size=config.data.image_size),
+        run=plan.name,
+        step=plan.step,
+        method=record.method,
+        parent_sha256=plan.teacher.sha256 if plan.teacher else None,
+    )
+    save_detector(weights, trainer.weights, info)
+    evaluated, _ = evaluate_weights(
+        experiment, weights, config.evaluation, device=trainer.device, workers=config.data.workers
+    )
+    report_path = experiment.run_folder(plan.name) / "metrics.json"
+    atomic_write_json(report_path, evaluated.to_dict())
+    finished = record.model_copy(
+        update={
+            "status": "finished",
+            "seconds": round(seconds, 3),
+            "outputs": {
+                WEIGHTS_KEY: FileRecord.of(weights, experiment.folder),
+                "metrics": FileRecord.of(report_path, experiment.folder),
+            },
+            "metrics": {name: group.metrics.ap for name, group in evaluated.groups.items()},
+        }
+    )
+    experiment.put_run(finished)
+    (experiment.run_folder(plan.name) / STATE_FILE).unlink(missing_ok=True)
+    return finished

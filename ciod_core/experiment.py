@@ -1,0 +1,288 @@
+"""An experiment on disk: one folder, its manifest, its step files and its runs.
+
+    experiment.json                  the manifest, written atomically under a lock
+    splits/step1.train.json, …       plain COCO JSON
+    step1.safetensors, …             what users pass as a teacher
+    step1/                           what one run leaves beside its weights
+
+`ciod_core.experiment_files.create_experiment` makes one; this module opens, reads and updates it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from ciod_core.classes import ClassTable
+from ciod_core.errors import CheckpointError, CiodError, ConfigError
+from ciod_core.files import atomic_write_text, sha256_of_file
+from ciod_core.manifest import (
+    ExperimentManifest,
+    FileRecord,
+    RunKind,
+    RunRecord,
+    StepRecord,
+    manifest_text,
+    read_manifest,
+)
+
+MANIFEST_NAME = "experiment.json"
+SPLITS_NAME = "splits"
+DEFAULT_METHOD = "crs-ckd"
+WEIGHTS_KEY = "weights"
+
+_LOCK_NAME = ".experiment.lock"
+_LOCK_SECONDS = 30.0
+_RESERVED_RUN_NAMES = (SPLITS_NAME, "data")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Teacher(NamedTuple):
+    """Weights that passed their hash check; `run` is None when no run of this experiment made them."""
+
+    path: Path
+    sha256: str
+    run: RunRecord | None
+
+
+class Experiment:
+    """A folder with an `experiment.json`. Holds no state but the folder: the manifest is read when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, folder: Path) -> Experiment:
+        """Open the experiment in `folder` (or that an `experiment.json` belongs to).
+
+        Raises:
+            ConfigError: when there is none.
+            CheckpointError: when its manifest is damaged.
+        """
+        folder = folder.parent if folder.name == MANIFEST_NAME else folder
+        if not (folder / MANIFEST_NAME).is_file():
+            raise ConfigError(f"{folder}: no experiment here ({MANIFEST_NAME} is missing); make one with 'ciod split'")
+        experiment = cls(folder)
+        read_manifest(experiment.manifest_path)
+        return experiment
+
+    @classmethod
+    def find(cls, explicit: Path | None = None, teacher: Path | None = None, cwd: Path | None = None) -> Experiment:
+        """The experiment a command means: the explicit one, else the nearest folder upwards, else the teacher's.
+
+        Raises:
+            ConfigError: when none of the three has an `experiment.json`.
+        """
+        if explicit is not None:
+            return cls.open(explicit)
+        here = (cwd or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if (folder / MANIFEST_NAME).is_file():
+                return cls.open(folder)
+        if teacher is not None and (teacher.resolve().parent / MANIFEST_NAME).is_file():
+            return cls.open(teacher.parent)
+        raise ConfigError(
+            f"no experiment given, and none found in {here} or above it; "
+            "pass --experiment FOLDER or make one with 'ciod split'"
+        )
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest lies."""
+        return self.folder / MANIFEST_NAME
+
+    @property
+    def manifest(self) -> ExperimentManifest:
+        """The manifest as it is on disk now."""
+        return read_manifest(self.manifest_path)
+
+    def update(self, change: Callable[[ExperimentManifest], ExperimentManifest]) -> ExperimentManifest:
+        """Read, change and write the manifest while no other process can.
+
+        Raises:
+            CiodError: when another process keeps the lock for half a minute.
+        """
+        try:
+            with FileLock(self.folder / _LOCK_NAME, timeout=_LOCK_SECONDS):
+                manifest = change(self.manifest)
+                atomic_write_text(self.manifest_path, manifest_text(manifest))
+                return manifest
+        except Timeout:
+            raise CiodError(
+                f"{self.folder / _LOCK_NAME}: another ciod process has held the lock for {_LOCK_SECONDS:.0f} s; "
+                "wait for it or end it"
+            ) from None
+
+    def put_run(self, record: RunRecord) -> None:
+        """Add a run to the manifest, or replace the one of the same name."""
+        self.update(lambda manifest: manifest.with_run(record))
+
+    def record_output(self, name: str, key: str, output: FileRecord) -> None:
+        """Note one more file that was made from run `name`."""
+
+        def change(manifest: ExperimentManifest) -> ExperimentManifest:
+            run = manifest.run(name)
+            if run is None:
+                return manifest
+            return manifest.with_run(run.model_copy(update={"outputs": {**run.outputs, key: output}}))
+
+        self.update(change)
+
+    def run(self, name: str) -> RunRecord:
+        """The run of that name.
+
+        Raises:
+            ConfigError: listing the runs there are.
+        """
+        manifest = self.manifest
+        record = manifest.run(name)
+        if record is None:
+            names = ", ".join(run.name for run in manifest.runs) or "none yet"
+            raise ConfigError(f"{self.folder}: there is no run '{name}'; runs: {names}")
+        return record
+
+    def leaf_runs(self) -> tuple[RunRecord, ...]:
+        """Finished step runs that no other run continues; the finished joint runs when there is no step run."""
+        finished = [run for run in self.manifest.runs if run.status == "finished"]
+        parents = {run.parent for run in finished}
+        steps = tuple(run for run in finished if run.kind == "step" and run.name not in parents)
+        return steps or tuple(finished)
+
+    def path_to(self, name: str) -> tuple[RunRecord, ...]:
+        """The runs from the root of the tree to run `name`, in order of training."""
+        manifest = self.manifest
+        path = [self.run(name)]
+        while path[0].parent is not None:
+            parent = manifest.run(path[0].parent)
+            if parent is None or parent in path:
+                raise CheckpointError(
+                    f"{self.manifest_path}: run '{path[0].name}' names '{path[0].parent}' as its parent, which is not "
+                    "an earlier run; restore the manifest"
+                )
+            path.insert(0, parent)
+        return tuple(path)
+
+    def step(self, number: int) -> StepRecord:
+        """The record of one step.
+
+        Raises:
+            ConfigError: when the plan has no such step.
+        """
+        steps = self.manifest.steps
+        if not 1 <= number <= len(steps):
+            raise ConfigError(f"{self.folder}: there is no step {number}; the plan has steps 1 to {len(steps)}")
+        return steps[number - 1]
+
+    def step_train_path(self, number: int) -> Path:
+        """The COCO file with the training half of a step."""
+        return self.step(number).train.locate(self.folder)
+
+    def step_val_path(self, number: int) -> Path:
+        """The COCO file with the validation half of a step (classes of steps 1..number)."""
+        return self.step(number).val.locate(self.folder)
+
+    def train_images(self) -> Path:
+        """The folder that file names of training images are relative to."""
+        return self.folder / self.manifest.dataset.train.images
+
+    def val_images(self) -> Path:
+        """The folder that file names of validation images are relative to."""
+        return self.folder / self.manifest.dataset.val.images
+
+    def check_step_files(self, number: int) -> None:
+        """Make sure that the step's two files are still what the split wrote.
+
+        Raises:
+            CheckpointError: naming the file that is missing or was edited.
+        """
+        step = self.step(number)
+        for record in (step.train, step.val):
+            self.verified(record, "the split was made", "restore it or split the dataset into a new experiment")
+
+    def weights_path(self, run_name: str) -> Path:
+        """Where the weights of a run lie, whether or not they exist yet."""
+        return self.folder / f"{run_name}.safetensors"
+
+    def run_folder(self, run_name: str) -> Path:
+        """The folder of a run's other files, whether or not it exists yet."""
+        return self.folder / run_name
+
+    def resolve_teacher(self, teacher: str | Path, classes: ClassTable | None = None) -> Teacher:
+        """Find a teacher by run name or path and verify that its file is the one its run wrote.
+
+        Args:
+            teacher: a run's name, or a weights file.
+            classes: the teacher's own class table when it is known already; it must be the first classes of
+                this experiment.
+
+        Raises:
+            ConfigError: neither a run nor a file.
+            CheckpointError: unfinished run, changed file, or classes of another experiment.
+        """
+        manifest = self.manifest
+        path = Path(teacher)
+        run = manifest.run(str(teacher)) if not path.is_file() else self._run_of(path, manifest)
+        if run is not None:
+            path = self._verified_weights(run)
+        elif not path.is_file():
+            names = ", ".join(run.name for run in manifest.runs) or "none yet"
+            raise ConfigError(f"{teacher}: no such weights file, and no run of that name in {self.folder} ({names})")
+        if classes is not None:
+            classes.require_prefix_of(manifest.classes, where=str(path))
+        return Teacher(path, run.outputs[WEIGHTS_KEY].sha256 if run else sha256_of_file(path), run)
+
+    def _run_of(self, path: Path, manifest: ExperimentManifest) -> RunRecord | None:
+        resolved = path.resolve()
+        return next((run for run in manifest.runs if self.weights_path(run.name).resolve() == resolved), None)
+
+    def _verified_weights(self, run: RunRecord) -> Path:
+        record = run.outputs.get(WEIGHTS_KEY)
+        if record is None:
+            raise CheckpointError(
+                f"{self.folder}: run '{run.name}' has no weights yet (it is {run.status}); finish it first, "
+                "for example with --resume"
+            )
+        return self.verified(record, f"run '{run.name}' wrote it", "restore it or train that run again")
+
+    def verified(self, record: FileRecord, when: str, remedy: str) -> Path:
+        """The path of a recorded file, once its content is known to be what was recorded.
+
+        Args:
+            record: a file of this experiment's manifest.
+            when: what wrote it, for the message.
+            remedy: what to do, for the message.
+
+        Raises:
+            CheckpointError: the file is missing or was changed.
+        """
+        path = record.locate(self.folder)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: the file is missing; {remedy}")
+        if path.stat().st_size != record.bytes or sha256_of_file(path) != record.sha256:
+            raise CheckpointError(f"{path}: the file was changed since {when}; {remedy}")
+        return path
+
+
+def run_name(step: int, method: str = DEFAULT_METHOD, kind: RunKind = "step") -> str:
+    """The default name of a run: `step1`, `step2`, `step2-finetune`, `joint2`."""
+    if kind == "joint" or method == "joint":
+        return f"joint{step}"
+    return f"step{step}" if step == 1 or method == DEFAULT_METHOD else f"step{step}-{method}"
+
+
+def check_run_name(name: str) -> str:
+    """Return `name` when a run may be called so.
+
+    Raises:
+        ConfigError: a character that does not belong in a file name, or a reserved name.
+    """
+    if not _RUN_NAME.fullmatch(name) or name in _RESERVED_RUN_NAMES:
+        raise ConfigError(
+            f"--name {name}: a run's name holds letters, digits, '.', '_' and '-', starts with a letter or digit "
+            f"and is none of {', '.join(_RESERVED_RUN_NAMES)}"
+        )
+    return name

@@ -1,0 +1,158 @@
+"""Making an experiment: read the annotations, cut them into steps, write everything or nothing."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ciod_core import __version__
+from ciod_core.classes import class_table
+from ciod_core.data.annotations import AnnotationTable, Category
+from ciod_core.data.coco import read_coco, write_coco
+from ciod_core.data.source import DatasetSource, SplitSource
+from ciod_core.data.split import StepSplit, StepStatistics, split_steps
+from ciod_core.errors import ConfigError
+from ciod_core.experiment import MANIFEST_NAME, SPLITS_NAME, Experiment
+from ciod_core.files import atomic_write_text, relative_if_inside, sha256_of_file
+from ciod_core.manifest import (
+    DatasetRecord,
+    ExperimentManifest,
+    FileRecord,
+    PlanRecord,
+    SplitFilesRecord,
+    StatisticsRecord,
+    StepRecord,
+    manifest_text,
+)
+from ciod_core.plan import class_groups, order_categories, parse_plan
+
+
+def create_experiment(
+    source: DatasetSource, plan_text: str, order: str, out: Path, overwrite: bool = False
+) -> Experiment:
+    """Cut a dataset into steps and write the experiment's folder.
+
+    `out` may exist and hold other files (a generated dataset, for example). An existing experiment is only replaced
+    with `overwrite`, only while it has no runs, and only once the new one is complete. On failure nothing of the new
+    experiment stays behind.
+
+    Raises:
+        ConfigError: plan or order that does not fit, or an experiment that may not be replaced.
+        DataError: annotations that cannot be used.
+        OSError: `out` cannot be written.
+    """
+    check_replaceable(out, overwrite)
+    train, val = read_coco(source.train.annotations), read_coco(source.val.annotations)
+    plan = parse_plan(plan_text)
+    groups = class_groups(plan, order_categories(train.categories, order))
+    splits = split_steps(train, val, groups)
+    made = _make_folders(out)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".tmp-split-", dir=out) as temporary:
+            staged = Path(temporary) / SPLITS_NAME
+            steps = tuple(_write_step(split, group, staged) for split, group in zip(splits, groups, strict=True))
+            manifest = ExperimentManifest(
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                ciod_version=__version__,
+                dataset=DatasetRecord(
+                    name=source.name,
+                    train=_half_record(source.train, train, out),
+                    val=_half_record(source.val, val, out),
+                ),
+                plan=PlanRecord(text=plan.text, order=order),
+                classes=class_table([[(category.name, category.id) for category in group] for group in groups]),
+                steps=steps,
+            )
+            _install(staged, manifest, out, Path(temporary) / "replaced")
+    except BaseException:
+        for folder in made:
+            # Folders this call made are removed only when they are empty: a user's files never go.
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+    return Experiment.open(out)
+
+
+def check_replaceable(out: Path, overwrite: bool) -> None:
+    """Refuse to write an experiment over something that is worth keeping.
+
+    Raises:
+        ConfigError: a file, a foreign `splits` folder, an experiment without `overwrite`, or one that has runs.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: a file of that name exists; pass a folder")
+    if not (out / MANIFEST_NAME).exists():
+        if (out / SPLITS_NAME).exists():
+            raise ConfigError(f"--out {out}: it holds a folder '{SPLITS_NAME}' of something else; pass another folder")
+        return
+    if not overwrite:
+        raise ConfigError(f"--out {out}: an experiment exists there; pass --overwrite or another folder")
+    runs = Experiment.open(out).manifest.runs
+    if runs:
+        raise ConfigError(
+            f"--out {out}: its experiment has runs ({', '.join(run.name for run in runs)}) that a new split would "
+            "orphan; pass another folder"
+        )
+
+
+def _make_folders(out: Path) -> list[Path]:
+    """Make `out` and its parents; return those that did not exist, innermost first."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _write_step(split: StepSplit, group: Sequence[Category], folder: Path) -> StepRecord:
+    folder.mkdir(exist_ok=True)
+    records = {}
+    for half, table in (("train", split.train), ("val", split.val)):
+        path = folder / f"step{split.step}.{half}.json"
+        write_coco(table, path)
+        records[half] = FileRecord(
+            path=f"{SPLITS_NAME}/{path.name}", sha256=sha256_of_file(path), bytes=path.stat().st_size
+        )
+    return StepRecord(
+        step=split.step,
+        classes=tuple(category.name for category in group),
+        train=records["train"],
+        val=records["val"],
+        statistics=_statistics_record(split.statistics),
+    )
+
+
+def _statistics_record(statistics: StepStatistics) -> StatisticsRecord:
+    return StatisticsRecord(
+        images=int(statistics.images),
+        boxes_per_class={name: int(count) for name, count in statistics.boxes_per_class.items()},
+        hidden_old_boxes=int(statistics.hidden_old_boxes),
+        hidden_future_boxes=int(statistics.hidden_future_boxes),
+        shared_images={int(step): int(count) for step, count in statistics.shared_images.items()},
+    )
+
+
+def _half_record(half: SplitSource, table: AnnotationTable, out: Path) -> SplitFilesRecord:
+    return SplitFilesRecord(
+        annotations=FileRecord.of(half.annotations, out),
+        images=relative_if_inside(half.images, out),
+        clipped_boxes=table.clipped_boxes,
+        dropped_boxes=table.dropped_boxes,
+    )
+
+
+def _install(staged: Path, manifest: ExperimentManifest, out: Path, replaced: Path) -> None:
+    """Swap the finished split in; put the old one back when the last write fails."""
+    splits = out / SPLITS_NAME
+    if splits.exists():
+        splits.rename(replaced)
+    try:
+        staged.rename(splits)
+        atomic_write_text(out / MANIFEST_NAME, manifest_text(manifest))
+    except BaseException:
+        if splits.exists():
+            shutil.rmtree(splits)
+        if replaced.exists():
+            replaced.rename(splits)
+        raise

@@ -1,0 +1,189 @@
+"""What an experiment remembers: dataset, plan, classes, steps, runs, and the hashes of their files.
+
+These models are the schema of `experiment.json`. They are immutable: a change is a new manifest, written by
+`ciod_core.experiment.Experiment.update`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ciod_core.classes import ClassTable
+from ciod_core.errors import CheckpointError
+from ciod_core.files import relative_if_inside, sha256_of_file
+
+SCHEMA_VERSION = 1
+
+RunKind = Literal["step", "joint"]
+RunStatus = Literal["running", "finished", "failed", "interrupted"]
+
+
+class Record(BaseModel):
+    """Base of every record: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(Record):
+    """One file as it was when it was recorded. `path` is relative to the experiment when it lies inside."""
+
+    path: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+    @classmethod
+    def of(cls, path: Path, folder: Path) -> FileRecord:
+        """Record `path` as it is now, seen from the experiment's `folder`.
+
+        Raises:
+            OSError: when the file cannot be read.
+        """
+        return cls(path=relative_if_inside(path, folder), sha256=sha256_of_file(path), bytes=path.stat().st_size)
+
+    def locate(self, folder: Path) -> Path:
+        """Where the file lies, given the experiment's `folder`."""
+        return folder / self.path
+
+
+class SplitFilesRecord(Record):
+    """Annotations and image folder of one half (train or val) of the dataset."""
+
+    annotations: FileRecord
+    images: str
+    clipped_boxes: int = Field(0, description="boxes that stuck out of their image and were cut to it")
+    dropped_boxes: int = Field(0, description="boxes without extent that were left out")
+
+
+class DatasetRecord(Record):
+    """The dataset the steps were cut from."""
+
+    name: str
+    train: SplitFilesRecord
+    val: SplitFilesRecord
+
+
+class PlanRecord(Record):
+    """How classes were ordered and grouped, and which images and boxes a step may see."""
+
+    text: str
+    order: str
+    protocol: Literal["overlap"] = "overlap"
+    unlabelled_policy: Literal["keep-images-drop-boxes"] = Field(
+        "keep-images-drop-boxes",
+        description="boxes of other steps' classes leave the training file, their images stay",
+    )
+
+
+class StatisticsRecord(Record):
+    """What one step's training file holds, and what the protocol hid from it."""
+
+    images: int
+    boxes_per_class: dict[str, int]
+    hidden_old_boxes: int
+    hidden_future_boxes: int
+    shared_images: dict[int, int] = Field(description="images that also occur in another step, by that step")
+
+
+class StepRecord(Record):
+    """One step: its classes and its two COCO files."""
+
+    step: int = Field(ge=1)
+    classes: tuple[str, ...]
+    train: FileRecord
+    val: FileRecord
+    statistics: StatisticsRecord
+
+
+class RunRecord(Record):
+    """One training run: what went in, what came out, how it was made and how good it is.
+
+    `parent` names the run whose weights were the teacher; None for step 1, for joint runs and for a teacher
+    from outside the experiment.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    kind: RunKind
+    step: int = Field(ge=1)
+    method: str
+    parent: str | None = None
+    status: RunStatus
+    inputs: dict[str, FileRecord] = {}
+    outputs: dict[str, FileRecord] = {}
+    config: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    seed: int
+    device: str
+    effective_batch_size: int = Field(ge=1)
+    started: str = Field(description="ISO 8601 with offset")
+    seconds: float | None = None
+    metrics: dict[str, Any] = {}
+
+
+class ExperimentManifest(Record):
+    """The whole of `experiment.json`."""
+
+    schema_version: Literal[1] = 1
+    created: str
+    ciod_version: str
+    dataset: DatasetRecord
+    plan: PlanRecord
+    classes: ClassTable
+    steps: tuple[StepRecord, ...]
+    runs: tuple[RunRecord, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> ExperimentManifest:
+        if [record.step for record in self.steps] != list(range(1, len(self.steps) + 1)):
+            raise ValueError("steps are not numbered 1, 2, 3 … in order")
+        if self.classes.last_step != len(self.steps):
+            raise ValueError(f"the class table has {self.classes.last_step} steps, the manifest {len(self.steps)}")
+        for record in self.steps:
+            if record.classes != self.classes.of_step(record.step).names:
+                raise ValueError(f"the classes of step {record.step} differ from the class table")
+        names = [record.name for record in self.runs]
+        if len(set(names)) != len(names):
+            raise ValueError("run names repeat")
+        return self
+
+    def run(self, name: str) -> RunRecord | None:
+        """The run of that name, None when there is none."""
+        return next((record for record in self.runs if record.name == name), None)
+
+    def with_run(self, record: RunRecord) -> ExperimentManifest:
+        """This manifest with `record` added, or put in the place of the run of the same name."""
+        if self.run(record.name) is None:
+            return self.model_copy(update={"runs": (*self.runs, record)})
+        runs = tuple(record if old.name == record.name else old for old in self.runs)
+        return self.model_copy(update={"runs": runs})
+
+
+def read_manifest(path: Path) -> ExperimentManifest:
+    """Read and check an `experiment.json`.
+
+    Raises:
+        CheckpointError: when it is not JSON, not of this schema version or contradicts itself.
+        OSError: when it cannot be read.
+    """
+    text = path.read_bytes()
+    try:
+        return ExperimentManifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if where == "schema_version":
+            raise CheckpointError(
+                f"{path}: schema_version is {first['input']!r}, this ciod reads {SCHEMA_VERSION}; "
+                "use the ciod version that wrote it"
+            ) from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise CheckpointError(
+            f"{path}: {where + ': ' if where else ''}{message}; restore the file or split the dataset again"
+        ) from None
+
+
+def manifest_text(manifest: ExperimentManifest) -> str:
+    """The JSON text of a manifest."""
+    return manifest.model_dump_json(indent=2) + "\n"

@@ -1,0 +1,110 @@
+"""What a run is: its name, step, teacher and classes, decided and checked before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ciod_core.classes import ClassTable
+from ciod_core.config import Config
+from ciod_core.errors import ConfigError
+from ciod_core.experiment import Experiment, Teacher, check_run_name, run_name
+from ciod_core.manifest import RunRecord
+from ciod_core.training.checkpoint import read_info
+
+# Settings that may differ when a run is resumed, because they cannot change its result.
+FREE_ON_RESUME = {("training", "device"), ("data", "workers"), ("training", "log_interval")}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run is, decided before anything is written.
+
+    Attributes:
+        name: of the run.
+        step: whose classes are new (for a joint run: the last step it covers).
+        joint: whether it trains on the labels of all steps so far.
+        teacher: verified weights of the previous step; None for step 1 and joint runs.
+        classes: everything the student will know.
+    """
+
+    name: str
+    step: int
+    joint: bool
+    teacher: Teacher | None
+    classes: ClassTable
+
+    @property
+    def num_new(self) -> int:
+        """Classes that the teacher does not know."""
+        return len(self.classes.of_step(self.step))
+
+
+def plan_run(
+    experiment: Experiment,
+    config: Config,
+    *,
+    teacher: Path | str | None = None,
+    step: int | None = None,
+    run: str | None = None,
+) -> RunPlan:
+    """Decide what a run is; see `train_step` for the arguments and errors."""
+    manifest = experiment.manifest
+    method = config.method.name
+    if method == "joint":
+        if teacher is not None:
+            raise ConfigError("--teacher: joint training has no teacher; leave it out, or choose another --method")
+        last = len(manifest.steps) if step is None else experiment.step(step).step
+        name = check_run_name(run or run_name(last, kind="joint"))
+        return RunPlan(name, last, joint=True, teacher=None, classes=manifest.classes.up_to(last))
+    if step is not None:
+        raise ConfigError("--step: only joint training takes a step; elsewhere the teacher decides which step is next")
+    if teacher is None:
+        name = check_run_name(run or run_name(1))
+        return RunPlan(name, 1, joint=False, teacher=None, classes=manifest.classes.up_to(1))
+    verified = experiment.resolve_teacher(teacher)
+    info = read_info(verified.path)
+    info.classes.require_prefix_of(manifest.classes, where=str(verified.path))
+    following = info.classes.last_step + 1
+    if len(info.classes) != len(manifest.classes.up_to(following - 1)) or following > len(manifest.steps):
+        raise ConfigError(
+            f"--teacher {teacher}: it knows {len(info.classes)} of the plan's {len(manifest.classes)} classes; "
+            f"a teacher must have finished one of the steps 1 to {len(manifest.steps) - 1}"
+        )
+    name = check_run_name(run or run_name(following, method))
+    return RunPlan(name, following, joint=False, teacher=verified, classes=manifest.classes.up_to(following))
+
+
+def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bool) -> None:
+    record = experiment.manifest.run(name)
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other; pass one of them")
+    if resume and (record is None or record.status == "finished"):
+        state = "is finished" if record else "does not exist"
+        raise ConfigError(f"--resume: run '{name}' {state}; leave --resume out")
+    if record is not None and not (resume or overwrite):
+        raise ConfigError(
+            f"run '{name}' exists already ({record.status}); pass --resume, --overwrite or another --name"
+        )
+    children = [other.name for other in experiment.manifest.runs if other.parent == name]
+    if overwrite and children:
+        raise ConfigError(f"--overwrite: run '{name}' is the teacher of {', '.join(children)}; pass another --name")
+
+
+def resumed_config(record: RunRecord, asked: Config) -> Config:
+    """The settings a run began with; only what cannot change its result may differ now."""
+    began = Config.model_validate(record.config)
+    for section_name in asked.model_fields_set:
+        section = getattr(asked, section_name)
+        for field in section.model_fields_set:
+            value, before = getattr(section, field), getattr(getattr(began, section_name), field)
+            if value != before and (section_name, field) not in FREE_ON_RESUME:
+                raise ConfigError(
+                    f"--resume: {section_name}.{field} is {value}, the run began with {before}; leave it out"
+                )
+    return began.model_copy(
+        update={
+            "training": began.training.model_copy(update={"device": asked.training.device}),
+            "data": began.data.model_copy(update={"workers": asked.data.workers}),
+        }
+    )

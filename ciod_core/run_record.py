@@ -1,0 +1,87 @@
+"""The manifest's record of a run: what went in, on what it ran, and how it stands."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from ciod_core import __version__
+from ciod_core.config import Config
+from ciod_core.experiment import Experiment
+from ciod_core.files import atomic_write_json, atomic_write_text
+from ciod_core.manifest import FileRecord, RunRecord
+from ciod_core.run_plan import RunPlan
+from ciod_core.settings import config_text
+from ciod_core.training.distributed import world_size
+
+RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "hotcoco")
+
+
+def start_record(experiment: Experiment, plan: RunPlan, config: Config, device: torch.device) -> RunRecord:
+    manifest = experiment.manifest
+    source = manifest.dataset.train.annotations if plan.joint else experiment.step(plan.step).train
+    inputs = {"train": source, "val": experiment.step(plan.step).val}
+    if plan.teacher is not None:
+        inputs["teacher"] = FileRecord.of(plan.teacher.path, experiment.folder)
+    return RunRecord(
+        name=plan.name,
+        kind="joint" if plan.joint else "step",
+        step=plan.step,
+        method=_method_name(plan, config),
+        parent=plan.teacher.run.name if plan.teacher and plan.teacher.run else None,
+        status="running",
+        inputs=inputs,
+        config=config.model_dump(mode="json"),
+        versions=_versions(),
+        seed=config.training.seed,
+        device=_device_name(device),
+        effective_batch_size=config.training.batch_size * world_size(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _method_name(plan: RunPlan, config: Config) -> str:
+    # Step 1 has nothing to forget: whatever the method, it is plain supervised training.
+    return config.method.name if plan.joint or plan.teacher else "base"
+
+
+def _versions() -> dict[str, str]:
+    return {"ciod": __version__, "python": platform.python_version()} | {
+        package: version(package) for package in RECORDED_PACKAGES
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def write_settings(folder: Path, config: Config, record: RunRecord) -> None:
+    atomic_write_text(folder / "config.yaml", config_text(config))
+    environment = {
+        "platform": platform.platform(),
+        "device": record.device,
+        "threads": torch.get_num_threads(),
+        "versions": record.versions,
+    }
+    atomic_write_json(folder / "environment.json", environment)
+
+
+@contextmanager
+def honest_status(experiment: Experiment, record: RunRecord) -> Iterator[None]:
+    """Whatever ends the run early, the manifest says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        experiment.put_run(record.model_copy(update={"status": "interrupted"}))
+        raise
+    except BaseException:
+        experiment.put_run(record.model_copy(update={"status": "failed"}))
+        raise

@@ -1,0 +1,64 @@
+"""metrics.csv of a run: one row per progress record."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from ciod_core.files import atomic_write_text
+from ciod_core.training.progress import TrainingRecord
+
+FIXED_COLUMNS = (
+    "epoch",
+    "iteration",
+    "lr",
+    "images_per_second",
+    "eta_seconds",
+    "data_wait_share",
+    "kept_per_image",
+)
+
+
+class MetricsLog:
+    """A listener that appends to a CSV file; a resumed run keeps the rows up to where it continues."""
+
+    def __init__(self, path: Path, *, after_iteration: int = 0) -> None:
+        self._path = path
+        self._columns: list[str] | None = None
+        kept = self._rows_up_to(after_iteration) if after_iteration else []
+        if kept:
+            self._columns = list(kept[0])
+            lines = [self._columns, *([row[name] for name in self._columns] for row in kept)]
+            atomic_write_text(path, "".join(",".join(line) + "\n" for line in lines))
+        else:
+            path.unlink(missing_ok=True)
+
+    def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
+        """Nothing to write yet: the loss names are known with the first record."""
+
+    def record(self, record: TrainingRecord) -> None:
+        """Append one row, with a header before the first."""
+        values = {name: getattr(record, name) for name in FIXED_COLUMNS} | record.losses
+        header_needed = self._columns is None
+        if self._columns is None:
+            self._columns = list(values)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if header_needed:
+                writer.writerow(self._columns)
+            writer.writerow([_cell(values.get(name)) for name in self._columns])
+
+    def end(self, seconds: float) -> None:
+        """Every row is on disk already."""
+
+    def _rows_up_to(self, iteration: int) -> list[dict[str, str]]:
+        if not self._path.exists():
+            return []
+        with self._path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

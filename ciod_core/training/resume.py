@@ -1,0 +1,69 @@
+"""The state of an unfinished run: one safetensors file per run, replaced at the end of every epoch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ciod_core.errors import CheckpointError
+from ciod_core.files import atomic_write_bytes
+
+STATE_FILE = Path("state") / "last.safetensors"
+
+Tensors = dict[str, Tensor]
+
+
+def save_state(folder: Path, *, epochs_done: int, parts: dict[str, Tensors]) -> None:
+    """Write named groups of tensors and the number of completed epochs, atomically."""
+    tensors = {
+        f"{part}/{name}": tensor.detach().cpu().contiguous()
+        for part, group in parts.items()
+        for name, tensor in group.items()
+    }
+    metadata = {"ciod-state": json.dumps({"epochs_done": epochs_done})}
+    atomic_write_bytes(folder / STATE_FILE, save(tensors, metadata=metadata))
+
+
+def load_state(folder: Path) -> tuple[int, dict[str, Tensors]]:
+    """Read what `save_state` wrote: completed epochs and the groups of tensors.
+
+    Raises:
+        CheckpointError: there is no state, or it cannot be read.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: no epoch of this run was completed; start it with --overwrite")
+    parts: dict[str, Tensors] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            epochs_done = int(json.loads((file.metadata() or {})["ciod-state"])["epochs_done"])
+            for key in file.keys():  # noqa: SIM118 - safe_open is no dict
+                part, name = key.split("/", 1)
+                parts.setdefault(part, {})[name] = file.get_tensor(key)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); start the run again with --overwrite") from error
+    return epochs_done, parts
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The optimiser's per-parameter state as flat named tensors."""
+    return {
+        f"{index}/{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Put back what `optimizer_tensors` took; settings stay those of the optimiser."""
+    state: dict[int, Tensors] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split("/", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

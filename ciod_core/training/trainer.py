@@ -1,0 +1,160 @@
+"""The training loop of one step. It knows batches, a student, perhaps a teacher, and a method; nothing of files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from ciod_core.config import TrainingConfig
+from ciod_core.data.dataset import Batch
+from ciod_core.data.loader import BatchLoader
+from ciod_core.errors import CiodError
+from ciod_core.methods.base import Method
+from ciod_core.model.detector import Detector
+from ciod_core.model.output import HeadOutput
+from ciod_core.training.average import WeightAverage
+from ciod_core.training.distributed import parallel
+from ciod_core.training.meter import IntervalMeter
+from ciod_core.training.progress import TrainingListener
+from ciod_core.training.resume import Tensors, optimizer_tensors, restore_optimizer
+from ciod_core.training.schedule import learning_rate
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Trainer:
+    """Trains a student, epoch by epoch; `state` and `restore` carry everything an interrupted run needs."""
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector | None,
+        method: Method,
+        load_epoch: Callable[[int], BatchLoader],
+        config: TrainingConfig,
+        device: torch.device,
+        listener: TrainingListener,
+    ) -> None:
+        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.student = student.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.teacher = teacher
+        if teacher is not None:
+            self.teacher = teacher.to(device=device, memory_format=memory_format).eval().requires_grad_(False)  # type: ignore[call-overload]
+        self.method = method
+        self.load_epoch = load_epoch
+        self.config = config
+        self.device = device
+        self.listener = listener
+        self.memory_format = memory_format
+        self.optimizer = build_optimizer(self.student, config)
+        self.average = WeightAverage(self.student, config.ema_decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.iterations_per_epoch = len(load_epoch(0))
+        self.epochs_done = 0
+        self._model = parallel(self.student, device)
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole run."""
+        return self.config.epochs * self.iterations_per_epoch
+
+    @property
+    def weights(self) -> Tensors:
+        """The weights to keep: the moving average, or the student's own when averaging is off."""
+        return self.average.state if self.config.ema_decay > 0 else self.student.state_dict()
+
+    def state(self) -> dict[str, Tensors]:
+        """Everything that changes while training, as named groups of tensors."""
+        return {
+            "student": self.student.state_dict(),
+            "average": self.average.state,
+            "optimizer": optimizer_tensors(self.optimizer),
+            "scaler": {"scale": torch.tensor(self.scaler.get_scale())},
+        }
+
+    def restore(self, epochs_done: int, state: dict[str, Tensors]) -> None:
+        """Continue after `epochs_done` epochs from what `state` gave then."""
+        self.student.load_state_dict(state["student"])
+        self.average.state = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
+        restore_optimizer(self.optimizer, state.get("optimizer", {}))
+        if self.scaler.is_enabled():
+            self.scaler.update(float(state["scaler"]["scale"]))
+        self.epochs_done = epochs_done
+
+    def train_epoch(self) -> None:
+        """One pass over the data.
+
+        Raises:
+            CiodError: the loss is no longer a finite number.
+        """
+        self._model.train()
+        loader = self.load_epoch(self.epochs_done)
+        meter = IntervalMeter()
+        iteration = self.epochs_done * self.iterations_per_epoch
+        for batch in meter.waiting_for(loader):
+            lr = learning_rate(iteration, self.iterations_per_epoch, self.config)
+            losses, kept = self._train_batch(batch, lr, iteration)
+            meter.add(losses, kept, images=len(batch.images_B3HW))
+            iteration += 1
+            if iteration % self.config.log_interval == 0 or iteration % self.iterations_per_epoch == 0:
+                self._report(meter, iteration, lr)
+        self.epochs_done += 1
+
+    def _train_batch(self, batch: Batch, lr: float, iteration: int) -> tuple[dict[str, Tensor], int | None]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        images = batch.images_B3HW.to(self.device, non_blocking=True).to(memory_format=self.memory_format)
+        targets = batch.targets.to(self.device)
+        with self._autocast():
+            student: HeadOutput = self._model(images)
+            teacher = self._ask_teacher(images)
+        knowledge = self.method.select(teacher, targets)
+        losses = self.method.losses(student, targets, knowledge)
+        total = torch.stack(list(losses.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        if self.config.clip_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.student.parameters(), self.config.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.config.ema_decay > 0:
+            self.average.update(self.student, iteration + 1)
+        detached = {name: loss.detach() for name, loss in losses.items()}
+        return {"loss": total.detach(), **detached}, None if knowledge is None else len(knowledge)
+
+    @torch.no_grad()
+    def _ask_teacher(self, images: Tensor) -> HeadOutput | None:
+        if self.teacher is None or self.method.selection is None:
+            return None
+        output: HeadOutput = self.teacher(images)
+        return output
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        dtype = AUTOCAST_DTYPES.get(self.config.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _report(self, meter: IntervalMeter, iteration: int, lr: float) -> None:
+        record = meter.record(epoch=self.epochs_done + 1, iteration=iteration, iterations=self.iterations, lr=lr)
+        if not record.losses["loss"] < float("inf"):
+            raise CiodError(
+                f"training: the loss is {record.losses['loss']} at iteration {iteration}; lower training.lr "
+                "or raise training.warmup_iterations, and train again with --overwrite"
+            )
+        self.listener.record(record)
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum or AdamW; weight decay on convolution kernels alone."""
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (decayed if parameter.ndim > 1 else free).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
