@@ -1,0 +1,108 @@
+"""How much a detector kept and learned over its steps: pure functions on average precisions.
+
+An AP matrix `ap_KJ` holds in row k, column j the AP on the classes of step j+1 after step k+1 (both count from 0 in the
+array). Entries above the diagonal are not read. The functions accept any AP flavour (AP, AP50, …) in any unit;
+differences come out in that unit and ratios without one. None stands for a value that does not exist.
+
+Legend: K steps trained, J steps evaluated, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+ApMatrix = Sequence[Sequence[float | None]]
+
+
+def absolute_gap(ap: float | None, upper_bound: float | None) -> float | None:
+    """AbsGap = U − AP: what is missing to the detector trained on all classes at once."""
+    return None if ap is None or upper_bound is None else upper_bound - ap
+
+
+def relative_gap(ap: float | None, upper_bound: float | None) -> float | None:
+    """RelGap = (U − AP) / U; None when the upper bound is 0."""
+    gap = absolute_gap(ap, upper_bound)
+    return None if gap is None or not upper_bound else gap / upper_bound
+
+
+def omega(
+    ap_T: Sequence[float | None], upper_bound_T: Sequence[float | None], *, shared_first_step: bool = True
+) -> float | None:
+    """Ω = mean over the steps of AP_t / U_t, both on the classes seen after step t.
+
+    Published tables count the first step as 1, because the incremental and the joint detector share it; for a plan
+    of two steps Ω is then mean(1, AP_2 / U_2).
+
+    Args:
+        ap_T: AP after each step on all classes seen so far.
+        upper_bound_T: AP of the joint detector on the same classes; the first is not read with `shared_first_step`.
+        shared_first_step: take the ratio of step 1 as 1.
+
+    Returns:
+        None without steps, or when a step lacks its AP or an upper bound above 0.
+    """
+    assert len(ap_T) == len(upper_bound_T), "one upper bound per step"
+    ratios = [
+        1.0 if step == 0 and shared_first_step else _ratio(ap, upper)
+        for step, (ap, upper) in enumerate(zip(ap_T, upper_bound_T, strict=True))
+    ]
+    return _mean(ratios)
+
+
+def forgetting(ap_KJ: ApMatrix) -> tuple[float | None, ...]:
+    """Per earlier step j: the best AP its classes ever had minus their AP after the last step.
+
+    Returns:
+        One value per step but the last; negative when the last step improved on everything before it.
+    """
+    last = ap_KJ[-1]
+    return tuple(_difference(_best([row[j] for row in ap_KJ[j:-1]]), last[j]) for j in range(len(ap_KJ) - 1))
+
+
+def forgetting_percentage_points(ap_KJ: ApMatrix) -> float | None:
+    """FPP: AP of the first step's classes after step 1 minus after the last step; None before step 2."""
+    return _difference(ap_KJ[0][0], ap_KJ[-1][0]) if len(ap_KJ) > 1 else None
+
+
+def backward_transfer(ap_KJ: ApMatrix) -> float | None:
+    """BWT: mean over earlier steps j of (a_Tj − a_jj); negative where later steps harmed. None before step 2."""
+    return _mean([_difference(ap_KJ[-1][j], ap_KJ[j][j]) for j in range(len(ap_KJ) - 1)])
+
+
+def relative_deficit(
+    ap_C: Mapping[str, float | None], joint_ap_C: Mapping[str, float | None], classes: Sequence[str]
+) -> float | None:
+    """Mean over classes of (AP_joint − AP) / AP_joint: RSD on the old classes, RPD on the new ones.
+
+    Classes without an AP, or where the joint detector finds nothing, have no deficit and do not count.
+    """
+    gaps = [relative_gap(ap_C.get(name), joint_ap_C.get(name)) for name in classes]
+    return _mean([gap for gap in gaps if gap is not None])
+
+
+def harmonic_ap(ap_old: float | None, ap_new: float | None) -> float | None:
+    """F-AP = 2·AP_old·AP_new / (AP_old + AP_new); 0 when either is 0."""
+    if ap_old is None or ap_new is None:
+        return None
+    total = ap_old + ap_new
+    return 2 * ap_old * ap_new / total if total else 0.0
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or not reference else value / reference
+
+
+def _difference(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left - right
+
+
+def _best(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known, default=None)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
