@@ -22,7 +22,7 @@ METHOD_NAMES = Literal["crs-ckd", "finetune", "pseudo-label", "joint"]
 class Section(BaseModel):
     """Base of every section: immutable, unknown keys refused, defaults checked too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):

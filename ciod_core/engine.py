@@ -18,15 +18,14 @@ from ciod_core.data.dataset import DetectionDataset
 from ciod_core.data.loader import BatchLoader, make_loader
 from ciod_core.data.transforms import TrainTransform
 from ciod_core.device import pick_device
-from ciod_core.errors import ConfigError
 from ciod_core.evaluation.evaluate import evaluate_weights
+from ciod_core.evaluation.records import with_report
 from ciod_core.experiment import WEIGHTS_KEY, Experiment
-from ciod_core.files import atomic_write_json
 from ciod_core.manifest import FileRecord, RunRecord
 from ciod_core.methods import build_method
 from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.pretrained import load_backbone_weights
-from ciod_core.run_plan import RunPlan, check_free, plan_run, resumed_config
+from ciod_core.run_plan import RunPlan, check_free, plan_run, resumed_config, settle_config
 from ciod_core.run_record import honest_status, start_record, write_settings
 from ciod_core.training.checkpoint import CheckpointInfo, Preprocessing, load_detector, save_detector
 from ciod_core.training.distributed import rank, world_size
@@ -69,10 +68,11 @@ def train_step(
     check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
     if resume:
         config = resumed_config(experiment.run(plan.name), config)
+    config = settle_config(plan, config)
     experiment.check_step_files(plan.step)
     device = pick_device(config.training.device)
     with reproducible(config.training.seed, strict=config.training.deterministic):
-        student, teacher_model, config = _build_models(plan, config)
+        student, teacher_model = _build_models(plan, config)
         trainer = _build_trainer(experiment, plan, config, student, teacher_model, device)
         folder = experiment.run_folder(plan.name)
         if resume:
@@ -98,21 +98,16 @@ def training_table(experiment: Experiment, plan: RunPlan) -> AnnotationTable:
     return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
 
 
-def _build_models(plan: RunPlan, config: Config) -> tuple[Detector, Detector | None, Config]:
-    """Student, teacher, and the configuration with the architecture that is really used."""
+def _build_models(plan: RunPlan, config: Config) -> tuple[Detector, Detector | None]:
+    """The student, a copy of its teacher with new class rows or a fresh detector, and the teacher."""
     if plan.teacher is None:
         student = build_detector(config.model, len(plan.classes))
         load_backbone_weights(student, config.model)
-        return student, None, config
-    teacher, info = load_detector(plan.teacher.path)
-    asked = config.model.model_fields_set
-    if "name" in asked and config.model.name != info.model.name:
-        raise ConfigError(
-            f"--model {config.model.name}: the student continues its teacher, which is {info.model.name}; leave it out"
-        )
+        return student, None
+    teacher, _ = load_detector(plan.teacher.path)
     student, _ = load_detector(plan.teacher.path)
     student.add_classes(plan.num_new)
-    return student, teacher, config.model_copy(update={"model": info.model})
+    return student, teacher
 
 
 def _build_trainer(
@@ -172,22 +167,18 @@ def _finish(
         parent_sha256=plan.teacher.sha256 if plan.teacher else None,
     )
     save_detector(weights, trainer.weights, info)
-    evaluated, _ = evaluate_weights(
+    trainer.listener.evaluating(plan.name)
+    report, _ = evaluate_weights(
         experiment, weights, config.evaluation, device=trainer.device, workers=config.data.workers
     )
-    report_path = experiment.run_folder(plan.name) / "metrics.json"
-    atomic_write_json(report_path, evaluated.to_dict())
-    finished = record.model_copy(
+    written = record.model_copy(
         update={
             "status": "finished",
             "seconds": round(seconds, 3),
-            "outputs": {
-                WEIGHTS_KEY: FileRecord.of(weights, experiment.folder),
-                "metrics": FileRecord.of(report_path, experiment.folder),
-            },
-            "metrics": {name: group.metrics.ap for name, group in evaluated.groups.items()},
+            "outputs": {WEIGHTS_KEY: FileRecord.of(weights, experiment.folder)},
         }
     )
+    finished = with_report(experiment, written, report)
     experiment.put_run(finished)
     (experiment.run_folder(plan.name) / STATE_FILE).unlink(missing_ok=True)
     return finished

@@ -91,6 +91,25 @@ def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bo
         raise ConfigError(f"--overwrite: run '{name}' is the teacher of {', '.join(children)}; pass another --name")
 
 
+def settle_config(plan: RunPlan, config: Config) -> Config:
+    """The settings a run really uses: a student takes architecture and, unless asked otherwise, size from its teacher.
+
+    Raises:
+        ConfigError: another architecture than the teacher's was asked for.
+    """
+    if plan.teacher is None:
+        return config
+    info = read_info(plan.teacher.path)
+    if "name" in config.model.model_fields_set and config.model.name != info.model.name:
+        raise ConfigError(
+            f"--model {config.model.name}: the student continues its teacher, which is {info.model.name}; leave it out"
+        )
+    data = config.data
+    if "image_size" not in data.model_fields_set:
+        data = data.model_copy(update={"image_size": info.preprocessing.image_size})
+    return config.model_copy(update={"model": info.model, "data": data})
+
+
 def resumed_config(record: RunRecord, asked: Config) -> Config:
     """The settings a run began with; only what cannot change its result may differ now."""
     began = Config.model_validate(record.config)

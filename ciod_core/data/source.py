@@ -54,7 +54,7 @@ def _known_folder(dataset: str, data_root: Path | None) -> Path:
         value = os.environ.get(DATA_ROOT_VARIABLE)
         if not value:
             raise DataError(
-                f"{dataset}: no data root is set; pass --data FOLDER or set {DATA_ROOT_VARIABLE} to the folder "
+                f"{dataset}: no data root is set; pass --data-root FOLDER or set {DATA_ROOT_VARIABLE} to the folder "
                 f"that holds {dataset}/"
             )
         data_root = Path(value)

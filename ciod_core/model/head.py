@@ -16,6 +16,9 @@ from ciod_core.model.output import HeadOutput
 
 STRIDES = (8, 16, 32)
 PRIOR_BIAS = math.log(0.01 / 0.99)
+# Largest log size of a box in strides: 24,000 pixels at stride 8. An anchor point that never answers for an object is
+# never taught a size, and one such box grown to infinity would turn every comparison of boxes into NaN.
+LARGEST_LOG_SIZE = 8.0
 
 
 class HeadLevel(nn.Module):
@@ -95,9 +98,9 @@ def anchor_points(height: int, width: int, stride: int, device: torch.device) ->
 
 
 def decode_boxes(deltas_BA4: Tensor, points_A2: Tensor, stride: int) -> Tensor:
-    """Boxes xyxy in pixels: centre = delta_xy · stride + point, size = exp(delta_wh) · stride."""
+    """Boxes xyxy in pixels: centre = delta_xy · stride + point, size = exp(delta_wh) · stride (bounded)."""
     centres = deltas_BA4[..., :2] * stride + points_A2
-    half_sizes = deltas_BA4[..., 2:].exp() * (stride / 2)
+    half_sizes = deltas_BA4[..., 2:].clamp(max=LARGEST_LOG_SIZE).exp() * (stride / 2)
     return torch.cat((centres - half_sizes, centres + half_sizes), dim=-1)
 
 

@@ -10,6 +10,8 @@ from torchvision.ops import nms
 
 from ciod_core.model.output import HeadOutput
 
+LARGEST_COORDINATE = 1e6
+
 
 class ImageDetections(NamedTuple):
     """Detections of one image, best first: boxes xyxy in input pixels, scores in 0..1, labels."""
@@ -28,9 +30,10 @@ def grouped_nms(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_thresho
     """Indices that survive NMS within each group, highest score first.
 
     Boxes of different groups are moved apart so that one call serves all groups. The shift is done in float64:
-    in float32 it would cost the digits that a threshold of 0.95 decides on.
+    in float32 it would cost the digits that a threshold of 0.95 decides on. Boxes far outside any image are cut off,
+    because the shift grows with the largest box.
     """
-    boxes_N4 = boxes_N4.double()
+    boxes_N4 = boxes_N4.double().clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
     extent = boxes_N4.max() - boxes_N4.min() + 1 if len(boxes_N4) else boxes_N4.new_zeros(())
     survivors: Tensor = nms(boxes_N4 + (group_N * extent).unsqueeze(1), scores_N.double(), iou_threshold)
     return survivors

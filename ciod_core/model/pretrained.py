@@ -60,7 +60,7 @@ def _download_imagenet(config: ModelConfig) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    state: dict[str, Any]
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

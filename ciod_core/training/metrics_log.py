@@ -53,6 +53,9 @@ class MetricsLog:
     def end(self, seconds: float) -> None:
         """Every row is on disk already."""
 
+    def evaluating(self, run: str) -> None:
+        """Evaluation has its own file."""
+
     def _rows_up_to(self, iteration: int) -> list[dict[str, str]]:
         if not self._path.exists():
             return []

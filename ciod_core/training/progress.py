@@ -43,7 +43,10 @@ class TrainingListener(Protocol):
         """An interval is over."""
 
     def end(self, seconds: float) -> None:
-        """The run is complete."""
+        """The last epoch is over."""
+
+    def evaluating(self, run: str) -> None:
+        """The trained weights are being evaluated."""
 
 
 class SilentListener:
@@ -56,6 +59,9 @@ class SilentListener:
         pass
 
     def end(self, seconds: float) -> None:
+        pass
+
+    def evaluating(self, run: str) -> None:
         pass
 
 
@@ -76,3 +82,7 @@ class Listeners:
     def end(self, seconds: float) -> None:
         for member in self.members:
             member.end(seconds)
+
+    def evaluating(self, run: str) -> None:
+        for member in self.members:
+            member.evaluating(run)

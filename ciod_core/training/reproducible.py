@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+import torch.utils.deterministic
 
 
 @contextmanager
@@ -16,9 +18,11 @@ def reproducible(seed: int, *, strict: bool) -> Iterator[None]:
     Random draws of the data do not depend on this: they are made from seed, epoch and image.
     """
     torch.manual_seed(seed)
+    # Its one switch is a property that type checkers cannot see.
+    memory_filling: Any = torch.utils.deterministic
     was_strict = torch.are_deterministic_algorithms_enabled()
     was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
-    was_filling = torch.utils.deterministic.fill_uninitialized_memory
+    was_filling = memory_filling.fill_uninitialized_memory
     was_benchmark = torch.backends.cudnn.benchmark
     if strict:
         # cuBLAS reads this when it starts; a user's own value stands.
@@ -26,11 +30,11 @@ def reproducible(seed: int, *, strict: bool) -> Iterator[None]:
         # A few CUDA kernels have no deterministic form; they warn and the CPU stays exact.
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         # Filling fresh memory guards against reading it uninitialised and costs a tenth of the time on a CPU.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        memory_filling.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not strict
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(was_strict, warn_only=was_warning)
-        torch.utils.deterministic.fill_uninitialized_memory = was_filling
+        memory_filling.fill_uninitialized_memory = was_filling
         torch.backends.cudnn.benchmark = was_benchmark

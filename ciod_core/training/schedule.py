@@ -6,16 +6,20 @@ import math
 
 from ciod_core.config import TrainingConfig
 
+# A warm-up made for long runs must not swallow a short one: it takes a tenth of the iterations at most.
+LEAST_RUN_IN_WARMUPS = 10
+
 
 def learning_rate(iteration: int, iterations_per_epoch: int, config: TrainingConfig) -> float:
     """The rate of an iteration (from 0): linear warm-up, then cosine decay or a tenth after each milestone."""
-    if iteration < config.warmup_iterations:
-        progress = iteration / config.warmup_iterations
+    total = config.epochs * iterations_per_epoch
+    warmup = min(config.warmup_iterations, total // LEAST_RUN_IN_WARMUPS)
+    if iteration < warmup:
+        progress = iteration / warmup
         return config.lr * (config.warmup_ratio + (1 - config.warmup_ratio) * progress)
     if config.schedule == "step":
         epoch = iteration // iterations_per_epoch
         return config.lr * 0.1 ** sum(epoch >= milestone for milestone in config.milestones)
-    span = max(config.epochs * iterations_per_epoch - config.warmup_iterations, 1)
-    progress = (iteration - config.warmup_iterations) / span
+    progress = (iteration - warmup) / max(total - warmup, 1)
     cosine = (1 + math.cos(math.pi * progress)) / 2
     return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)

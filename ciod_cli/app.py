@@ -1,0 +1,58 @@
+"""The `ciod` command: one line per subcommand. Importing this module must stay quick and never import torch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ciod_cli.commands import demo, evaluate, export, predict, split, status, train_step
+from ciod_cli.guard import guarded
+
+app = typer.Typer(
+    name="ciod",
+    help="Class-incremental object detection: teach a detector new classes without the old training data.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from ciod_core import __version__
+
+        typer.echo(f"ciod {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("split")(guarded(split.split))
+app.command("train-step")(guarded(train_step.train_step))
+app.command("evaluate")(guarded(evaluate.evaluate))
+app.command("eval", hidden=True)(guarded(evaluate.evaluate))
+app.command("predict")(guarded(predict.predict))
+app.command("export")(guarded(export.export))
+app.command("status")(guarded(status.status))
+app.command("demo")(guarded(demo.demo))
+
+
+def main() -> None:
+    """Run the command line; always ends in SystemExit with the documented exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show Ω or a class name gets a '?' instead of a crash.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    app()

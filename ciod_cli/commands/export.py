@@ -1,0 +1,70 @@
+"""`ciod export`: a trained detector as a file for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ciod_cli import console
+from ciod_cli.options import ExperimentOption, JsonOption, OverwriteOption
+from ciod_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ciod_core.export.description import ExportDescription
+
+FORMATS = ("onnx", "pt2")
+
+
+def export(
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="Weights file, or a run of the experiment.")],
+    format_name: Annotated[str, typer.Option("--format", metavar="onnx|pt2", help="ONNX, or torch.export.")] = "onnx",
+    nms: Annotated[bool, typer.Option("--nms/--no-nms", help="Final boxes, or those of all anchor points.")] = True,
+    score: Annotated[float, typer.Option("--score", help="With --nms: lowest score of a box.")] = 0.01,
+    nms_iou: Annotated[float, typer.Option("--nms-iou", help="With --nms: IoU above which the lower box goes.")] = 0.65,
+    max_detections: Annotated[int, typer.Option("--max-detections", help="With --nms: boxes per image.")] = 100,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Default: beside the weights, with the format's suffix."),
+    ] = None,
+    experiment: ExperimentOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Export weights, and check that the exported file answers like the detector."""
+    from ciod_cli.weights import locate_weights
+    from ciod_core.manifest import FileRecord
+
+    if format_name not in FORMATS:
+        raise ConfigError(f"--format: '{format_name}' is none of {', '.join(FORMATS)}")
+    found, source = locate_weights(weights, experiment)
+    target = out or source.path.with_suffix(f".{format_name}")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"--out {target}: the file exists; pass --overwrite or another name")
+    description = _export(
+        format_name, source.path, target, nms=nms, score=score, nms_iou=nms_iou, max_detections=max_detections
+    )
+    record = FileRecord.of(target, found.folder if found else target.parent)
+    if found and source.run:
+        found.record_output(source.run.name, target.name, record)
+    if json:
+        console.show_json(
+            {"file": str(target), "sha256": record.sha256, "bytes": record.bytes, **description.model_dump(mode="json")}
+        )
+        return
+    console.note(
+        f"Exported {description.run} with {len(description.classes)} classes, {record.bytes / 1e6:.1f} MB; "
+        "its answers agree with the detector's"
+    )
+    console.show(str(target))
+
+
+def _export(
+    format_name: str, weights: Path, target: Path, *, nms: bool, score: float, nms_iou: float, max_detections: int
+) -> ExportDescription:
+    if format_name == "onnx":
+        from ciod_core.export.onnx import export_onnx as write
+    else:
+        from ciod_core.export.pt2 import export_pt2 as write
+    return write(weights, target, nms=nms, score_threshold=score, nms_iou=nms_iou, max_detections=max_detections)

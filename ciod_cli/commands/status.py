@@ -1,0 +1,73 @@
+"""`ciod status`: where an experiment stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ciod_cli import console
+from ciod_cli.options import ExperimentOption, JsonOption
+from ciod_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from ciod_core.manifest import ExperimentManifest, RunRecord
+
+
+def status(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[EXPERIMENT]", help="Experiment folder. Default: as --experiment.")
+    ] = None,
+    experiment: ExperimentOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the steps of an experiment and the tree of its runs with their results."""
+    from ciod_core.experiment import Experiment
+
+    if folder is not None and experiment is not None:
+        raise ConfigError("--experiment: the experiment is given twice; pass it once")
+    found = Experiment.find(folder or experiment)
+    manifest = found.manifest
+    if json:
+        console.show_json({"experiment": str(found.folder), **manifest.model_dump(mode="json")})
+        return
+    rows = [
+        (str(step.step), ", ".join(step.classes), _runs_of(manifest, step.step), f"{step.statistics.images:,}")
+        for step in manifest.steps
+    ]
+    title = f"{found.folder}: {manifest.dataset.name}, plan {manifest.plan.text}, order {manifest.plan.order}"
+    console.show(console.table(title, ("step", "classes", "runs", "images"), rows, text_columns=3))
+    console.show(_tree(manifest))
+
+
+def _runs_of(manifest: ExperimentManifest, step: int) -> str:
+    return ", ".join(run.name for run in manifest.runs if run.step == step) or "–"
+
+
+def _tree(manifest: ExperimentManifest) -> Tree:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    tree = Tree(Text("runs" if manifest.runs else "no runs yet; start with 'ciod train-step'"))
+    branches: dict[str, Tree] = {}
+    # Parents are recorded before their children, so every branch exists when it is needed.
+    for run in manifest.runs:
+        branches[run.name] = branches.get(run.parent or "", tree).add(Text(_describe(run)))
+    return tree
+
+
+def _describe(run: RunRecord) -> str:
+    parts = [run.name, run.method, run.status]
+    if run.seconds is not None:
+        parts.append(console.duration(run.seconds))
+    parts.extend(f"{label} {console.percent(value)}" for label, value in _headline(run.metrics))
+    return "  ".join(parts)
+
+
+def _headline(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+    # Without old classes the new ones are all there are.
+    wanted = {"AP": "all", "old": "old", "new": "new"} if "old" in metrics else {"AP": "all"}
+    return [(label, metrics[key]) for label, key in wanted.items() if isinstance(metrics.get(key), float)]

@@ -1,0 +1,114 @@
+"""`ciod train-step`: train the next step of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ciod_cli import console
+from ciod_cli.options import (
+    ConfigOption,
+    DeviceOption,
+    ExperimentOption,
+    JsonOption,
+    OverwriteOption,
+    SeedOption,
+    SetOption,
+)
+
+FLAG_NAMES = {
+    "method.name": "--method",
+    "model.name": "--model",
+    "model.backbone_weights": "--backbone-weights",
+    "data.image_size": "--image-size",
+    "data.workers": "--workers",
+    "training.epochs": "--epochs",
+    "training.batch_size": "--batch-size",
+    "training.lr": "--lr",
+    "training.seed": "--seed",
+    "training.device": "--device",
+    "training.precision": "--precision",
+}
+
+
+def train_step(
+    experiment: ExperimentOption = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option("--teacher", metavar="FILE", help="Weights (or run) of the step before. None: train step 1."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="crs-ckd (default), finetune, pseudo-label, or joint (the upper bound)."),
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option("--step", min=1, help="joint: train on steps 1..N. Default: the last step.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run. Default: step2, step2-finetune, joint2, …")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="resnet18, resnet50, yolox-nano … yolox-x. Default: resnet50.")
+    ] = None,
+    backbone_weights: Annotated[
+        str | None, typer.Option("--backbone-weights", help="imagenet, none or a file. Default: auto.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Longer side in pixels, a multiple of 32. Default: 640.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Default: 12.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per iteration. Default: 16.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate. Default: 0.001.")] = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32 (default), bf16 or fp16.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Loader processes. Default: 2.")] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Train the next step: step 1 without a teacher, a later step with the teacher of the step before."""
+    from ciod_core.experiment import Experiment
+    from ciod_core.settings import resolve_config
+
+    flags = {
+        "method.name": method,
+        "model.name": model,
+        "model.backbone_weights": backbone_weights,
+        "data.image_size": image_size,
+        "data.workers": workers,
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.lr": lr,
+        "training.seed": seed,
+        "training.device": device,
+        "training.precision": precision,
+    }
+    resolved = resolve_config(config, flags, settings or (), flag_names=FLAG_NAMES)
+    found = Experiment.find(experiment, teacher)
+
+    from ciod_cli.progress import TrainingDisplay
+    from ciod_core import engine
+
+    with TrainingDisplay() as display:
+        run = engine.train_step(
+            found,
+            resolved,
+            teacher=teacher,
+            run=name,
+            step=step,
+            resume=resume,
+            overwrite=overwrite,
+            listener=display,
+        )
+    weights = found.weights_path(run.name)
+    if json:
+        console.show_json({"experiment": str(found.folder), "weights": str(weights), **run.model_dump(mode="json")})
+        return
+    took = "" if run.seconds is None else f" in {console.duration(run.seconds)}"
+    console.note(f"Trained {run.name}{took}. Next: ciod evaluate {run.name} --experiment {found.folder}")
+    console.show(str(weights))

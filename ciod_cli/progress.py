@@ -1,0 +1,112 @@
+"""Training as people watch it: a live line on a terminal, one line per interval anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Column
+
+from ciod_cli import console
+from ciod_core.training.progress import TrainingRecord
+
+# A log file wants to be read: on fast hardware records come faster than that.
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class TrainingDisplay:
+    """A training listener that shows each run on stderr. Use it as a context manager, so that the live line ends."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._epochs = 0
+        self._last_line = 0.0
+        self._last_epoch = 0
+
+    def __enter__(self) -> TrainingDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
+        """Show what is about to be trained."""
+        self._stop()
+        self._epochs, self._last_epoch, self._last_line = epochs, 0, 0.0
+        console.note(f"Training {run}: {iterations} iterations in {epochs} {'epoch' if epochs == 1 else 'epochs'}")
+        for text in notes:
+            console.note(f"  {text}")
+        screen = console.people()
+        if screen.is_terminal:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[numbers]}", markup=False, table_column=Column(no_wrap=False)),
+            )
+            self._progress = Progress(*columns, console=screen, transient=True)
+            self._task = self._progress.add_task(run, total=iterations, numbers="starting")
+            self._progress.start()
+
+    def record(self, record: TrainingRecord) -> None:
+        """Show one interval."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=record.iteration, numbers=describe(record, self._epochs))
+            return
+        now = time.monotonic()
+        last = record.iteration == record.iterations
+        if last or record.epoch != self._last_epoch or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line, self._last_epoch = now, record.epoch
+            console.note(f"iteration {record.iteration}/{record.iterations}  {describe(record, self._epochs)}")
+
+    def end(self, seconds: float) -> None:
+        """The last epoch is over."""
+        self._stop()
+
+    def evaluating(self, run: str) -> None:
+        """Say what the waiting is for."""
+        console.note(f"Evaluating {run}")
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def describe(record: TrainingRecord, epochs: int) -> str:
+    """One interval in one line: losses, learning rate, speed, time left, waiting for data, kept knowledge."""
+    losses = "  ".join(f"{name} {value:.3f}" for name, value in record.losses.items())
+    parts = [
+        f"epoch {record.epoch}/{epochs}",
+        losses,
+        f"lr {record.lr:.2e}",
+        f"{record.images_per_second:.1f} images/s",
+        f"ETA {console.duration(record.eta_seconds)}",
+        f"data wait {100 * record.data_wait_share:.0f} %",
+    ]
+    if record.kept_per_image is not None:
+        parts.append(f"teacher keeps {record.kept_per_image:.1f}/image")
+    return "  ".join(parts)
+
+
+@contextmanager
+def counting(what: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """Lend a function to report finished units with; the count lives on a terminal and leaves no trace elsewhere."""
+    screen = console.people()
+    if not screen.is_terminal:
+        console.note(what)
+        yield lambda count: None
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.completed:.0f} " + unit),
+    )
+    with Progress(*columns, console=screen, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda count: progress.advance(task, count)

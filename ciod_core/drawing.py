@@ -1,0 +1,121 @@
+"""Boxes and labels on an image.
+
+Legend: D detections.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+DARK: Colour = (20, 20, 20)
+LIGHT: Colour = (255, 255, 255)
+
+
+class Rectangle(NamedTuple):
+    """Edges in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlaps(self, other: Rectangle) -> bool:
+        """Whether the two share any area."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+
+class Label(NamedTuple):
+    """A text, the rectangle behind it and where the text starts (left, top)."""
+
+    text: str
+    background: Colour
+    place: Rectangle
+    text_at: tuple[float, float]
+
+
+def class_colour(name: str) -> Colour:
+    """The colour of a class: strong, the same on every image and in every run."""
+    hue, shade = divmod(zlib.crc32(name.encode()), 3)
+    red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, (0.95, 0.75, 0.85)[shade], (0.95, 0.9, 0.75)[shade])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_detections(
+    image: Image.Image, boxes_D4: np.ndarray, names: Sequence[str], scores_D: Sequence[float] | np.ndarray | None = None
+) -> Image.Image:
+    """A copy of an image with a box and a readable label for each detection.
+
+    The best detections are drawn last, so that they lie on top; a label moves aside when its place is taken. Line
+    width and text size follow the size of the image.
+
+    Args:
+        image: any mode; the copy is RGB.
+        boxes_D4: xyxy in pixels of the image.
+        names: class name of each box.
+        scores_D: 0..1, written behind the name; None leaves them out, for ground truth.
+    """
+    assert len(names) == len(boxes_D4), "one name per box"
+    canvas = image.convert("RGB")
+    drawing = ImageDraw.Draw(canvas)
+    longer_side = max(canvas.size)
+    line = max(2, round(longer_side / 320))
+    font = ImageFont.load_default(size=max(11, round(longer_side / 45)))
+    order = np.argsort(np.asarray(scores_D), kind="stable") if scores_D is not None else np.arange(len(names))
+    for index in order:
+        drawing.rectangle(_inside(boxes_D4[index], canvas.size), outline=class_colour(names[index]), width=line)
+    labels: list[Label] = []
+    for index in reversed(order):
+        text = names[index] if scores_D is None else f"{names[index]} {scores_D[index]:.2f}"
+        box = _inside(boxes_D4[index], canvas.size)
+        labels.append(_place_label(text, class_colour(names[index]), font, box, canvas.size, labels))
+    for label in reversed(labels):
+        drawing.rectangle(label.place, fill=label.background)
+        drawing.text(label.text_at, label.text, fill=_ink_on(label.background), font=font)
+    return canvas
+
+
+def _inside(box_4: np.ndarray, size: tuple[int, int]) -> Rectangle:
+    width, height = size
+    left, right = np.clip(sorted((float(box_4[0]), float(box_4[2]))), 0, width - 1).tolist()
+    top, bottom = np.clip(sorted((float(box_4[1]), float(box_4[3]))), 0, height - 1).tolist()
+    return Rectangle(left, top, right, bottom)
+
+
+def _place_label(
+    text: str, background: Colour, font: Font, box: Rectangle, image_size: tuple[int, int], labels: Sequence[Label]
+) -> Label:
+    left, top, right, bottom = font.getbbox(text)
+    margin = max(2, round((bottom - top) / 5))
+    label_size = (right - left + 2 * margin, bottom - top + 2 * margin)
+    place = _free_place(box, label_size, image_size, [label.place for label in labels])
+    return Label(text, background, place, (place.left + margin - left, place.top + margin - top))
+
+
+def _free_place(
+    box: Rectangle, label_size: tuple[float, float], image_size: tuple[int, int], taken: Sequence[Rectangle]
+) -> Rectangle:
+    """Above the box, else inside at the top, below, inside at the bottom; the first where no other label lies."""
+    width, height = label_size
+    left = max(0.0, min(box.left, image_size[0] - width))
+    tops = (box.top - height, box.top, box.bottom, box.bottom - height)
+    places = [
+        Rectangle(left, top, left + width, top + height) for top in tops if top >= 0 and top + height <= image_size[1]
+    ]
+    free = [place for place in places if not any(place.overlaps(other) for other in taken)]
+    return (free or places or [Rectangle(left, 0.0, left + width, height)])[0]
+
+
+def _ink_on(background: Colour) -> Colour:
+    red, green, blue = background
+    return DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else LIGHT

@@ -1,0 +1,89 @@
+"""What an exported model says about itself; readable without torch.
+
+The description travels inside the file as JSON: in the metadata of an ONNX model under the key `ciod`, in a pt2
+archive as the extra file `ciod.json`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ciod_core import __version__
+from ciod_core.classes import ClassTable
+
+METADATA_KEY = "ciod"
+EXTRA_FILE = "ciod.json"
+PADDING_ID = -1
+
+
+class Part(BaseModel):
+    """Base of every part of the description: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NmsSettings(Part):
+    """Thresholds that are fixed inside a model exported with non-maximum suppression."""
+
+    score_threshold: float = Field(0.01, ge=0.0, lt=1.0, description="lowest score of a detection")
+    nms_iou: float = Field(0.65, ge=0.0, le=1.0, description="IoU above which the lower of two boxes of a class goes")
+    max_detections: int = Field(100, ge=1, description="rows of the output per image")
+
+
+class InputFormat(Part):
+    """How an image becomes the model's input.
+
+    Attributes:
+        name: name of the input.
+        dtype: number type.
+        layout: order of the axes.
+        channels: order of the colours.
+        value_range: values of black and full colour.
+        image_size: the longer side after resizing, both sides by the same factor, in pixels.
+        stride_multiple: height and width of the input are padded to a multiple of this, at the right and the bottom.
+        pad_value: the value of the padding.
+    """
+
+    name: Literal["images"] = "images"
+    dtype: Literal["float32"] = "float32"
+    layout: Literal["BCHW"] = "BCHW"
+    channels: Literal["RGB"] = "RGB"
+    value_range: Literal["0-255"] = "0-255"
+    image_size: int
+    stride_multiple: int
+    pad_value: int
+
+
+class ExportDescription(Part):
+    """The metadata of an exported model.
+
+    Attributes:
+        format: fixed; tells the description from other metadata.
+        format_version: raised when a reader of an older version would misunderstand.
+        ciod_version: version that exported the model.
+        model: name of the architecture.
+        run: name of the run that trained the weights.
+        step: step of the run, from 1.
+        weights_sha256: hash of the checkpoint the model was exported from.
+        classes: the class of every score column, with the dataset's category ids.
+        input: how images are prepared.
+        nms: thresholds; None for a model that gives boxes and scores of all anchor points.
+    """
+
+    format: Literal["ciod-export"] = "ciod-export"
+    format_version: Literal[1] = 1
+    ciod_version: str = __version__
+    model: str
+    run: str
+    step: int
+    weights_sha256: str
+    classes: ClassTable
+    input: InputFormat
+    nms: NmsSettings | None
+
+    @property
+    def output_names(self) -> tuple[str, str, str]:
+        """Names of the model's outputs, in order."""
+        return ("boxes", "scores", "category_ids")

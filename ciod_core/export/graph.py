@@ -1,0 +1,143 @@
+"""The detector as one graph from images to boxes in pixels, for runtimes that know nothing of ciod.
+
+Legend: B images, H height, W width, A anchor points, C classes, M rows of the fixed-size output, N surviving boxes.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torchvision.ops import nms
+
+from ciod_core.export.description import PADDING_ID, NmsSettings
+from ciod_core.model.detector import Detector
+from ciod_core.model.postprocess import LARGEST_COORDINATE, scores
+
+# (boxes_BA4, scores_BCA, settings) → survivors_N3 with columns image, class, anchor point.
+Suppression = Callable[[Tensor, Tensor, NmsSettings], Tensor]
+
+# Sides of 2 and 3 cells at the coarsest stride: small, and no size of 1 that tracing would take for a constant.
+EXAMPLE_SHAPE = (2, 3, 64, 96)
+STRIDE_MULTIPLE = 32
+NOISY_LOGGERS = ("onnx_ir", "onnxscript", "torch.onnx", "torch.export")
+
+
+# What an exported model returns, a plain tuple because a pt2 archive cannot hold types of ciod:
+# boxes: xyxy in pixels of the input; (B, A, 4), with suppression (B, M, 4).
+# scores: class probability × objectness; (B, A, C), with suppression (B, M) from high to low, 0 in unused rows.
+# category_ids: the dataset's ids, int64; (C,) for the score columns, with suppression (B, M), −1 in unused rows.
+GraphOutput = tuple[Tensor, Tensor, Tensor]
+
+
+class RawGraph(nn.Module):
+    """Images to boxes and scores of all anchor points."""
+
+    category_ids_C: Tensor
+
+    def __init__(self, detector: Detector, category_ids: tuple[int, ...]) -> None:
+        super().__init__()
+        self.detector = detector
+        self.register_buffer("category_ids_C", torch.tensor(category_ids, dtype=torch.int64))
+
+    def forward(self, images: Tensor) -> GraphOutput:
+        """(B, 3, H, W) float RGB in 0..255, H and W multiples of 32."""
+        output = self.detector(images)
+        return output.boxes_BA4, scores(output), self.category_ids_C.clone()
+
+
+class NmsGraph(nn.Module):
+    """Images to the best detections of each image after class-wise non-maximum suppression."""
+
+    def __init__(self, raw: RawGraph, settings: NmsSettings, suppression: Suppression) -> None:
+        super().__init__()
+        self.raw = raw
+        self.settings = settings
+        self.suppression = suppression
+
+    def forward(self, images: Tensor) -> GraphOutput:
+        """(B, 3, H, W) float RGB in 0..255, H and W multiples of 32."""
+        boxes_BA4, scores_BAC, category_ids_C = self.raw(images)
+        survivors_N3 = self.suppression(boxes_BA4, scores_BAC.transpose(1, 2), self.settings)
+        image_N, class_N, anchor_N = survivors_N3.unbind(1)
+        surviving_N = scores_BAC[image_N, anchor_N, class_N]
+        surviving_BAC = torch.zeros_like(scores_BAC).index_put((image_N, anchor_N, class_N), surviving_N)
+
+        # The padding guarantees M candidates even where an image has fewer anchor points than that.
+        rows = self.settings.max_detections
+        candidates = nn.functional.pad(surviving_BAC.flatten(1), (0, rows))
+        scores_BM, position_BM = candidates.topk(rows, dim=1)
+        found_BM = scores_BM > 0
+        num_classes = len(category_ids_C)
+        anchor_BM = torch.where(found_BM, position_BM // num_classes, 0)
+        boxes_BM4 = boxes_BA4.gather(1, anchor_BM.unsqueeze(-1).expand(-1, -1, 4))
+        return (
+            torch.where(found_BM.unsqueeze(-1), boxes_BM4, 0.0),
+            scores_BM,
+            torch.where(found_BM, category_ids_C[position_BM % num_classes], PADDING_ID),
+        )
+
+
+def suppress(boxes_BA4: Tensor, scores_BCA: Tensor, settings: NmsSettings) -> Tensor:
+    """Survivors of class-wise suppression, (N, 3) int64: image, class, anchor point.
+
+    One call serves all images and classes, because boxes of different ones are moved apart; in float64, since in
+    float32 the shift would cost the digits that the threshold decides on. The shift is fixed, because the largest of
+    no boxes at all is nothing a graph can compute.
+    """
+    image_N, class_N, anchor_N = (scores_BCA >= settings.score_threshold).nonzero(as_tuple=True)
+    boxes_N4 = boxes_BA4[image_N, anchor_N].double().clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
+    group_N = (image_N * scores_BCA.shape[1] + class_N).double()
+    # torchvision declares to torch.export that two boxes or more survive; two that lie apart from all make it true.
+    apart_24 = boxes_N4.new_tensor([[-5.0, -5.0, -4.0, -4.0], [-3.0, -3.0, -2.0, -2.0]]) * LARGEST_COORDINATE
+    keep = nms(
+        torch.cat((boxes_N4 + (group_N * (2 * LARGEST_COORDINATE + 1)).unsqueeze(1), apart_24)),
+        nn.functional.pad(scores_BCA[image_N, class_N, anchor_N].double(), (0, 2), value=-1.0),
+        settings.nms_iou,
+    )
+    return torch.stack((image_N, class_N, anchor_N), dim=1)[keep[keep < image_N.shape[0]]]
+
+
+def build_graph(
+    detector: Detector, category_ids: tuple[int, ...], settings: NmsSettings | None, suppression: Suppression = suppress
+) -> nn.Module:
+    """The graph with or without suppression, in evaluation mode."""
+    raw = RawGraph(detector, category_ids)
+    return (raw if settings is None else NmsGraph(raw, settings, suppression)).eval()
+
+
+def capture(graph: nn.Module) -> ExportedProgram:
+    """Trace a graph for any batch size and any height and width that are multiples of 32, from 64 on.
+
+    A side of one cell at the coarsest stride is left out because torch.export treats sizes of 1 as constants.
+    """
+    sides = {2: STRIDE_MULTIPLE * Dim("rows", min=2), 3: STRIDE_MULTIPLE * Dim("columns", min=2)}
+    sizes = {0: Dim("batch", min=1)} | sides
+    with torch.no_grad(), quiet():
+        program = torch.export.export(graph, (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes={"images": sizes})
+    for node in program.graph.nodes:
+        # They would carry the folder names of this machine into the file.
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what exporters print (progress, advice to their developers, on failure the whole graph) from the user."""
+    loggers = [logging.getLogger(name) for name in NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,121 @@
+"""Run an exported ONNX model with onnxruntime; torch is not needed.
+
+Legend: B images, M rows of the fixed-size output, D detections, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from pydantic import ValidationError
+
+from ciod_core.data.transforms import Augmentation, apply_augmentation
+from ciod_core.errors import ExportError
+from ciod_core.evaluation.detections import Detections
+from ciod_core.export.description import METADATA_KEY, ExportDescription
+
+
+class Letterboxed(NamedTuple):
+    """A batch as the model wants it.
+
+    Attributes:
+        images_B3HW: float32, RGB in 0..255, padded at the right and the bottom.
+        scales_B: input pixels per original pixel.
+        limits_B4: width, height, width, height of the part that is not padding, in input pixels.
+    """
+
+    images_B3HW: np.ndarray
+    scales_B: np.ndarray
+    limits_B4: np.ndarray
+
+
+class OnnxDetector:
+    """A detector that was exported with non-maximum suppression.
+
+    Attributes:
+        description: what the model says about itself.
+        names: class name by the dataset's category id.
+    """
+
+    def __init__(self, path: Path, *, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+        """Load a model.
+
+        Args:
+            path: file that `export_onnx` wrote.
+            providers: execution providers of onnxruntime, best first.
+
+        Raises:
+            ExportError: when the file is no such model, has no suppression, or onnxruntime is missing.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ExportError("running an ONNX model needs onnxruntime; run: pip install 'ciod[export]'") from error
+        if not path.is_file():
+            raise ExportError(f"{path}: no such file; pass an ONNX model that ciod exported")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), providers=list(providers))
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise ExportError(f"{path}: onnxruntime cannot load it ({reason}); export the model again") from error
+        self.description = _read_description(path, self._session.get_modelmeta().custom_metadata_map)
+        self.names = {entry.category_id: entry.name for entry in self.description.classes.entries}
+
+    def detect(self, images: Sequence[Image.Image], image_ids: Sequence[int] | None = None) -> Detections:
+        """Find objects in images of any sizes.
+
+        Args:
+            images: converted to RGB if they are not.
+            image_ids: ids to report; by default the position in `images`.
+
+        Returns:
+            Boxes in pixels of the original images with the dataset's category ids, best first within each image.
+        """
+        if not images:
+            return Detections.concatenate([])
+        reported = range(len(images)) if image_ids is None else image_ids
+        batch = self.letterbox(images)
+        boxes_BM4, scores_BM, category_ids_BM = self._session.run(
+            list(self.description.output_names), {self.description.input.name: batch.images_B3HW}
+        )
+        boxes_BM4 = boxes_BM4.clip(0, batch.limits_B4[:, None]) / batch.scales_B[:, None, None]
+        found_BM = scores_BM > 0
+        return Detections(
+            image_ids_D=np.repeat(np.asarray(reported, dtype=np.int64), found_BM.sum(axis=1)),
+            category_ids_D=category_ids_BM[found_BM],
+            boxes_D4=boxes_BM4[found_BM],
+            scores_D=scores_BM[found_BM],
+        )
+
+    def letterbox(self, images: Sequence[Image.Image]) -> Letterboxed:
+        """Resize images in ratio to the trained size and pad them to one size, as the evaluation does."""
+        expected = self.description.input
+        augmentation = Augmentation(longer_side=expected.image_size)
+        no_boxes = np.zeros((0, 4), dtype=np.float32)
+        moved = [apply_augmentation(image.convert("RGB"), no_boxes, image.size, augmentation) for image in images]
+        sizes_B2 = np.asarray([one.image_HW3.shape[:2] for one in moved])
+        height, width = -(-sizes_B2.max(axis=0) // expected.stride_multiple) * expected.stride_multiple
+        images_B3HW = np.full((len(moved), 3, height, width), expected.pad_value, dtype=np.float32)
+        for image_3HW, one in zip(images_B3HW, moved, strict=True):
+            image_3HW[:, : one.image_HW3.shape[0], : one.image_HW3.shape[1]] = one.image_HW3.transpose(2, 0, 1)
+        return Letterboxed(
+            images_B3HW,
+            np.asarray([one.scale for one in moved], dtype=np.float32),
+            sizes_B2[:, [1, 0, 1, 0]].astype(np.float32),
+        )
+
+
+def _read_description(path: Path, metadata: dict[str, str]) -> ExportDescription:
+    if METADATA_KEY not in metadata:
+        raise ExportError(f"{path}: not a model that ciod exported (its metadata has no '{METADATA_KEY}')")
+    try:
+        description = ExportDescription.model_validate_json(metadata[METADATA_KEY])
+    except ValidationError as error:
+        raise ExportError(f"{path}: exported by another version of ciod; export the checkpoint again") from error
+    if description.nms is None:
+        raise ExportError(f"{path}: exported without suppression, so it gives no detections; export it again with it")
+    return description
