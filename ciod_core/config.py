@@ -91,22 +91,19 @@ class ResamplerConfig(Section):
     fixed_score: Fraction = Field(0.3, description="class score × objectness threshold of 'fixed'")
     class_std: float = Field(1.0, description="'class-stat' threshold: mean + class_std · std per image and class")
     global_std: float = Field(2.0, description="'global-stat' threshold: mean + global_std · std per image")
-    nms_iou: Fraction = Field(0.95, description="class-wise NMS threshold; 0.95 keeps clusters, 0.65 thins them")
+    nms_iou: Fraction = Field(0.65, description="class-wise NMS threshold; 0.95 (published) keeps clusters of boxes")
     ground_truth_iou: Fraction = Field(
-        0.5, description="drop answers overlapping a new ground-truth box by this IoU or more; 1 keeps them all"
+        0.5, description="drop answers overlapping a new ground-truth box by this IoU; 1 (published) keeps them all"
     )
 
 
 class DistillerConfig(Section):
     """How knowledge is transferred (collaborative distillation)."""
 
-    weighting: Literal["paper", "balanced", "none"] = "balanced"
+    weighting: Literal["paper", "balanced", "none"] = "paper"
     target: Literal["soft", "hybrid", "margin-weighted", "hard"] = "soft"
     objectness: Literal["hard", "soft"] = Field(
-        "hard", description="objectness target at positives of old objects: 1, or the teacher's objectness"
-    )
-    normaliser: Literal["separate", "shared"] = Field(
-        "separate", description="old and new losses each divided by their own positives, or both by all of them"
+        "soft", description="objectness target at positives of old objects: 1 (published), or the teacher's objectness"
     )
     class_weight: Annotated[float, Field(ge=0.0)] = 1.0
     location_weight: Annotated[float, Field(ge=0.0)] = 1.0

@@ -60,11 +60,11 @@ def collaborative_weights(
     location nearly always. `balanced`: class error is the mean over classes of KL = BCE − entropy, which vanishes
     when the student agrees. Location error is 1 − GIoU in both. Weights never carry gradient.
     """
+    if weighting == "none":
+        ones_P = student_logits_PC.new_ones(len(student_logits_PC))
+        return ones_P, ones_P
     target_PC = teacher_logits_PC.sigmoid()
     cross_entropy_PC = bce(student_logits_PC, target_PC, reduction="none")
-    if weighting == "none":
-        ones = torch.ones_like(student_logits_PC[:, 0])
-        return ones, ones
     if weighting == "paper":
         class_error_P = cross_entropy_PC.sum(dim=1)
     else:

@@ -6,7 +6,6 @@ true at every moment: running, interrupted, failed or finished.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import torch
@@ -25,9 +24,10 @@ from ciod_core.manifest import FileRecord, RunRecord
 from ciod_core.methods import build_method
 from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.pretrained import load_backbone_weights
+from ciod_core.preprocessing import Preprocessing
 from ciod_core.run_plan import RunPlan, check_free, plan_run, resumed_config, settle_config
 from ciod_core.run_record import honest_status, start_record, write_settings
-from ciod_core.training.checkpoint import CheckpointInfo, Preprocessing, load_detector, save_detector
+from ciod_core.training.checkpoint import CheckpointInfo, load_detector, save_detector
 from ciod_core.training.distributed import rank, world_size
 from ciod_core.training.metrics_log import MetricsLog
 from ciod_core.training.progress import Listeners, SilentListener, TrainingListener
@@ -85,8 +85,8 @@ def train_step(
         log = MetricsLog(folder / "metrics.csv", after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
         trainer.listener = Listeners((log, listener or SilentListener()))
         with honest_status(experiment, record):
-            seconds = _train(trainer, plan, folder)
-            return _finish(experiment, plan, config, trainer, record, seconds)
+            _train(trainer, plan, folder)
+            return _finish(experiment, plan, config, trainer, record)
 
 
 def training_table(experiment: Experiment, plan: RunPlan) -> AnnotationTable:
@@ -142,20 +142,15 @@ def _build_trainer(
     return Trainer(student, teacher, build_method(config), load_epoch, training, device, SilentListener())
 
 
-def _train(trainer: Trainer, plan: RunPlan, folder: Path) -> float:
-    started = time.perf_counter()
+def _train(trainer: Trainer, plan: RunPlan, folder: Path) -> None:
     trainer.listener.begin(plan.name, trainer.config.epochs, trainer.iterations, ())
     while trainer.epochs_done < trainer.config.epochs:
         trainer.train_epoch()
         save_state(folder, epochs_done=trainer.epochs_done, parts=trainer.state())
-    seconds = time.perf_counter() - started
-    trainer.listener.end(seconds)
-    return seconds
+    trainer.listener.end(trainer.seconds)
 
 
-def _finish(
-    experiment: Experiment, plan: RunPlan, config: Config, trainer: Trainer, record: RunRecord, seconds: float
-) -> RunRecord:
+def _finish(experiment: Experiment, plan: RunPlan, config: Config, trainer: Trainer, record: RunRecord) -> RunRecord:
     weights = experiment.weights_path(plan.name)
     info = CheckpointInfo(
         model=config.model,
@@ -174,7 +169,7 @@ def _finish(
     written = record.model_copy(
         update={
             "status": "finished",
-            "seconds": round(seconds, 3),
+            "seconds": round(trainer.seconds, 3),
             "outputs": {WEIGHTS_KEY: FileRecord.of(weights, experiment.folder)},
         }
     )

@@ -12,6 +12,7 @@ from ciod_core import __version__
 from ciod_core.classes import class_table
 from ciod_core.data.annotations import AnnotationTable, Category
 from ciod_core.data.coco import read_coco, write_coco
+from ciod_core.data.images import check_images_exist
 from ciod_core.data.source import DatasetSource, SplitSource
 from ciod_core.data.split import StepSplit, StepStatistics, split_steps
 from ciod_core.errors import ConfigError
@@ -49,6 +50,8 @@ def create_experiment(
     plan = parse_plan(plan_text)
     groups = class_groups(plan, order_categories(train.categories, order))
     splits = split_steps(train, val, groups)
+    for table, half in ((train, source.train), (val, source.val)):
+        check_images_exist(table, half.images)
     made = _make_folders(out)
     try:
         with tempfile.TemporaryDirectory(prefix=".tmp-split-", dir=out) as temporary:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ciod_core import __version__
 from ciod_core.classes import ClassTable
+from ciod_core.preprocessing import Preprocessing
 
 METADATA_KEY = "ciod"
 EXTRA_FILE = "ciod.json"
@@ -32,28 +33,18 @@ class NmsSettings(Part):
     max_detections: int = Field(100, ge=1, description="rows of the output per image")
 
 
-class InputFormat(Part):
-    """How an image becomes the model's input.
+class InputFormat(Preprocessing):
+    """The model's input: how an image is prepared, and the array that holds it.
 
     Attributes:
         name: name of the input.
         dtype: number type.
         layout: order of the axes.
-        channels: order of the colours.
-        value_range: values of black and full colour.
-        image_size: the longer side after resizing, both sides by the same factor, in pixels.
-        stride_multiple: height and width of the input are padded to a multiple of this, at the right and the bottom.
-        pad_value: the value of the padding.
     """
 
     name: Literal["images"] = "images"
     dtype: Literal["float32"] = "float32"
     layout: Literal["BCHW"] = "BCHW"
-    channels: Literal["RGB"] = "RGB"
-    value_range: Literal["0-255"] = "0-255"
-    image_size: int
-    stride_multiple: int
-    pad_value: int
 
 
 class ExportDescription(Part):

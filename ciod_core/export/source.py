@@ -45,6 +45,7 @@ def load_source(weights: Path, nms: NmsSettings | None) -> ExportSource:
         CheckpointError: when the weights cannot be used.
     """
     detector, info = load_detector(weights, "cpu")
+    detector.requires_grad_(False)
     return ExportSource(
         detector,
         ExportDescription(
@@ -53,11 +54,7 @@ def load_source(weights: Path, nms: NmsSettings | None) -> ExportSource:
             step=info.step,
             weights_sha256=sha256_of_file(weights),
             classes=info.classes,
-            input=InputFormat(
-                image_size=info.preprocessing.image_size,
-                stride_multiple=info.preprocessing.stride_multiple,
-                pad_value=info.preprocessing.pad_value,
-            ),
+            input=InputFormat(**info.preprocessing.model_dump()),
             nms=nms,
         ),
     )

@@ -28,11 +28,11 @@ def objectness(lesson: Lesson, target_P: Tensor | None = None) -> Tensor:
     return total / normaliser(assignment.object_P >= 0)
 
 
-def labelled_losses(lesson: Lesson, chosen_P: Tensor, counted_P: Tensor | None = None) -> Losses:
-    """Class and box loss of the chosen positives, divided by their number, or by that of `counted_P`."""
+def labelled_losses(lesson: Lesson, chosen_P: Tensor) -> Losses:
+    """Class and box loss of the chosen positives, divided by their number."""
     assignment = lesson.assignment
     image_P, anchor_P = assignment.image_P[chosen_P], assignment.anchor_P[chosen_P]
-    object_P, count = assignment.object_P[chosen_P], normaliser(chosen_P if counted_P is None else counted_P)
+    object_P, count = assignment.object_P[chosen_P], normaliser(chosen_P)
     classification = class_loss(
         lesson.student.cls_logits_BAC[image_P, anchor_P], lesson.objects.labels_N[object_P], assignment.iou_P[chosen_P]
     )

@@ -17,18 +17,7 @@ from ciod_core.config import ModelConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
 from ciod_core.model.detector import Detector, build_detector
-
-
-class Preprocessing(BaseModel):
-    """What has to happen to an image before the detector sees it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    image_size: int
-    stride_multiple: int = 32
-    pad_value: int = 114
-    channels: Literal["RGB"] = "RGB"
-    value_range: Literal["0-255"] = "0-255"
+from ciod_core.preprocessing import Preprocessing
 
 
 class CheckpointInfo(BaseModel):

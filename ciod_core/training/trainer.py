@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -54,6 +55,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.iterations_per_epoch = len(load_epoch(0))
         self.epochs_done = 0
+        self.seconds = 0.0
         self._model = parallel(self.student, device)
 
     @property
@@ -73,6 +75,7 @@ class Trainer:
             "average": self.average.state,
             "optimizer": optimizer_tensors(self.optimizer),
             "scaler": {"scale": torch.tensor(self.scaler.get_scale())},
+            "clock": {"seconds": torch.tensor(self.seconds, dtype=torch.float64)},
         }
 
     def restore(self, epochs_done: int, state: dict[str, Tensors]) -> None:
@@ -82,6 +85,7 @@ class Trainer:
         restore_optimizer(self.optimizer, state.get("optimizer", {}))
         if self.scaler.is_enabled():
             self.scaler.update(float(state["scaler"]["scale"]))
+        self.seconds = float(state["clock"]["seconds"])
         self.epochs_done = epochs_done
 
     def train_epoch(self) -> None:
@@ -90,6 +94,7 @@ class Trainer:
         Raises:
             CiodError: the loss is no longer a finite number.
         """
+        started = time.perf_counter()
         self._model.train()
         loader = self.load_epoch(self.epochs_done)
         meter = IntervalMeter()
@@ -102,6 +107,7 @@ class Trainer:
             if iteration % self.config.log_interval == 0 or iteration % self.iterations_per_epoch == 0:
                 self._report(meter, iteration, lr)
         self.epochs_done += 1
+        self.seconds += time.perf_counter() - started
 
     def _train_batch(self, batch: Batch, lr: float, iteration: int) -> tuple[dict[str, Tensor], int | None]:
         for group in self.optimizer.param_groups:

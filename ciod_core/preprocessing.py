@@ -1,0 +1,27 @@
+"""What has to happen to an image before a detector sees it; kept in every file that holds a detector."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Preprocessing(BaseModel):
+    """From an image to the detector's input; normalisation is the detector's own business.
+
+    Attributes:
+        image_size: the longer side after resizing, both sides by the same factor, in pixels.
+        stride_multiple: height and width are padded to a multiple of this, at the right and the bottom.
+        pad_value: the value of the padding.
+        channels: order of the colours.
+        value_range: values of black and full colour.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int
+    stride_multiple: int = 32
+    pad_value: int = 114
+    channels: Literal["RGB"] = "RGB"
+    value_range: Literal["0-255"] = "0-255"

@@ -1,0 +1,38 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from ciod_core.settings import resolve_config
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def test_adding_classes_from_python(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(EXAMPLES / "add_classes.py"),
+        str(tmp_path / "run"),
+        "--images",
+        "16",
+        "--epochs",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXAMPLES.parent)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["all", "old", "new", "step1", "step2"]
+    assert (tmp_path / "run" / "step2.safetensors").is_file()
+
+
+def test_published_settings_are_the_published_ones() -> None:
+    config = resolve_config(EXAMPLES / "published.yaml")
+    assert (config.resampler.min_score, config.resampler.nms_iou, config.resampler.ground_truth_iou) == (0.1, 0.95, 1.0)
+    assert (config.distiller.weighting, config.distiller.target, config.distiller.objectness) == (
+        "paper",
+        "soft",
+        "hard",
+    )
+    assert (config.training.optimizer, config.training.lr, config.training.milestones) == ("sgd", 0.02, (8, 11))
