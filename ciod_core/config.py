@@ -87,7 +87,7 @@ class ResamplerConfig(Section):
     rule: Literal["crs", "fixed", "class-stat", "global-stat"] = "crs"
     centre_score: Fraction = Field(0.3, description="class score that makes an anchor point a centre")
     other_iou: Fraction = Field(0.65, description="IoU with a centre of its class that lets another anchor point in")
-    min_score: Fraction = Field(0.1, description="lowest class score × objectness kept by 'crs'")
+    min_score: Fraction = Field(0.2, description="lowest class score × objectness kept by 'crs' (0.1 published)")
     fixed_score: Fraction = Field(0.3, description="class score × objectness threshold of 'fixed'")
     class_std: float = Field(1.0, description="'class-stat' threshold: mean + class_std · std per image and class")
     global_std: float = Field(2.0, description="'global-stat' threshold: mean + global_std · std per image")

@@ -17,6 +17,7 @@ from ciod_core.data.dataset import DetectionDataset
 from ciod_core.data.loader import BatchLoader, make_loader
 from ciod_core.data.transforms import TrainTransform
 from ciod_core.device import pick_device
+from ciod_core.errors import CheckpointError
 from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.evaluation.records import with_report
 from ciod_core.experiment import WEIGHTS_KEY, Experiment
@@ -67,7 +68,7 @@ def train_step(
     plan = plan_run(experiment, config, teacher=teacher, step=step, run=run)
     check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
     if resume:
-        config = resumed_config(experiment.run(plan.name), config)
+        config = resumed_config(experiment.run(plan.name), plan, config)
     config = settle_config(plan, config)
     experiment.check_step_files(plan.step)
     device = pick_device(config.training.device)
@@ -76,7 +77,7 @@ def train_step(
         trainer = _build_trainer(experiment, plan, config, student, teacher_model, device)
         folder = experiment.run_folder(plan.name)
         if resume:
-            trainer.restore(*load_state(folder))
+            _restore(trainer, folder)
         elif (folder / STATE_FILE).exists():
             (folder / STATE_FILE).unlink()
         record = start_record(experiment, plan, config, device)
@@ -93,7 +94,8 @@ def training_table(experiment: Experiment, plan: RunPlan) -> AnnotationTable:
     """The images and boxes a run may see: its step's file, or for a joint run all labels of the steps so far."""
     if not plan.joint:
         return read_coco(experiment.step_train_path(plan.step))
-    table = read_coco(experiment.manifest.dataset.train.annotations.locate(experiment.folder))
+    source = experiment.manifest.dataset.train.annotations
+    table = read_coco(experiment.verified(source, "the split was made", "restore it or split the dataset again"))
     wanted_N = plan.classes.labels_of(table.category_ids_N) >= 0
     return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
 
@@ -140,6 +142,16 @@ def _build_trainer(
         )
 
     return Trainer(student, teacher, build_method(config), load_epoch, training, device, SilentListener())
+
+
+def _restore(trainer: Trainer, folder: Path) -> None:
+    epochs_done, state = load_state(folder)
+    try:
+        trainer.restore(epochs_done, state)
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / STATE_FILE}: it does not belong to this run's detector; start the run again with --overwrite"
+        ) from error
 
 
 def _train(trainer: Trainer, plan: RunPlan, folder: Path) -> None:

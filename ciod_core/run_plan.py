@@ -110,8 +110,17 @@ def settle_config(plan: RunPlan, config: Config) -> Config:
     return config.model_copy(update={"model": info.model, "data": data})
 
 
-def resumed_config(record: RunRecord, asked: Config) -> Config:
-    """The settings a run began with; only what cannot change its result may differ now."""
+def resumed_config(record: RunRecord, plan: RunPlan, asked: Config) -> Config:
+    """The settings a run began with; only what cannot change its result may differ now.
+
+    Raises:
+        ConfigError: a setting or the teacher differs.
+    """
+    began_with = record.inputs.get("teacher")
+    if plan.teacher is not None and (began_with is None or began_with.sha256 != plan.teacher.sha256):
+        raise ConfigError(
+            f"--resume: run '{record.name}' began with another teacher than {plan.teacher.path}; pass that one"
+        )
     began = Config.model_validate(record.config)
     for section_name in asked.model_fields_set:
         section = getattr(asked, section_name)

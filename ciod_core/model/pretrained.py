@@ -68,14 +68,18 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"model.backbone_weights: {path} does not exist; pass an existing file") from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, SafetensorError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"model.backbone_weights: {path} is not a readable file of plain weights; "
             "pass a .safetensors file or a .pth file that holds tensors alone"
         ) from error
     for key in ("state_dict", "model"):
-        if isinstance(state.get(key), dict):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError(
+            f"model.backbone_weights: {path} holds no named weights; pass the weights of a network, name by name"
+        )
     state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     return {name.removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in state.items()}
 

@@ -60,7 +60,9 @@ class MetricsLog:
         if not self._path.exists():
             return []
         with self._path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        # The last row may have been cut off while it was written, and then lacks columns.
+        return [row for row in rows if row["iteration"].isdigit() and int(row["iteration"]) <= iteration]
 
 
 def _cell(value: float | None) -> str:

@@ -23,6 +23,8 @@ from ciod_core.training.progress import TrainingListener
 from ciod_core.training.resume import Tensors, optimizer_tensors, restore_optimizer
 from ciod_core.training.schedule import learning_rate
 
+# What of the loss scaler changes while training; the rest are its settings.
+SCALER_STATE = ("scale", "_growth_tracker")
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -74,7 +76,9 @@ class Trainer:
             "student": self.student.state_dict(),
             "average": self.average.state,
             "optimizer": optimizer_tensors(self.optimizer),
-            "scaler": {"scale": torch.tensor(self.scaler.get_scale())},
+            "scaler": {
+                name: torch.tensor(value) for name, value in self.scaler.state_dict().items() if name in SCALER_STATE
+            },
             "clock": {"seconds": torch.tensor(self.seconds, dtype=torch.float64)},
         }
 
@@ -83,8 +87,8 @@ class Trainer:
         self.student.load_state_dict(state["student"])
         self.average.state = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
         restore_optimizer(self.optimizer, state.get("optimizer", {}))
-        if self.scaler.is_enabled():
-            self.scaler.update(float(state["scaler"]["scale"]))
+        scaler = {name: tensor.item() for name, tensor in state.get("scaler", {}).items()}
+        self.scaler.load_state_dict(self.scaler.state_dict() | scaler)
         self.seconds = float(state["clock"]["seconds"])
         self.epochs_done = epochs_done
 

@@ -19,7 +19,7 @@ from ciod_core.manifest import RunRecord
 from ciod_core.training.progress import SilentListener
 
 PUBLISHED = {
-    "resampler": {"nms_iou": 0.95, "ground_truth_iou": 1.0},
+    "resampler": {"min_score": 0.1, "nms_iou": 0.95, "ground_truth_iou": 1.0},
     "distiller": {"objectness": "hard"},
 }
 VARIANTS: dict[str, dict[str, dict[str, object]]] = {
@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
     "nms-0.95": {"resampler": {"nms_iou": 0.95}},
     "no-ground-truth-filter": {"resampler": {"ground_truth_iou": 1.0}},
     "hard-objectness": {"distiller": {"objectness": "hard"}},
-    "min-score-0.3": {"resampler": {"min_score": 0.3}},
+    "min-score-0.1": {"resampler": {"min_score": 0.1}},
     "rule-fixed": {"resampler": {"rule": "fixed"}},
     "rule-class-stat": {"resampler": {"rule": "class-stat"}},
     "rule-global-stat": {"resampler": {"rule": "global-stat"}},
