@@ -3,7 +3,7 @@
 Center re-sampling (CRS) and the rules it is compared with. All work on a whole batch without looping over
 images, classes or anchor points.
 
-Legend: B images, A anchor points, C old classes, K kept answers, Q points to look at.
+Legend: B images, A anchor points, C old classes, K kept answers, Q points to look at, V points that may vouch for them.
 """
 
 from __future__ import annotations
@@ -51,13 +51,17 @@ def centre_resampling(*, centre_score: float, other_iou: float, min_score: float
         centre_BA = teacher.class_score_BA >= centre_score
         # Only points that pass min_score and are no centres themselves need an overlap: few, even at COCO's size.
         image_Q, point_Q = (kept_BA & ~centre_BA).nonzero(as_tuple=True)
+        # Only points that are a centre in some image can vouch for another: V columns instead of all anchor points.
+        vouching_V = centre_BA.any(dim=0).nonzero().squeeze(1)
+        boxes_BV4, label_BV = teacher.boxes_BA4[:, vouching_V], teacher.label_BA[:, vouching_V]
+        centre_BV = centre_BA[:, vouching_V]
         for start in range(0, len(image_Q), OVERLAP_ROWS):
             image, point = image_Q[start : start + OVERLAP_ROWS], point_Q[start : start + OVERLAP_ROWS]
             boxes_Q4 = teacher.boxes_BA4[image, point]
-            iou_QA = pairwise_iou(boxes_Q4.unsqueeze(1), teacher.boxes_BA4[image]).squeeze(1)
-            same_class_QA = teacher.label_BA[image, point].unsqueeze(1) == teacher.label_BA[image]
-            near_QA = (iou_QA >= other_iou) & centre_BA[image] & same_class_QA
-            kept_BA[image, point] = near_QA.any(dim=1)
+            iou_QV = pairwise_iou(boxes_Q4.unsqueeze(1), boxes_BV4[image]).squeeze(1)
+            same_class_QV = teacher.label_BA[image, point].unsqueeze(1) == label_BV[image]
+            near_QV = (iou_QV >= other_iou) & centre_BV[image] & same_class_QV
+            kept_BA[image, point] = near_QV.any(dim=1)
         return kept_BA
 
     return select

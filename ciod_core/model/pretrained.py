@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
@@ -68,20 +66,23 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"model.backbone_weights: {path} does not exist; pass an existing file") from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"model.backbone_weights: {path} is not a readable file of plain weights; "
-            "pass a .safetensors file or a .pth file that holds tensors alone"
-        ) from error
+    # A damaged pickle makes the safe unpickler stumble in many ways: KeyError, IndexError, UnicodeDecodeError, …
+    except Exception as error:
+        raise _unreadable(path) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise CheckpointError(
-            f"model.backbone_weights: {path} holds no named weights; pass the weights of a network, name by name"
-        )
-    state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    if not isinstance(state, dict):
+        raise _unreadable(path)
+    state = {name: tensor for name, tensor in state.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
     return {name.removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in state.items()}
+
+
+def _unreadable(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"model.backbone_weights: {path} is not a readable file of plain weights; "
+        "pass a .safetensors file or a .pth file that holds tensors alone"
+    )
 
 
 def _torchvision_to_backbone(state: dict[str, Tensor]) -> dict[str, Tensor]:

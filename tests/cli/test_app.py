@@ -1,0 +1,106 @@
+"""The command as a whole: quick, complete, and stable in its flags."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+
+from ciod_cli.app import app
+from ciod_cli.commands.train_step import FLAG_NAMES
+from ciod_core import __version__
+from ciod_core.config import Config
+from tests.cli.conftest import Ciod
+
+# Scripts depend on these names: change them only on purpose.
+FLAGS = {
+    "split": "--data --data-root --json --order --out --overwrite --plan --seed",
+    "train-step": (
+        "--backbone-weights --batch-size --config --device --epochs --experiment --image-size --json --lr --method "
+        "--model --name --overwrite --precision --resume --seed --set --step --teacher --workers"
+    ),
+    "evaluate": (
+        "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "
+        "--upper-bound --workers"
+    ),
+    "predict": "--device --experiment --json --out --score",
+    "export": "--experiment --format --json --max-detections --nms --nms-iou --no-nms --out --overwrite --score",
+    "status": "--experiment --json",
+    "demo": "--json --out --seed --seeds",
+}
+FLAGS["eval"] = FLAGS["evaluate"]
+
+
+def flags_of(name: str) -> set[str]:
+    command = typer.main.get_command(app).commands[name]
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+
+
+def test_every_command_is_listed_here() -> None:
+    assert set(typer.main.get_command(app).commands) == set(FLAGS)
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_flags_do_not_change(name: str) -> None:
+    assert flags_of(name) == set(FLAGS[name].split())
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_every_command_explains_itself(ciod: Ciod, name: str) -> None:
+    answer = ciod(name, "--help")
+    assert answer.code == 0
+    assert "Usage" in answer.out
+
+
+def test_version(ciod: Ciod) -> None:
+    assert ciod("--version").out == f"ciod {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("unknown",), ("split", "x", "--nope"), ("split",), ("demo", "--seeds", "0"), ("demo", "--seed", "a")]
+)
+def test_usage_errors_exit_with_2(ciod: Ciod, arguments: tuple[str, ...]) -> None:
+    answer = ciod(*arguments)
+    assert answer.code == 2
+    assert not answer.out
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("name", ["", *FLAGS])
+def test_help_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from ciod_cli.app import main\n"
+        f"sys.argv = ['ciod', *{name!r}.split(), '--help']\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'pycocotools', 'onnx'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_is_quick() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "ciod_cli", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    # The best of a few: what counts is the work it has to do, not what else this machine does.
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+@pytest.mark.parametrize(("key", "flag"), sorted(FLAG_NAMES.items()))
+def test_defaults_in_help_are_those_of_the_configuration(key: str, flag: str) -> None:
+    section, field = key.split(".")
+    default = getattr(getattr(Config(), section), field)
+    command = typer.main.get_command(app).commands["train-step"]
+    text = next(parameter.help for parameter in command.params if flag in parameter.opts)
+    assert re.search(rf"Default: {re.escape(str(default))}\.$|\b{re.escape(str(default))} \(default\)", text), text

@@ -1,0 +1,51 @@
+"""Tables, numbers and where they are printed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ciod_cli import console
+
+
+def test_long_cells_are_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "x" * 150
+    console.show(console.table("title", ("class", "boxes"), [(name, "1")]))
+    assert name in capsys.readouterr().out
+
+
+def test_markup_in_names_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show(console.table("[bold]title[/bold]", ("[a]", "n"), [("[red]old[/red]", "1")]))
+    console.warn("[old] is a class")
+    captured = capsys.readouterr()
+    assert "[red]old[/red]" in captured.out
+    assert "[bold]title[/bold]" in captured.out
+    assert "[a]" in captured.out
+    assert captured.err == "warning: [old] is a class\n"
+
+
+def test_json_is_the_only_thing_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    console.note("for people")
+    console.show_json({"Ω": 0.5, "gap": None})
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"Ω": 0.5, "gap": None}
+    assert "for people" in captured.err
+
+
+def test_json_never_holds_nan() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        console.show_json({"ap": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (185, "3:05"), (3723, "1:02:03")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert console.duration(seconds) == text
+
+
+def test_percent() -> None:
+    assert console.percent(0.33614) == "33.6"
+    assert console.percent(0.33614, 2) == "33.61"
+    assert console.percent(None) == "–"

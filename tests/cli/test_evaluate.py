@@ -1,0 +1,125 @@
+"""`ciod evaluate`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ciod_core.experiment import Experiment
+from tests.cli.conftest import Ciod
+
+QUICK = ("--workers", "0", "--device", "cpu")
+
+
+def test_the_only_leaf_is_the_default(ciod: Ciod, own_copy: Path) -> None:
+    answer = ciod("evaluate", "--experiment", own_copy, *QUICK, "--json")
+    document = json.loads(answer.out)
+    assert answer.code == 0
+    assert document["weights"] == str(own_copy / "step2.safetensors")
+    assert document["report"]["groups"].keys() == {"all", "old", "new", "step1", "step2"}
+    assert document["report"]["images"] == 12
+    assert document["report"]["upper_bound"]["run"] == "joint2"
+    assert document["chain"]["runs"] == ["step1", "step2"]
+
+
+def test_the_result_is_recorded(ciod: Ciod, own_copy: Path) -> None:
+    experiment = Experiment.open(own_copy)
+    run = experiment.run("step2")
+    experiment.put_run(run.model_copy(update={"metrics": {}, "outputs": {"weights": run.outputs["weights"]}}))
+    (own_copy / "step2" / "metrics.json").unlink()
+
+    document = json.loads(ciod("eval", "step2", "--experiment", own_copy, *QUICK, "--json").out)
+
+    recorded = experiment.run("step2")
+    groups = document["report"]["groups"]
+    assert recorded.metrics == {name: group["metrics"]["ap"] for name, group in groups.items()}
+    saved = experiment.verified(recorded.outputs["metrics"], "", "")
+    assert json.loads(saved.read_text()) == {**document["report"], "upper_bound": None}
+    assert recorded.outputs["weights"] == run.outputs["weights"]
+
+
+def test_tables(ciod: Ciod, own_copy: Path) -> None:
+    plain = ciod("evaluate", "step2", "--experiment", own_copy, *QUICK)
+    full = ciod("evaluate", "step2", "--experiment", own_copy, *QUICK, "--per-class-group", "--per-class")
+    assert "AP in % on 12 validation images (hotcoco)" in plain.out
+    assert "upper bound AP (joint2)" in plain.out
+    assert "forgetting of step 1" in plain.out
+    assert "│ old" not in plain.out
+    assert "triangle" not in plain.out
+    assert "│ old" in full.out
+    assert "│ new" in full.out
+    assert "triangle" in full.out
+
+
+def test_both_back_ends_agree(ciod: Ciod, own_copy: Path) -> None:
+    reports = [
+        json.loads(ciod("evaluate", "step2", "--experiment", own_copy, *QUICK, "--json", "--backend", name).out)[
+            "report"
+        ]
+        for name in ("hotcoco", "pycocotools")
+    ]
+    assert [report.pop("backend") for report in reports] == ["hotcoco", "pycocotools"]
+    assert reports[0]["groups"] == reports[1]["groups"]
+
+
+def test_a_published_upper_bound_in_percent(ciod: Ciod, own_copy: Path) -> None:
+    answer = ciod("evaluate", "step2", "--experiment", own_copy, *QUICK, "--upper-bound", "33.61", "--json")
+    document = json.loads(answer.out)
+    published, ap = document["published_upper_bound"], document["report"]["groups"]["all"]["metrics"]["ap"]
+    assert published["ap"] == pytest.approx(0.3361)
+    assert published["absolute_gap"] == pytest.approx(0.3361 - ap)
+    assert published["omega"] == pytest.approx((1 + ap / 0.3361) / 2)
+
+
+def test_an_upper_bound_by_name(ciod: Ciod, own_copy: Path) -> None:
+    answer = ciod("evaluate", "step2", "--experiment", own_copy, *QUICK, "--upper-bound", "joint2", "--json")
+    assert json.loads(answer.out)["report"]["upper_bound"]["run"] == "joint2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (("step9",), 2, "no run of that name"),
+        (("step2", "--backend", "coco"), 2, "--backend"),
+        (("step2", "--upper-bound", "joint9"), 2, "joint9"),
+        (("step2", "--upper-bound", "step1"), 2, "'step1' covers steps 1 to 1, 'step2' steps 1 to 2"),
+        (("step2", "--upper-bound", "130"), 2, "130"),
+        (("step2", "--upper-bound", "nan"), 2, "nan"),
+        (("step2", "--batch-size", "0"), 2, "--batch-size"),
+        (("step2", "--set", "evaluation.nms=1"), 2, "evaluation.nms_iou"),
+    ],
+)
+def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
+    before = (trained / "experiment.json").read_bytes()
+    answer = ciod("evaluate", "--experiment", trained, *QUICK, *arguments)
+    assert expected in answer.error_line
+    assert answer.code == code
+    assert answer.out == ""
+    assert (trained / "experiment.json").read_bytes() == before
+
+
+def test_several_leaves_must_be_chosen_from(ciod: Ciod, own_copy: Path) -> None:
+    experiment = Experiment.open(own_copy)
+    experiment.put_run(experiment.run("step2").model_copy(update={"name": "step2-b"}))
+    answer = ciod("evaluate", "--experiment", own_copy)
+    assert answer.code == 2
+    assert "step2, step2-b" in answer.error_line
+
+
+def test_weights_from_elsewhere_are_shown_but_not_recorded(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
+    foreign = Path(shutil.copy(own_copy / "step2.safetensors", tmp_path / "foreign.safetensors"))
+    before = (own_copy / "experiment.json").read_bytes()
+    answer = ciod("evaluate", foreign, "--experiment", own_copy, *QUICK)
+    assert answer.code == 0
+    assert "not recorded" in answer.err
+    assert (own_copy / "experiment.json").read_bytes() == before
+
+
+def test_garbage_weights(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "garbage.safetensors").write_bytes(b"not weights")
+    answer = ciod("evaluate", tmp_path / "garbage.safetensors", "--experiment", own_copy)
+    assert answer.code == 4
+    assert "garbage.safetensors" in answer.error_line

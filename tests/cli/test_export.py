@@ -1,0 +1,67 @@
+"""`ciod export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ciod_core.experiment import Experiment
+from ciod_core.files import sha256_of_file
+from tests.cli.conftest import Ciod
+
+
+def test_onnx_beside_the_weights_and_in_the_manifest(ciod: Ciod, own_copy: Path) -> None:
+    answer = ciod("export", own_copy / "step2.safetensors")
+    target = own_copy / "step2.onnx"
+    assert answer.code == 0
+    assert answer.out == f"{target}\n"
+    assert Experiment.open(own_copy).run("step2").outputs["step2.onnx"].sha256 == sha256_of_file(target)
+
+    refused = ciod("export", own_copy / "step2.safetensors")
+    assert refused.code == 2
+    assert "--overwrite" in refused.error_line
+
+
+def test_pt2_without_suppression(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
+    answer = ciod(
+        "export",
+        "step1",
+        "--experiment",
+        own_copy,
+        "--format",
+        "pt2",
+        "--no-nms",
+        "--out",
+        tmp_path / "m.pt2",
+        "--json",
+    )
+    document = json.loads(answer.out)
+    assert document["file"] == str(tmp_path / "m.pt2")
+    assert document["nms"] is None
+    assert [entry["name"] for entry in document["classes"]["entries"]] == list(
+        Experiment.open(own_copy).manifest.steps[0].classes
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (("step9",), 2, "step9"),
+        (("step2", "--format", "tflite"), 2, "--format"),
+        (("step2", "--score", "2"), 2, "score_threshold"),
+    ],
+)
+def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
+    answer = ciod("export", "--experiment", trained, *arguments)
+    assert answer.code == code
+    assert expected in answer.error_line
+    assert not list(trained.glob("*.onnx"))
+
+
+def test_garbage(ciod: Ciod, tmp_path: Path) -> None:
+    (tmp_path / "garbage.safetensors").write_bytes(b"not weights")
+    answer = ciod("export", tmp_path / "garbage.safetensors")
+    assert answer.code == 4
+    assert not (tmp_path / "garbage.onnx").exists()

@@ -1,0 +1,116 @@
+"""Whatever goes wrong ends in one line on stderr and the documented exit code."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from ciod_cli.guard import guarded, message_of
+from ciod_core.errors import CheckpointError, CiodError, ConfigError, DataError, ExportError
+from tests.experiments import make_experiment
+
+
+def run_failing(error: BaseException) -> int:
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as caught:
+        guarded(command)()
+    return caught.value.exit_code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CiodError("a"), 1),
+        (ConfigError("a"), 2),
+        (DataError("a"), 3),
+        (CheckpointError("a"), 4),
+        (ExportError("a"), 5),
+        (KeyboardInterrupt(), 130),
+        (ValueError("a"), 1),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 1),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_failing(error) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_full_disk_names_the_file_and_the_remedy() -> None:
+    message = message_of(OSError(errno.ENOSPC, "No space left on device", "/x/step1.safetensors"))
+    assert message == "/x/step1.safetensors: No space left on device; free some space and run the command again"
+
+
+def test_permission_denied() -> None:
+    message = message_of(PermissionError(errno.EACCES, "Permission denied", b"/x"))
+    assert message == "/x: Permission denied; check the permissions of the file and its folder"
+
+
+def test_a_workers_exception_loses_its_traceback() -> None:
+    wrapped = (
+        "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "worker.py", line 1, in loop\nciod_core.errors.DataError: a.jpg: image file is missing\n'
+    )
+    assert message_of(DataError(wrapped)) == "a.jpg: image file is missing"
+
+
+def test_several_lines_become_one() -> None:
+    assert message_of(ConfigError("first\n  second\n")) == "first second"
+
+
+def test_out_of_memory_says_what_helps() -> None:
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    assert "--batch-size" in message_of(OutOfMemoryError("CUDA out of memory. Tried to allocate …"))
+    assert "--batch-size" in message_of(MemoryError())
+
+
+def test_traceback_only_on_demand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_failing(ZeroDivisionError("by zero"))
+    quiet = capsys.readouterr().err
+    assert quiet == "error: unexpected ZeroDivisionError: by zero; set CIOD_TRACEBACK=1 to see where it came from\n"
+    monkeypatch.setenv("CIOD_TRACEBACK", "1")
+    run_failing(ZeroDivisionError("by zero"))
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_typers_own_exits_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_failing(typer.Exit(7)) == 7
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    command = [sys.executable, "-m", "ciod_cli", "status", str(tmp_path), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_stdout_on_a_full_disk(tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "ciod_cli", "status", str(tmp_path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr == "error: No space left on device; free some space and run the command again\n"

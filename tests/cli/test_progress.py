@@ -1,0 +1,91 @@
+"""Training progress: lines in a log, a live line on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ciod_cli import console, progress
+from ciod_cli.progress import TrainingDisplay, counting, describe
+from ciod_core.training.progress import TrainingRecord
+
+
+def record(iteration: int, epoch: int = 1, kept: float | None = None) -> TrainingRecord:
+    return TrainingRecord(
+        epoch=epoch,
+        iteration=iteration,
+        iterations=100,
+        losses={"loss": 3.5, "class": 1.25},
+        lr=0.001,
+        images_per_second=123.4,
+        eta_seconds=65.0,
+        data_wait_share=0.25,
+        kept_per_image=kept,
+    )
+
+
+def test_a_record_in_words() -> None:
+    text = describe(record(20, kept=17.25), epochs=12)
+    for part in (
+        "epoch 1/12",
+        "loss 3.500",
+        "class 1.250",
+        "lr 1.00e-03",
+        "123.4 images/s",
+        "ETA 1:05",
+        "data wait 25 %",
+        "teacher keeps 17.2/image",
+    ):
+        assert part in text
+
+
+def test_without_a_teacher_nothing_is_kept() -> None:
+    assert "teacher" not in describe(record(20), epochs=12)
+
+
+def test_a_log_gets_first_lines_of_epochs_the_last_and_few_between(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 101.0, 106.5, 107.0, 108.0, 109.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with TrainingDisplay() as display:
+        display.begin("step2", 2, 100, ["from step1"])
+        for iteration, epoch in ((10, 1), (20, 1), (30, 1), (40, 1), (60, 2), (100, 2)):
+            display.record(record(iteration, epoch))
+        display.end(5.0)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert lines[:2] == ["Training step2: 100 iterations in 2 epochs", "  from step1"]
+    assert [line.split()[1] for line in lines[2:]] == ["10/100", "30/100", "60/100", "100/100"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_terminal_gets_a_live_line_that_ends(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=width)
+    monkeypatch.setattr(console, "people", lambda: screen)
+    with pytest.raises(KeyboardInterrupt), TrainingDisplay() as display:
+        display.begin("step2", 2, 100, [])
+        display.record(record(40, kept=3.0))
+        raise KeyboardInterrupt
+    output = screen.file.getvalue()
+    for word in ("3.500", "images/s", "1:05", "3.0/image"):
+        assert word in output, "a narrow terminal wraps, it does not cut"
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1
+
+
+def test_counting_is_one_note_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with counting("Evaluating step1", "images") as on_batch:
+        on_batch(32)
+    assert capsys.readouterr().err == "Evaluating step1\n"
+
+
+def test_counting_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=200)
+    monkeypatch.setattr(console, "people", lambda: screen)
+    with counting("Evaluating step1", "images") as on_batch:
+        on_batch(32)
+        on_batch(8)
+    assert "40 images" in screen.file.getvalue()

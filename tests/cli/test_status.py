@@ -1,0 +1,65 @@
+"""`ciod status`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Ciod
+from tests.experiments import make_experiment, make_run
+
+
+def test_tree_of_runs(ciod: Ciod, tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path)
+    make_run(experiment, "step1", 1)
+    record = make_run(experiment, "step2", 2, parent="step1")
+    make_run(experiment, "step2-finetune", 2, parent="step1", method="finetune", status="interrupted")
+    experiment.put_run(record.model_copy(update={"metrics": {"all": 0.42, "old": 0.5, "new": 0.26, "step1": 0.5}}))
+
+    lines = ciod("status", tmp_path).out.splitlines()
+
+    tree = lines[lines.index("runs") + 1 :]
+    assert tree[0].startswith("└── step1")
+    assert tree[1].startswith("    ├── step2")
+    assert "AP 42.0  old 50.0  new 26.0" in tree[1]
+    assert "step2-finetune  finetune  interrupted" in tree[2]
+
+
+def test_nothing_trained_yet(ciod: Ciod, tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    answer = ciod("status", tmp_path)
+    assert "circle, square" in answer.out
+    assert "ciod train-step" in answer.out
+
+
+def test_json_is_the_manifest(ciod: Ciod, tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path)
+    document = json.loads(ciod("status", tmp_path, "--json").out)
+    assert document.pop("experiment") == str(tmp_path)
+    assert document == json.loads(experiment.manifest_path.read_text())
+
+
+def test_found_from_inside(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_experiment(tmp_path)
+    monkeypatch.chdir(tmp_path / "splits")
+    assert ciod("status").code == 0
+
+
+def test_no_experiment(ciod: Ciod, tmp_path: Path) -> None:
+    answer = ciod("status", tmp_path)
+    assert answer.code == 2
+    assert "experiment.json is missing" in answer.error_line
+
+
+def test_given_twice(ciod: Ciod, tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    assert ciod("status", tmp_path, "--experiment", tmp_path).code == 2
+
+
+def test_damaged_manifest(ciod: Ciod, tmp_path: Path) -> None:
+    make_experiment(tmp_path).manifest_path.write_text("{")
+    answer = ciod("status", tmp_path)
+    assert answer.code == 4
+    assert "experiment.json" in answer.error_line

@@ -1,0 +1,28 @@
+"""Fixtures that several packages' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ciod_core.data.shapes import generate_shapes
+from ciod_core.data.source import DatasetSource
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real test images: $CIOD_TEST_DATA, or shared/data beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("CIOD_TEST_DATA", beside))
+    if not (folder / "bccd" / "annotations").is_dir():
+        pytest.skip(f"no real test data at {folder}; set CIOD_TEST_DATA to the folder of bccd, neu-det and coco-tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shapes_dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetSource:
+    """A generated dataset of 24 + 12 images of 64 pixels with eight classes; read only."""
+    folder = tmp_path_factory.mktemp("generated") / "shapes"
+    return generate_shapes(folder, train_images=24, val_images=12, image_size=64, seed=7, workers=1)

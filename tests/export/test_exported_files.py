@@ -1,0 +1,156 @@
+"""Exported files answer like the detector and describe themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ciod_core.export.description import ExportDescription, NmsSettings
+from ciod_core.export.onnx import export_onnx
+from ciod_core.export.pt2 import export_pt2
+from ciod_core.files import sha256_of_file
+from ciod_core.model.detector import Detector
+from ciod_core.model.postprocess import detect, scores
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.slow
+
+CATEGORY_IDS = (17, 6, 90, 3, 44)
+SHAPES = [(1, 3, 128, 128), (3, 3, 64, 160), (2, 3, 32, 32)]
+MakeNoise = Callable[..., np.ndarray]
+
+LOAD_PT2_WITHOUT_CIOD = """
+import json, sys, torch, torchvision
+extra = {"ciod.json": ""}
+model = torch.export.load(sys.argv[1], extra_files=extra).module()
+boxes, scores, category_ids = model(torch.full((3, 3, 96, 64), 100.0))
+assert boxes.shape == (3, 100, 4) and scores.shape == category_ids.shape == (3, 100)
+assert set(category_ids.flatten().tolist()) <= {-1, 17, 6, 90, 3, 44}
+assert not [name for name in sys.modules if name.startswith("ciod")]
+print(json.loads(extra["ciod.json"])["classes"]["entries"][0]["name"])
+"""
+
+
+def _run(path: Path, images: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    answers: list[np.ndarray] = session.run(["boxes", "scores", "category_ids"], {"images": images})
+    return answers
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_onnx_detections_are_those_of_the_evaluation(
+    detector: Detector, onnx_model: Path, make_noise: MakeNoise, shape: tuple[int, ...]
+) -> None:
+    images = make_noise(shape, seed=7)
+    boxes_BM4, scores_BM, ids_BM = _run(onnx_model, images)
+    with torch.no_grad():
+        expected = detect(detector(torch.from_numpy(images)), score_threshold=0.01, nms_iou=0.65, max_detections=100)
+    assert boxes_BM4.shape == (shape[0], 100, 4) and ids_BM.dtype == np.int64
+    for image, found in enumerate(expected):
+        count = len(found.scores_D)
+        assert count > 20
+        assert abs(int((scores_BM[image] > 0).sum()) - count) <= 1
+        np.testing.assert_allclose(scores_BM[image, : count - 1], found.scores_D[:-1].numpy(), atol=1e-4)
+        # Row by row would ask for the order of equal scores, so every detection looks for its like.
+        wanted_ids_D = np.asarray(CATEGORY_IDS)[found.labels_D.numpy()]
+        apart_DM = np.abs(found.boxes_D4.numpy()[:, None] - boxes_BM4[image]).max(axis=-1)
+        same_DM = (wanted_ids_D[:, None] == ids_BM[image]) & (apart_DM < 0.05)
+        assert same_DM.any(axis=1).mean() > 0.97
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_raw_onnx_answers_are_those_of_the_detector(
+    detector: Detector, raw_onnx_model: Path, make_noise: MakeNoise, shape: tuple[int, ...]
+) -> None:
+    images = make_noise(shape, seed=8)
+    boxes_BA4, scores_BAC, ids_C = _run(raw_onnx_model, images)
+    with torch.no_grad():
+        output = detector(torch.from_numpy(images))
+    np.testing.assert_allclose(boxes_BA4, output.boxes_BA4.numpy(), atol=0.01, rtol=1e-4)
+    np.testing.assert_allclose(scores_BAC, scores(output).numpy(), atol=1e-4)
+    assert ids_C.tolist() == list(CATEGORY_IDS)
+
+
+def test_onnx_describes_itself(onnx_model: Path, checkpoint: Path) -> None:
+    session = onnxruntime.InferenceSession(str(onnx_model))
+    description = ExportDescription.model_validate_json(session.get_modelmeta().custom_metadata_map["ciod"])
+    assert description.classes.category_ids == CATEGORY_IDS
+    assert description.classes.names == ("cat", "bus", "kite", "dog", "owl")
+    assert description.weights_sha256 == sha256_of_file(checkpoint)
+    assert (description.run, description.step, description.nms) == ("step2", 2, NmsSettings())
+    assert (description.input.image_size, description.input.pad_value, description.input.stride_multiple) == (
+        128,
+        114,
+        32,
+    )
+    assert [value.name for value in session.get_inputs()] == ["images"]
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    assert [(value.name, value.shape) for value in session.get_outputs()] == [
+        ("boxes", ["batch", 100, 4]),
+        ("scores", ["batch", 100]),
+        ("category_ids", ["batch", 100]),
+    ]
+
+
+def test_suppression_is_one_standard_operator(onnx_model: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(onnx_model))
+    assert [node.op_type for node in model.graph.node].count("NonMaxSuppression") == 1
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not model.functions
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+
+
+def test_files_carry_no_folder_of_the_machine_that_made_them(onnx_model: Path, pt2_model: Path) -> None:
+    source_folder = str(Path(__file__).resolve().parents[2]).encode()
+    for path in (onnx_model, pt2_model):
+        content = path.read_bytes()
+        assert b"site-packages" not in content
+        assert source_folder not in content
+        assert b".tmp-" not in content
+
+
+def test_pt2_runs_without_ciod(pt2_model: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", LOAD_PT2_WITHOUT_CIOD, str(pt2_model)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "cat"
+
+
+def test_pt2_detections_are_those_of_the_evaluation(detector: Detector, pt2_model: Path, make_noise: MakeNoise) -> None:
+    images = torch.from_numpy(make_noise((3, 3, 64, 128), seed=9))
+    with torch.no_grad():
+        boxes_BM4, scores_BM, ids_BM = torch.export.load(pt2_model).module()(images)
+        expected = detect(detector(images), score_threshold=0.01, nms_iou=0.65, max_detections=100)
+    for image, found in enumerate(expected):
+        count = len(found.scores_D)
+        torch.testing.assert_close(scores_BM[image, :count], found.scores_D)
+        torch.testing.assert_close(boxes_BM4[image, :count], found.boxes_D4)
+        assert torch.equal(ids_BM[image, :count], torch.tensor(CATEGORY_IDS)[found.labels_D])
+
+
+def test_nothing_found_is_a_valid_answer(
+    checkpoint: Path, tmp_path: Path, make_noise: MakeNoise, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Suppression of no boxes at all; and exporting, which is chatty by nature, prints nothing."""
+    export_onnx(checkpoint, tmp_path / "model.onnx", score_threshold=0.9999999, max_detections=5)
+    export_pt2(checkpoint, tmp_path / "model.pt2", score_threshold=0.9999999, max_detections=5)
+    assert capfd.readouterr() == ("", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.pt2"]
+    images = make_noise((2, 3, 64, 96))
+    reloaded = torch.export.load(tmp_path / "model.pt2").module()
+    with torch.no_grad():
+        from_pt2 = [output.numpy() for output in reloaded(torch.from_numpy(images))]
+    answers = [_run(tmp_path / "model.onnx", images), from_pt2]
+    for boxes_BM4, scores_BM, ids_BM in answers:
+        assert boxes_BM4.shape == (2, 5, 4)
+        assert not boxes_BM4.any()
+        assert not scores_BM.any()
+        assert (ids_BM == -1).all()

@@ -1,0 +1,91 @@
+"""Fine-tuning, joint training and pseudo-labels, and the list of methods."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from ciod_core.config import METHOD_NAMES, Config, MethodConfig, ResamplerConfig
+from ciod_core.methods import build_method
+from ciod_core.methods.base import normaliser
+from ciod_core.methods.finetune import finetune
+from ciod_core.methods.pseudo_label import pseudo_label
+from ciod_core.model.assigner import assign
+from tests.plain_crs import plain_answers, plain_class_nms, plain_fixed_threshold
+from tests.scenes import blank_output, make_targets, random_output
+
+PSEUDO_LABEL = ResamplerConfig(rule="crs", fixed_score=0.3, nms_iou=0.95, ground_truth_iou=1.0)
+
+
+@pytest.mark.parametrize("name", get_args(METHOD_NAMES))
+def test_every_method_builds_and_gives_finite_losses(name: str) -> None:
+    method = build_method(Config(method=MethodConfig(name=name)))
+    student, teacher = random_output(2, 5, 64, seed=0), random_output(2, 3, 64, seed=1)
+    student.cls_logits_BAC.requires_grad_()
+    targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 4)])
+    losses = method.losses(student, targets, method.select(teacher, targets))
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    assert total.isfinite() and all(loss.ndim == 0 for loss in losses.values())
+    assert student.cls_logits_BAC.grad is not None and student.cls_logits_BAC.grad.any()
+
+
+@pytest.mark.parametrize("name", ["finetune", "joint"])
+def test_learning_from_labels_alone_asks_no_teacher(name: str) -> None:
+    method = build_method(Config(method=MethodConfig(name=name)))
+    assert method.selection is None
+    assert method.select(random_output(1, 3, 32, seed=0), make_targets([])) is None
+
+
+def test_pseudo_labels_are_the_teachers_confident_boxes_one_per_object() -> None:
+    teacher = random_output(2, 3, 64, seed=4)
+    # Every second anchor point repeats its neighbour's answer with a box that overlaps it by 0.8 or so.
+    for tensor in (teacher.cls_logits_BAC, teacher.obj_logits_BA, teacher.boxes_BA4):
+        tensor[:, 1::2] = tensor[:, 0::2]
+    teacher.boxes_BA4[:, 1::2] += 0.5
+    knowledge = pseudo_label(PSEUDO_LABEL).select(teacher, make_targets([]))
+    assert knowledge is not None
+    class_scores = teacher.cls_logits_BAC.sigmoid()
+    scores = class_scores * teacher.obj_logits_BA.sigmoid().unsqueeze(-1)
+    expected = []
+    for image in range(2):
+        answers = plain_answers(class_scores[image].tolist(), scores[image].tolist(), teacher.boxes_BA4[image].tolist())
+        confident = plain_fixed_threshold(answers, 0.3)
+        kept = plain_class_nms(answers, confident, 0.65)
+        assert len(kept) < len(plain_class_nms(answers, confident, 0.95))
+        expected += [(image, *answers[index].box) for index in kept]
+    found = [(image, *box) for image, box in zip(knowledge.image_K.tolist(), knowledge.boxes_K4.tolist(), strict=True)]
+    assert found == expected
+    assert expected
+
+
+def test_pseudo_labels_count_as_ground_truth() -> None:
+    student, teacher = random_output(1, 5, 64, seed=2), random_output(1, 3, 64, seed=3)
+    targets = make_targets([(0, (4.0, 4.0, 20.0, 20.0), 4)])
+    method = pseudo_label(PSEUDO_LABEL)
+    knowledge = method.select(teacher, targets)
+    assert knowledge is not None and len(knowledge) > 0
+    losses = method.losses(student, targets, knowledge)
+    expected = finetune().losses(student, knowledge.before(targets), None)
+    assert losses.keys() == expected.keys() == {"objectness", "class", "box"}
+    assert all(torch.equal(loss, expected[name]) for name, loss in losses.items())
+    assert (assign(student, knowledge.before(targets)).object_P < len(knowledge)).any()
+
+
+def test_pseudo_labels_over_ground_truth_are_dropped() -> None:
+    teacher = blank_output(1, 3)
+    teacher.cls_logits_BAC[0, [2, 8], 1] = 3.0
+    teacher.obj_logits_BA[0, [2, 8]] = 3.0
+    targets = make_targets([(0, tuple(teacher.boxes_BA4[0, 8].tolist()), 3)])
+    method = pseudo_label(PSEUDO_LABEL.model_copy(update={"ground_truth_iou": 0.7}))
+    knowledge = method.select(teacher, targets)
+    assert knowledge is not None
+    assert torch.equal(knowledge.boxes_K4, teacher.boxes_BA4[0, [2]])
+
+
+def test_the_normaliser_is_at_least_one() -> None:
+    assert float(normaliser(torch.zeros(4, dtype=torch.bool))) == 1
+    assert float(normaliser(torch.zeros(0, dtype=torch.bool))) == 1
+    assert float(normaliser(torch.tensor([True, False, True]))) == 2

@@ -1,0 +1,62 @@
+"""Atomic writes: all of a file or none of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from ciod_core.files import atomic_path, atomic_write_json, atomic_write_text, relative_if_inside, sha256_of_file
+
+
+def test_sha256_matches_hashlib(tmp_path: Path) -> None:
+    content = os.urandom(300_000)
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_of_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "result.json"
+    target.write_text("old")
+
+    with pytest.raises(RuntimeError, match="half way"), atomic_path(target) as temporary:
+        temporary.write_text("ne")
+        raise RuntimeError("half way")
+
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_temporary_file_lies_beside_the_target_and_keeps_its_suffix(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "model.onnx") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".onnx"
+        temporary.write_text("x")
+    assert (tmp_path / "model.onnx").read_text() == "x"
+
+
+def test_new_files_follow_the_umask(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    atomic_write_text(tmp_path / "atomic", "")
+    assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode
+
+
+def test_errors_name_the_target(tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 300)
+    with pytest.raises(OSError, match="name too long") as caught:
+        atomic_write_text(target, "text")
+    assert caught.value.filename == str(target)
+
+
+def test_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        atomic_write_json(tmp_path / "metrics.json", {"ap": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_relative_only_inside(tmp_path: Path) -> None:
+    assert relative_if_inside(tmp_path / "a" / "b", tmp_path) == "a/b"
+    assert relative_if_inside(tmp_path.parent, tmp_path) == tmp_path.parent.resolve().as_posix()

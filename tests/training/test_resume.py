@@ -1,0 +1,120 @@
+"""The state of an unfinished run: it comes back whole, or with one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ciod_core.config import TrainingConfig
+from ciod_core.errors import CheckpointError
+from ciod_core.training.resume import STATE_FILE, load_state, optimizer_tensors, restore_optimizer, save_state
+from ciod_core.training.trainer import build_optimizer
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_state(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(folder / STATE_FILE) in message and "--overwrite" in message
+    return message
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    parts = {"student": {"a.b": torch.rand(20, 30), "count": torch.tensor(7)}, "scaler": {"scale": torch.tensor(2.0)}}
+    save_state(tmp_path, epochs_done=4, parts=parts)
+    return tmp_path
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    image = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    parts = {"student": {"x/y.z": image, "count": torch.tensor(7)}, "average": {"half": torch.rand(3).half()}}
+    save_state(tmp_path, epochs_done=2, parts=parts)
+    epochs_done, found = load_state(tmp_path)
+    assert epochs_done == 2
+    assert {part: list(group) for part, group in found.items()} == {
+        "student": sorted(["x/y.z", "count"]), "average": ["half"],
+    }  # fmt: skip
+    for part, group in parts.items():
+        for name, tensor in group.items():
+            assert torch.equal(found[part][name], tensor) and found[part][name].dtype == tensor.dtype
+
+
+def test_a_later_state_replaces_the_earlier_one(saved: Path) -> None:
+    save_state(saved, epochs_done=5, parts={"student": {"a": torch.ones(2)}})
+    epochs_done, found = load_state(saved)
+    assert epochs_done == 5 and list(found) == ["student"]
+    assert [path.name for path in (saved / STATE_FILE).parent.iterdir()] == [STATE_FILE.name]
+
+
+def test_no_state(tmp_path: Path) -> None:
+    assert "no epoch of this run was completed" in refusal(tmp_path)
+
+
+def test_a_truncated_state(saved: Path) -> None:
+    content = (saved / STATE_FILE).read_bytes()
+    for length in (0, 5, 60, len(content) - 1):
+        (saved / STATE_FILE).write_bytes(content[:length])
+        assert "damaged" in refusal(saved)
+
+
+def test_a_state_of_something_else(saved: Path) -> None:
+    (saved / STATE_FILE).write_bytes(b"this is no safetensors file at all, however long it is")
+    assert "damaged" in refusal(saved)
+    save_file({"student/a": torch.ones(2)}, saved / STATE_FILE)
+    assert "damaged" in refusal(saved)
+    save_file({"student/a": torch.ones(2)}, saved / STATE_FILE, metadata={"ciod-state": "not json"})
+    assert "damaged" in refusal(saved)
+    save_file({"no part": torch.ones(2)}, saved / STATE_FILE, metadata={"ciod-state": '{"epochs_done": 1}'})
+    assert "damaged" in refusal(saved)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_optimiser_goes_on_bit_by_bit(optimizer: str, memory_format: torch.memory_format, tmp_path: Path) -> None:
+    """Also where weights lie channels-last: the state must come back in the layout the fused step expects."""
+
+    def make() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        network: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        network = network.to(memory_format=memory_format)
+        return network, build_optimizer(network, TrainingConfig(optimizer=optimizer, lr=0.1, momentum=0.9))
+
+    def step(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed)).to(memory_format=memory_format)
+        optimizer.zero_grad()
+        network(images).square().sum().backward()
+        optimizer.step()
+
+    network, first = make()
+    for seed in range(3):
+        step(network, first, seed)
+    save_state(tmp_path, epochs_done=1, parts={"n": network.state_dict(), "o": optimizer_tensors(first)})
+
+    again, second = make()
+    _, parts = load_state(tmp_path)
+    again.load_state_dict(parts["n"])
+    restore_optimizer(second, parts["o"])
+    for seed in range(3, 6):
+        step(network, first, seed)
+        step(again, second, seed)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_settings_are_those_of_the_new_optimiser() -> None:
+    network: Any = nn.Linear(2, 2)
+    old = build_optimizer(network, TrainingConfig(optimizer="adamw", lr=0.1, weight_decay=0.5))
+    network(torch.rand(1, 2)).sum().backward()
+    old.step()
+    new = build_optimizer(network, TrainingConfig(optimizer="adamw", lr=0.2, weight_decay=0.25))
+    restore_optimizer(new, optimizer_tensors(old))
+    assert [(group["lr"], group["weight_decay"]) for group in new.param_groups] == [(0.2, 0.25), (0.2, 0.0)]
+    state = new.state[network.weight]
+    assert torch.equal(state["exp_avg"], old.state[network.weight]["exp_avg"]) and float(state["step"]) == 1

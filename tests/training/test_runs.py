@@ -1,0 +1,246 @@
+"""Whole runs of an experiment: repeated, interrupted, resumed, failed; the manifest is true at every moment."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ciod_core.config import Config
+from ciod_core.engine import train_step
+from ciod_core.errors import CheckpointError, CiodError, ConfigError
+from ciod_core.experiment import WEIGHTS_KEY, Experiment
+from ciod_core.files import sha256_of_file
+from ciod_core.training.checkpoint import load_detector, save_detector
+from ciod_core.training.progress import SilentListener, TrainingRecord
+from ciod_core.training.resume import STATE_FILE, save_state
+from tests.training.conftest import tiny_config
+
+
+class Interrupter(SilentListener):
+    """Raises at a given iteration, as a user's Ctrl-C or a bug would."""
+
+    def __init__(self, iteration: int, exception: type[BaseException] = KeyboardInterrupt) -> None:
+        self.iteration, self.exception = iteration, exception
+
+    def record(self, record: TrainingRecord) -> None:
+        if record.iteration >= self.iteration:
+            raise self.exception
+
+
+class Diary(SilentListener):
+    """Notes the order of calls and the status that the manifest shows meanwhile."""
+
+    def __init__(self, experiment: Experiment, run: str) -> None:
+        self.experiment, self.run, self.calls = experiment, run, list[tuple[str, str]]()
+
+    def note(self, call: str) -> None:
+        self.calls.append((call, self.experiment.run(self.run).status))
+
+    def begin(self, run: str, epochs: int, iterations: int, notes: object) -> None:
+        self.note(f"begin {run} {epochs} {iterations}")
+
+    def record(self, record: TrainingRecord) -> None:
+        self.note(f"record {record.iteration}")
+
+    def end(self, seconds: float) -> None:
+        self.note("end")
+
+
+@pytest.fixture(scope="module")
+def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """The experiment with step1 and step2 trained without a break; read only."""
+    folder = Path(shutil.copytree(untrained, tmp_path_factory.mktemp("trained") / "experiment"))
+    experiment = Experiment.open(folder)
+    train_step(experiment, tiny_config())
+    train_step(experiment, tiny_config(), teacher="step1")
+    return experiment
+
+
+@pytest.fixture
+def with_step1(trained: Experiment, experiment: Experiment) -> Experiment:
+    """An own experiment that has step1."""
+    shutil.copy(trained.weights_path("step1"), experiment.weights_path("step1"))
+    experiment.put_run(trained.run("step1"))
+    return experiment
+
+
+def interrupt(experiment: Experiment, iteration: int, config: Config, run: str | None = None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_step(experiment, config, teacher="step1", run=run, listener=Interrupter(iteration))
+
+
+def iterations_per_epoch(experiment: Experiment, step: int) -> int:
+    return -(-experiment.step(step).statistics.images // 8)
+
+
+@pytest.fixture(scope="module")
+def interrupted_folder(trained: Experiment, untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment whose step2 was interrupted in its second epoch; read only."""
+    folder = Path(shutil.copytree(untrained, tmp_path_factory.mktemp("interrupted") / "experiment"))
+    experiment = Experiment.open(folder)
+    shutil.copy(trained.weights_path("step1"), experiment.weights_path("step1"))
+    experiment.put_run(trained.run("step1"))
+    interrupt(experiment, iterations_per_epoch(experiment, 2) + 1, tiny_config())
+    return folder
+
+
+@pytest.fixture
+def interrupted(interrupted_folder: Path, tmp_path: Path) -> Experiment:
+    """An own copy of the interrupted experiment."""
+    return Experiment.open(Path(shutil.copytree(interrupted_folder, tmp_path / "interrupted")))
+
+
+def refuse_to_resume(experiment: Experiment, config: Config, teacher: str | Path = "step1") -> str:
+    """The one line that refuses; nothing on disk changes."""
+    before = experiment.manifest_path.read_bytes()
+    settings = (experiment.run_folder("step2") / "config.yaml").read_bytes()
+    with pytest.raises((ConfigError, CheckpointError)) as caught:
+        train_step(experiment, config, teacher=teacher, resume=True)
+    assert experiment.manifest_path.read_bytes() == before
+    assert (experiment.run_folder("step2") / "config.yaml").read_bytes() == settings
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def iterations_logged(experiment: Experiment, run: str) -> list[str]:
+    with (experiment.run_folder(run) / "metrics.csv").open(newline="") as file:
+        return [row["iteration"] for row in csv.DictReader(file)]
+
+
+def test_the_same_commands_give_the_same_bytes(trained: Experiment, experiment: Experiment) -> None:
+    first = train_step(experiment, tiny_config())
+    second = train_step(experiment, tiny_config(), teacher="step1")
+    for run in (first, second):
+        assert run.outputs[WEIGHTS_KEY] == trained.run(run.name).outputs[WEIGHTS_KEY]
+        assert run.metrics == trained.run(run.name).metrics
+        assert experiment.weights_path(run.name).read_bytes() == trained.weights_path(run.name).read_bytes()
+
+
+def test_a_finished_run_is_recorded_with_what_went_in_and_came_out(trained: Experiment) -> None:
+    first, second = trained.run("step1"), trained.run("step2")
+    assert (first.step, first.parent, first.status) == (1, None, "finished")
+    assert (second.step, second.parent, second.method, second.status) == (2, "step1", "crs-ckd", "finished")
+    weights = trained.weights_path("step1")
+    assert second.inputs["teacher"].sha256 == first.outputs[WEIGHTS_KEY].sha256 == sha256_of_file(weights)
+    detector, info = load_detector(trained.weights_path("step2"))
+    assert info.classes == trained.manifest.classes
+    assert info.parent_sha256 == sha256_of_file(weights)
+    assert detector(torch.zeros(1, 3, 64, 64)).cls_logits_BAC.shape[-1] == 8
+    assert second.seconds is not None and second.seconds > 0
+    assert iterations_logged(trained, "step2")
+    assert not (trained.run_folder("step2") / STATE_FILE).exists()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    channels_last: bool, with_step1: Experiment, trained: Experiment
+) -> None:
+    config = tiny_config(channels_last=channels_last)
+    if channels_last:
+        train_step(with_step1, config, teacher="step1", run="whole")
+    whole, whole_run = (with_step1, "whole") if channels_last else (trained, "step2")
+    interrupt(with_step1, iterations_per_epoch(with_step1, 2) + 1, config)
+    assert with_step1.run("step2").status == "interrupted"
+    assert not with_step1.weights_path("step2").exists()
+
+    resumed = train_step(with_step1, config, teacher="step1", resume=True)
+    assert resumed.status == "finished"
+    ours, _ = load_detector(with_step1.weights_path("step2"))
+    theirs, _ = load_detector(whole.weights_path(whole_run))
+    found = ours.state_dict()
+    assert [name for name, tensor in theirs.state_dict().items() if not torch.equal(tensor, found[name])] == []
+    assert resumed.metrics == whole.run(whole_run).metrics
+    assert iterations_logged(with_step1, "step2") == iterations_logged(whole, whole_run)
+
+
+def test_nothing_to_resume_before_the_first_epoch(with_step1: Experiment) -> None:
+    config = tiny_config(log_interval=1, epochs=1)
+    interrupt(with_step1, 1, config)
+    assert with_step1.run("step2").status == "interrupted"
+    assert "no epoch of this run was completed" in refuse_to_resume(with_step1, config)
+    assert train_step(with_step1, config, teacher="step1", overwrite=True).status == "finished"
+
+
+def test_a_damaged_state_is_refused(interrupted: Experiment) -> None:
+    state = interrupted.run_folder("step2") / STATE_FILE
+    state.write_bytes(state.read_bytes()[:1000])
+    assert "is damaged" in refuse_to_resume(interrupted, tiny_config())
+
+
+def test_a_state_of_another_network_is_refused(interrupted: Experiment) -> None:
+    network = {"student": {"head.levels.0.cls_conv.weight": torch.zeros(5, 64, 1, 1)}, "average": {}}
+    save_state(interrupted.run_folder("step2"), epochs_done=1, parts=network)
+    refuse_to_resume(interrupted, tiny_config())
+
+
+def test_a_state_without_its_parts_is_refused(interrupted: Experiment) -> None:
+    save_state(interrupted.run_folder("step2"), epochs_done=1, parts={"scaler": {"scale": torch.tensor(1.0)}})
+    refuse_to_resume(interrupted, tiny_config())
+
+
+def test_resuming_with_another_teacher_is_refused(interrupted: Experiment, tmp_path: Path) -> None:
+    detector, info = load_detector(interrupted.weights_path("step1"))
+    state = detector.state_dict()
+    state["head.levels.0.cls_conv.bias"] += 1.0
+    save_detector(tmp_path / "other.safetensors", state, info)
+    assert "teacher" in refuse_to_resume(interrupted, tiny_config(), tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("setting", [{"lr": 0.5}, {"epochs": 3}, {"batch_size": 4}, {"seed": 9}, {"optimizer": "sgd"}])
+def test_resuming_with_other_settings_is_refused(interrupted: Experiment, setting: dict[str, Any]) -> None:
+    assert f"training.{next(iter(setting))}" in refuse_to_resume(interrupted, tiny_config(**setting))
+
+
+def test_the_teacher_is_left_as_it_was(with_step1: Experiment) -> None:
+    before = with_step1.weights_path("step1").read_bytes()
+    train_step(with_step1, tiny_config(epochs=1), teacher="step1")
+    assert with_step1.weights_path("step1").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_marks_the_run_failed(with_step1: Experiment) -> None:
+    reckless = tiny_config(optimizer="sgd", lr=1e30, clip_grad_norm=0.0, warmup_iterations=0, log_interval=1)
+    with pytest.raises(CiodError, match=r"the loss is (nan|inf)"):
+        train_step(with_step1, reckless, teacher="step1")
+    assert with_step1.run("step2").status == "failed"
+    assert not with_step1.weights_path("step2").exists()
+    with pytest.raises(ConfigError, match="exists already"):
+        train_step(with_step1, tiny_config(), teacher="step1")
+
+
+def test_any_other_end_marks_the_run_failed(with_step1: Experiment) -> None:
+    with pytest.raises(ZeroDivisionError):
+        train_step(with_step1, tiny_config(), teacher="step1", listener=Interrupter(1, ZeroDivisionError))
+    assert with_step1.run("step2").status == "failed"
+
+
+def test_the_manifest_says_running_while_it_runs(experiment: Experiment) -> None:
+    diary = Diary(experiment, "step1")
+    train_step(experiment, tiny_config(epochs=1, log_interval=100), listener=diary)
+    iterations = iterations_per_epoch(experiment, 1)
+    assert diary.calls == [
+        (f"begin step1 1 {iterations}", "running"),
+        (f"record {iterations}", "running"),
+        ("end", "running"),
+    ]
+    assert experiment.run("step1").status == "finished"
+
+
+def test_overwriting_replaces_weights_and_log(experiment: Experiment) -> None:
+    first = train_step(experiment, tiny_config(epochs=2))
+    second = train_step(experiment, tiny_config(epochs=1, seed=8), overwrite=True)
+    assert [run.name for run in experiment.manifest.runs] == ["step1"]
+    assert first.outputs[WEIGHTS_KEY].sha256 != second.outputs[WEIGHTS_KEY].sha256
+    assert sha256_of_file(experiment.weights_path("step1")) == second.outputs[WEIGHTS_KEY].sha256
+    assert int(iterations_logged(experiment, "step1")[-1]) == iterations_per_epoch(experiment, 1)
+
+
+def test_joint_training_sees_the_labels_of_all_steps(experiment: Experiment) -> None:
+    run = train_step(experiment, tiny_config("joint", epochs=1))
+    assert (run.name, run.kind, run.step, run.parent) == ("joint2", "joint", 2, None)
+    _, info = load_detector(experiment.weights_path("joint2"))
+    assert info.classes == experiment.manifest.classes and info.parent_sha256 is None
