@@ -63,7 +63,7 @@ class TrainingConfig(Section):
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: tuple[Count, ...] = Field((8, 11), description="epochs after which the step schedule divides lr by 10")
     final_lr_ratio: Fraction = Field(0.01, description="where the cosine schedule ends, as a share of lr")
-    warmup_iterations: Annotated[int, Field(ge=0)] = 100
+    warmup_iterations: Annotated[int, Field(ge=0)] = 200
     warmup_ratio: Fraction = 0.001
     clip_grad_norm: Annotated[float, Field(ge=0.0)] = Field(10.0, description="0 switches clipping off")
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.998, description="0 switches the average off")

@@ -60,7 +60,8 @@ def _versions() -> dict[str, str]:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s'[: threads > 1]})" if device.type == "cpu" else str(device)
 
 
 def write_settings(folder: Path, config: Config, record: RunRecord) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,35 +23,31 @@ class Recorder(SilentListener):
         self.runs.append(run)
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "EPOCHS", 1)
-    monkeypatch.setattr(
-        demo, "generate_shapes", partial(generate_shapes, train_images=16, val_images=8, image_size=64, workers=1)
-    )
+SMALL = demo.DemoSize(train_images=16, val_images=8, base_epochs=2, step_epochs=1)
 
 
 @pytest.mark.slow
 def test_the_demo_trains_every_run_once_and_compares_them(tmp_path: Path) -> None:
     first, again = Recorder(), Recorder()
-    result = demo.run_demo(tmp_path / "demo", 3, first)
-    assert first.runs == ["step1", "step2-finetune", "step2-pseudo-label", "step2", "joint2"]
-    assert demo.run_demo(tmp_path / "demo", 3, again) == result
+    result = demo.run_demo(tmp_path / "demo", 3, first, SMALL)
+    assert first.runs == ["step1", "step2-finetune", "step2"]
+    assert demo.run_demo(tmp_path / "demo", 3, again, SMALL) == result
     assert again.runs == []
 
     experiment = Experiment.open(tmp_path / "demo")
-    assert [row.name for row in result.rows] == first.runs
+    names = [row.name for row in result.rows]
+    assert names == ["step1", "step2-finetune", "step2-pseudo-label", "step2", "joint2"]
     for row in result.rows[1:]:
         metrics = experiment.run(row.name).metrics
         assert (row.ap_old, row.ap_new, row.ap_all) == (metrics["old"], metrics["new"], metrics["all"])
-    assert {experiment.run(name).parent for name in first.runs[1:4]} == {"step1"}
-    assert experiment.run("joint2").parent is None
+    assert [experiment.run(name).parent for name in names] == [None, "step1", "step1", "step1", None]
+    assert [experiment.run(name).config["training"]["epochs"] for name in names] == [2, 1, 1, 1, 3]
     assert {run.seed for run in experiment.manifest.runs} == {3}
+    assert {run.device for run in experiment.manifest.runs} == {"cpu (1 thread)"}
 
 
-def test_a_folder_made_with_another_seed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "_train_missing", lambda *_: pytest.fail("nothing may be trained"))
-    (tmp_path / "demo").mkdir()
-    demo.generate_shapes(tmp_path / "demo" / "data", seed=1)
+def test_a_folder_made_with_another_seed_is_refused(tmp_path: Path) -> None:
+    generate_shapes(tmp_path / "demo" / "data", train_images=16, val_images=8, seed=1)
     with pytest.raises(CiodError, match="other parameters"):
-        demo.run_demo(tmp_path / "demo", 2, SilentListener())
+        demo.run_demo(tmp_path / "demo", 2, SilentListener(), SMALL)
+    assert not (tmp_path / "demo" / "experiment.json").exists()

@@ -32,6 +32,7 @@ def demo(
     from ciod_cli.progress import TrainingDisplay
     from ciod_core.demo import run_demo
 
+    console.note("Two runs train at a time, one of them in the background; a few minutes on two cores")
     results: dict[int, DemoResult] = {}
     for number in range(seed, seed + seeds):
         folder = out if seeds == 1 else out / f"seed{number}"

@@ -6,8 +6,8 @@ import math
 
 from ciod_core.config import TrainingConfig
 
-# A warm-up made for long runs must not swallow a short one: it takes a tenth of the iterations at most.
-LEAST_RUN_IN_WARMUPS = 10
+# A warm-up made for long runs must not swallow a short one: it takes a fifth of the iterations at most.
+LEAST_RUN_IN_WARMUPS = 5
 
 
 def learning_rate(iteration: int, iterations_per_epoch: int, config: TrainingConfig) -> float:

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from ciod_core.config import Config
-from ciod_core.demo import demo_config
+from ciod_core.demo import DemoSize, demo_config, one_thread
 from ciod_core.engine import train_step
 from ciod_core.experiment import Experiment
 from ciod_core.manifest import RunRecord
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _config(variant: str, seed: int) -> Config:
-    config = demo_config("crs-ckd", seed)
+    config = demo_config("crs-ckd", seed, DemoSize())
     sections = {
         section: getattr(config, section).model_copy(update=changes) for section, changes in VARIANTS[variant].items()
     }
@@ -68,9 +68,10 @@ def _train_once(experiment: Experiment, variant: str, config: Config) -> RunReco
     done = experiment.manifest.run(name)
     if done is not None and done.status == "finished":
         return done
-    return train_step(
-        experiment, config, teacher="step1", run=name, overwrite=done is not None, listener=SilentListener()
-    )
+    with one_thread():
+        return train_step(
+            experiment, config, teacher="step1", run=name, overwrite=done is not None, listener=SilentListener()
+        )
 
 
 if __name__ == "__main__":
