@@ -60,13 +60,13 @@ def test_cosine_ends_at_its_final_ratio() -> None:
     assert rates[-1] == pytest.approx(0.02 * 0.05, rel=1e-3)
 
 
-def test_warm_up_takes_a_tenth_of_a_short_run_at_most() -> None:
+def test_warm_up_takes_a_fifth_of_a_short_run_at_most() -> None:
     short = config(epochs=2)
     rates = [learning_rate(iteration, PER_EPOCH, short) for iteration in range(2 * PER_EPOCH)]
-    assert rates.index(max(rates)) == 20
+    assert rates.index(max(rates)) == 40
     assert max(rates) == pytest.approx(0.02)
-    assert rates[10] == pytest.approx(0.02 * (0.001 + 0.999 / 2))
+    assert rates[20] == pytest.approx(0.02 * (0.001 + 0.999 / 2))
 
 
 def test_a_handful_of_iterations_has_no_warm_up() -> None:
-    assert learning_rate(0, 4, config(epochs=2)) == pytest.approx(0.02)
+    assert learning_rate(0, 2, config(epochs=2)) == pytest.approx(0.02)
