@@ -34,8 +34,8 @@ SETTINGS = {
     "data.multi_scale": False,
     "data.photometric": False,
     "data.workers": 0,
-    "training.lr": 3e-3,
-    "training.warmup_iterations": 200,
+    "training.lr": 2e-3,
+    "training.warmup_iterations": 250,
 }
 
 
@@ -49,8 +49,8 @@ class DemoSize:
 
     train_images: int = 1500
     val_images: int = 300
-    base_epochs: int = 16
-    step_epochs: int = 12
+    base_epochs: int = 20
+    step_epochs: int = 10
 
     def epochs_of(self, method: str) -> int:
         """Epochs of step 1 (`base`), of a method's step 2, or of the upper bound (`joint`)."""

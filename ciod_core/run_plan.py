@@ -76,6 +76,11 @@ def plan_run(
 
 
 def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bool) -> None:
+    """Make sure that a run of that name may be trained now.
+
+    Raises:
+        ConfigError: it exists and is to be neither resumed nor replaced, cannot be resumed, or others build on it.
+    """
     record = experiment.manifest.run(name)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other; pass one of them")

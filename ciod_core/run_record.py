@@ -24,6 +24,7 @@ RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "
 
 
 def start_record(experiment: Experiment, plan: RunPlan, config: Config, device: torch.device) -> RunRecord:
+    """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
     manifest = experiment.manifest
     source = manifest.dataset.train.annotations if plan.joint else experiment.step(plan.step).train
     inputs = {"train": source, "val": experiment.step(plan.step).val}
@@ -65,6 +66,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def write_settings(folder: Path, config: Config, record: RunRecord) -> None:
+    """Write config.yaml and environment.json beside the run, before its first iteration."""
     atomic_write_text(folder / "config.yaml", config_text(config))
     environment = {
         "platform": platform.platform(),

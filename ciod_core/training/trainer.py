@@ -42,10 +42,10 @@ class Trainer:
         listener: TrainingListener,
     ) -> None:
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.student = student.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-        self.teacher = teacher
+        self.student = student.to(device).to(memory_format=memory_format)
+        self.teacher = None
         if teacher is not None:
-            self.teacher = teacher.to(device=device, memory_format=memory_format).eval().requires_grad_(False)  # type: ignore[call-overload]
+            self.teacher = teacher.to(device).to(memory_format=memory_format).eval().requires_grad_(False)
         self.method = method
         self.load_epoch = load_epoch
         self.config = config
