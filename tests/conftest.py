@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Before torch is imported, here and in the commands that tests start: tensors this small gain nothing from threads,
+# and test processes side by side would fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

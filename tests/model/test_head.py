@@ -41,7 +41,7 @@ def test_sizes_nobody_teaches_stay_finite() -> None:
     boxes = decode_boxes(deltas, torch.zeros(2, 2), 32)
     sizes = boxes[..., 2:] - boxes[..., :2]
     assert boxes.isfinite().all()
-    assert float(sizes[0, 0, 0]) > 10_000
+    assert sizes[0, 0, 0].item() > 10_000
     assert sizes[0, 0, 1].item() == pytest.approx(32 * math.exp(7.9), rel=1e-5)
     assert sizes[0, 1].tolist() == pytest.approx([32 * math.exp(4.0), 0.0], rel=1e-5)
     (giou(boxes[0, :1], boxes[0, 1:]).sum() + iou(boxes[0, :1], boxes[0, 1:]).sum()).backward()
