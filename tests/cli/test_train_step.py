@@ -136,8 +136,14 @@ def test_no_experiment(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_ctrl_c_and_resume(ciod: Ciod, untrained: Path) -> None:
+    def heed_interrupts() -> None:
+        # A test run that a shell started in the background ignores them, and so would its children.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     command = [*TRAIN, "--experiment", str(untrained), "--epochs", "30"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
     assert process.stderr is not None
     # The first line of progress of the second epoch: one complete epoch can be resumed.
     while "epoch 2/30" not in process.stderr.readline():
