@@ -39,7 +39,7 @@ class DataConfig(Section):
     """How images are loaded and augmented."""
 
     image_size: Annotated[int, Field(ge=32)] = Field(640, description="longer side after resizing, pixels")
-    multi_scale: bool = Field(True, description="draw the longer side per image from 65 to 100 %% of image_size")
+    multi_scale: bool = Field(True, description="draw the longer side per image from 65 to 100 % of image_size")
     photometric: bool = True
     flip: Fraction = 0.5
     workers: Annotated[int, Field(ge=0)] = 2
@@ -82,7 +82,7 @@ class MethodConfig(Section):
 
 
 class ResamplerConfig(Section):
-    """Which of the teacher's answers become knowledge (METHOD: center re-sampling)."""
+    """Which of the teacher's answers become knowledge (center re-sampling, CRS)."""
 
     rule: Literal["crs", "fixed", "class-stat", "global-stat"] = "crs"
     centre_score: Fraction = Field(0.3, description="class score that makes an anchor point a centre")

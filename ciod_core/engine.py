@@ -1,7 +1,7 @@
 """One training run of an experiment, from its inputs to a finished record in the manifest.
 
-The engine decides what a run is (its step, its teacher, its classes), sets up the trainer, and keeps the manifest
-true at every moment: running, interrupted, failed or finished.
+`run_plan` decides what a run is; the engine sets up student, teacher, data and trainer, and keeps the manifest true at
+every moment: running, interrupted, failed or finished.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def train_step(
         str | None, typer.Option("--name", help="Name of the run. Default: step2, step2-finetune, joint2, …")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="resnet18, resnet50, yolox-nano … yolox-x. Default: resnet50.")
+        str | None, typer.Option("--model", help="resnet18, resnet50, yolox-micro, -nano … -x. Default: resnet50.")
     ] = None,
     backbone_weights: Annotated[
         str | None, typer.Option("--backbone-weights", help="imagenet, none or a file. Default: auto.")
