@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ciod_core.data.json_rows import JsonRows
+
 BoolArray = npt.NDArray[np.bool_]
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
@@ -47,8 +49,11 @@ class AnnotationTable:
         crowd_N: True where a box covers a crowd instead of one object.
         categories: the classes, in the order of the file.
         path: the file the table was read from, for messages.
+        sha256: hash of all that the table was read from; empty for a table that was made.
         clipped_boxes: how many boxes stuck out of their image and were cut to it.
         dropped_boxes: how many boxes without extent were left out.
+        image_json: the images as JSON text, where somebody wants to write them.
+        box_json: the boxes as JSON text, likewise.
     """
 
     image_ids_I: Int64Array
@@ -63,8 +68,11 @@ class AnnotationTable:
     crowd_N: BoolArray
     categories: tuple[Category, ...]
     path: Path | None = None
+    sha256: str = ""
     clipped_boxes: int = 0
     dropped_boxes: int = 0
+    image_json: JsonRows | None = None
+    box_json: JsonRows | None = None
 
     def __post_init__(self) -> None:
         assert len(self.offsets) == self.num_images + 1
@@ -129,4 +137,6 @@ class AnnotationTable:
             areas_N=self.areas_N[kept_N],
             crowd_N=self.crowd_N[kept_N],
             categories=self.categories if categories is None else categories,
+            image_json=None if self.image_json is None else self.image_json.select(image_mask_I),
+            box_json=None if self.box_json is None else self.box_json.select(kept_N),
         )

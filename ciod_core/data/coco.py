@@ -5,43 +5,49 @@ Legend: I images, N boxes of all images.
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from ciod_core.data.annotations import AnnotationTable, Category
-from ciod_core.data.coco_checks import (
-    check_boxes,
-    check_file_names,
-    check_image_sizes,
-    check_unique,
-    known_positions,
-)
+from ciod_core.data.annotations import AnnotationTable, Category, Int64Array
+from ciod_core.data.findings import Finding, Severity
+from ciod_core.data.inspection import strict_table
+from ciod_core.data.json_rows import JsonRows, NumberField, encode_rows
+from ciod_core.data.raw import RawAnnotations
 from ciod_core.errors import DataError
 from ciod_core.files import atomic_write_bytes
 
 # Beyond 2**53 JSON readers no longer agree on the value of an integer.
-Identifier = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+COORDINATE_DECIMALS = 3
+AREA_DECIMALS = 4
 
 
 class CocoImage(msgspec.Struct, gc=False):
     """One entry of `images`; other keys are ignored."""
 
-    id: Identifier
+    id: Integer
     file_name: str
-    width: int
-    height: int
+    width: Integer
+    height: Integer
 
 
 class CocoAnnotation(msgspec.Struct, gc=False):
     """One entry of `annotations`; polygons and other keys are ignored."""
 
-    id: Identifier
-    image_id: Identifier
-    category_id: Identifier
+    id: Integer
+    image_id: Integer
+    category_id: Integer
     bbox: tuple[float, float, float, float]
     area: float | None = None
     iscrowd: bool | int = 0
@@ -50,8 +56,9 @@ class CocoAnnotation(msgspec.Struct, gc=False):
 class CocoCategory(msgspec.Struct, gc=False):
     """One entry of `categories`."""
 
-    id: Identifier
+    id: Integer
     name: str
+    supercategory: object = None
 
 
 class CocoFile(msgspec.Struct, gc=False):
@@ -62,67 +69,30 @@ class CocoFile(msgspec.Struct, gc=False):
     categories: list[CocoCategory]
 
 
-class _WrittenFile(CocoFile):
-    info: dict[str, str]
-    licenses: list[Any]
-
-
 def read_coco(path: Path) -> AnnotationTable:
-    """Read and check a COCO detection file.
-
-    Boxes that leave their image by more than a pixel are cut to it and counted in `clipped_boxes`. A
-    very few boxes without extent are left out and counted in `dropped_boxes`.
-
-    Args:
-        path: the JSON file.
+    """Read and check a COCO detection file; see `ciod_core.data.inspection.strict_table` for what is repaired.
 
     Raises:
         DataError: the file is missing, broken or contradicts itself; the message names the entry.
     """
-    content = _decode(path)
-    _check_tables(path, content)
-    images, annotations = content.images, content.annotations
-    image_ids_I = np.array([image.id for image in images], dtype=np.int64)
-    position_N = known_positions(
-        np.array([entry.image_id for entry in annotations], dtype=np.int64),
-        image_ids_I,
-        where=f"{path}: annotations[{{}}].image_id",
-        what="images",
-    )
-    categories = tuple(Category(entry.id, entry.name) for entry in content.categories)
-    category_ids_N = np.array([entry.category_id for entry in annotations], dtype=np.int64)
-    known_positions(
-        category_ids_N,
-        np.array([category.id for category in categories], dtype=np.int64),
-        where=f"{path}: annotations[{{}}].category_id",
-        what="categories",
-    )
-    boxes_xywh_N4 = np.array([entry.bbox for entry in annotations], dtype=np.float64).reshape(-1, 4)
-    sizes_I2 = np.array([(image.width, image.height) for image in images], dtype=np.int32).reshape(-1, 2)
-    checked = check_boxes(boxes_xywh_N4, sizes_I2[position_N], path)
-    areas_N = boxes_xywh_N4[:, 2] * boxes_xywh_N4[:, 3]
-    stated_N = np.array([np.nan if entry.area is None else entry.area for entry in annotations], dtype=np.float64)
-    areas_N = np.where(np.isfinite(stated_N), stated_N, areas_N)
+    return strict_table(parse_coco(path))
 
-    rows_N = np.argsort(position_N, kind="stable")
-    rows_N = rows_N[checked.keep_N[rows_N]]
-    boxes_per_image_I = np.bincount(position_N[rows_N], minlength=len(images))
-    return AnnotationTable(
-        image_ids_I=image_ids_I,
-        file_names_I=np.array([image.file_name for image in images], dtype=np.str_),
-        widths_I=sizes_I2[:, 0].copy(),
-        heights_I=sizes_I2[:, 1].copy(),
-        offsets=np.concatenate([[0], np.cumsum(boxes_per_image_I)]).astype(np.int64),
-        annotation_ids_N=np.array([entry.id for entry in annotations], dtype=np.int64)[rows_N],
-        category_ids_N=category_ids_N[rows_N],
-        boxes_N4=checked.boxes_xyxy_N4.astype(np.float32)[rows_N],
-        areas_N=areas_N.astype(np.float32)[rows_N],
-        crowd_N=np.array([bool(entry.iscrowd) for entry in annotations], dtype=np.bool_)[rows_N],
-        categories=categories,
-        path=path,
-        clipped_boxes=checked.clipped,
-        dropped_boxes=int(np.count_nonzero(~checked.keep_N)),
-    )
+
+def parse_coco(path: Path) -> RawAnnotations:
+    """Read a COCO detection file as it is.
+
+    Raises:
+        DataError: the file is missing, is not JSON or an entry has the wrong type.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); pass the path of a COCO annotation file") from None
+    with ThreadPoolExecutor(1) as pool, _collection_paused():
+        digest = pool.submit(hashlib.sha256, data)
+        content = _decode(path, data)
+        del data
+        return _columns(path, digest.result().hexdigest(), content)
 
 
 def write_coco(table: AnnotationTable, path: Path) -> None:
@@ -133,42 +103,128 @@ def write_coco(table: AnnotationTable, path: Path) -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    boxes_N4 = table.boxes_N4.astype(np.float64)
-    boxes_xywh_N4 = np.round(np.concatenate([boxes_N4[:, :2], boxes_N4[:, 2:] - boxes_N4[:, :2]], axis=1), 3)
-    columns = zip(
-        table.annotation_ids_N.tolist(),
-        table.image_ids_I[table.image_of_box_N].tolist(),
-        table.category_ids_N.tolist(),
-        boxes_xywh_N4.tolist(),
-        np.round(table.areas_N.astype(np.float64), 4).tolist(),
-        table.crowd_N.astype(np.int64).tolist(),
-        strict=True,
+    table = with_json(table)
+    assert table.image_json is not None and table.box_json is not None
+    categories = [{"id": category.id, "name": category.name} for category in table.categories]
+    content = b"".join(
+        (
+            b'{"info":{"description":"COCO detection file written by ciod"},"licenses":[],"images":[\n',
+            table.image_json.join(),
+            b'\n],"annotations":[\n',
+            table.box_json.join(),
+            b'\n],"categories":',
+            msgspec.json.encode(categories),
+            b"}\n",
+        )
     )
-    image_columns = zip(
+    try:
+        atomic_write_bytes(path, content)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); check the folder and the free space") from None
+
+
+def with_json(table: AnnotationTable) -> AnnotationTable:
+    """The table with its images and boxes as JSON text, which every selection of it then carries along."""
+    if table.image_json is not None and table.box_json is not None:
+        return table
+    return replace(table, image_json=_image_json(table), box_json=_box_json(table))
+
+
+def _image_json(table: AnnotationTable) -> JsonRows:
+    columns = zip(
         table.image_ids_I.tolist(),
         table.file_names_I.tolist(),
         table.widths_I.tolist(),
         table.heights_I.tolist(),
         strict=True,
     )
-    content = _WrittenFile(
-        info={"description": "COCO detection file written by ciod"},
-        licenses=[],
-        images=[CocoImage(*row) for row in image_columns],
-        annotations=[CocoAnnotation(*row) for row in columns],
-        categories=[CocoCategory(*category) for category in table.categories],
+    encode = msgspec.json.Encoder().encode
+    return JsonRows.of_records([encode(CocoImage(*row)) for row in columns])
+
+
+def _box_json(table: AnnotationTable) -> JsonRows:
+    boxes_N4 = table.boxes_N4.astype(np.float64)
+    boxes_xywh_N4 = np.concatenate([boxes_N4[:, :2], boxes_N4[:, 2:] - boxes_N4[:, :2]], axis=1)
+    box_4N = np.rint(boxes_xywh_N4 * 10**COORDINATE_DECIMALS).astype(np.int64).T.copy()
+    fields = [
+        NumberField('{"id":', table.annotation_ids_N),
+        NumberField(',"image_id":', table.image_ids_I[table.image_of_box_N]),
+        NumberField(',"category_id":', table.category_ids_N),
+        NumberField(',"bbox":[', box_4N[0], COORDINATE_DECIMALS),
+        *(NumberField(",", box_4N[axis], COORDINATE_DECIMALS) for axis in (1, 2, 3)),
+        NumberField('],"area":', _whole(table.areas_N, AREA_DECIMALS), AREA_DECIMALS),
+        NumberField(',"iscrowd":', table.crowd_N.astype(np.int64)),
+    ]
+    return encode_rows(fields, "}")
+
+
+def _whole(values_N: np.ndarray, decimals: int) -> Int64Array:
+    return np.rint(values_N.astype(np.float64) * 10**decimals).astype(np.int64)
+
+
+def _columns(path: Path, sha256: str, content: CocoFile) -> RawAnnotations:
+    images, annotations = content.images, content.annotations
+    categories, findings = _categories(path, content)
+    coordinates = np.fromiter(
+        chain.from_iterable(entry.bbox for entry in annotations), dtype=np.float64, count=4 * len(annotations)
     )
-    try:
-        atomic_write_bytes(path, msgspec.json.encode(content))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); check the folder and the free space") from None
+    areas = (np.nan if entry.area is None else entry.area for entry in annotations)
+    widths_I = _integers((image.width for image in images), len(images))
+    heights_I = _integers((image.height for image in images), len(images))
+    return RawAnnotations(
+        path=path,
+        sha256=sha256,
+        image_ids_I=_integers((image.id for image in images), len(images)),
+        file_names_I=[image.file_name for image in images],
+        sizes_I2=np.stack([widths_I, heights_I], axis=1),
+        annotation_ids_N=_integers((entry.id for entry in annotations), len(annotations)),
+        image_ids_N=_integers((entry.image_id for entry in annotations), len(annotations)),
+        category_ids_N=_integers((entry.category_id for entry in annotations), len(annotations)),
+        boxes_xywh_N4=coordinates.reshape(-1, 4),
+        areas_N=np.fromiter(areas, dtype=np.float64, count=len(annotations)),
+        crowd_N=np.fromiter((bool(entry.iscrowd) for entry in annotations), dtype=np.bool_, count=len(annotations)),
+        categories=categories,
+        image_place=lambda index: f"{path}: images[{index}]",
+        box_place=lambda index: f"{path}: annotations[{index}]",
+        findings=findings,
+    )
 
 
-def _decode(path: Path) -> CocoFile:
+def _categories(path: Path, content: CocoFile) -> tuple[tuple[Category, ...], tuple[Finding, ...]]:
+    """The classes, without the one that Roboflow's exports put before them as the group of all others."""
+    entries = content.categories
+    first = entries[0] if len(entries) > 1 else None
+    if (
+        first is None
+        or any(entry.supercategory != first.name for entry in entries[1:])
+        or any(entry.category_id == first.id for entry in content.annotations)
+    ):
+        return tuple(Category(entry.id, entry.name) for entry in entries), ()
+    message = (
+        f"{path}: categories[0]: '{first.name}' has no boxes and is the supercategory of all others, as in exports of "
+        "Roboflow; it is not taken for a class"
+    )
+    finding = Finding(Severity.NOTE, "group-category", message)
+    return tuple(Category(entry.id, entry.name) for entry in entries[1:]), (finding,)
+
+
+def _integers(values: Iterable[int], count: int) -> Int64Array:
+    return np.fromiter(values, dtype=np.int64, count=count)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Millions of new tuples would set off the garbage collector again and again, to find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); pass the path of a COCO annotation file") from None
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _decode(path: Path, data: bytes) -> CocoFile:
     try:
         return msgspec.json.decode(data, type=CocoFile)
     except msgspec.ValidationError as error:
@@ -177,6 +233,8 @@ def _decode(path: Path) -> CocoFile:
         raise DataError(f"{path}: is not UTF-8 text ({error.reason}); save the file as UTF-8") from None
     except msgspec.DecodeError as error:
         raise DataError(f"{path}: {_describe_syntax(str(error), data)}; export or download the file again") from None
+    except RecursionError:
+        raise DataError(f"{path}: is nested too deeply for a COCO file; export or download the file again") from None
 
 
 def _describe_validation(message: str) -> str:
@@ -206,19 +264,3 @@ def _describe_syntax(message: str, data: bytes) -> str:
     found = re.match(rb"-?(NaN|Infinity)", data[position:])
     reason = f"{found[0].decode()} is not a JSON number" if found else match[1]
     return f"is not valid JSON: {reason} at line {line} column {column}"
-
-
-def _check_tables(path: Path, content: CocoFile) -> None:
-    if not content.images:
-        raise DataError(f"{path}: images is empty; the file must list at least one image")
-    if not content.categories:
-        raise DataError(f"{path}: categories is empty; the file must list the classes of its boxes")
-    check_unique([image.id for image in content.images], f"{path}: images[{{}}].id")
-    check_unique([entry.id for entry in content.annotations], f"{path}: annotations[{{}}].id")
-    check_unique([entry.id for entry in content.categories], f"{path}: categories[{{}}].id")
-    check_unique([entry.name for entry in content.categories], f"{path}: categories[{{}}].name")
-    for index, category in enumerate(content.categories):
-        if not category.name.strip():
-            raise DataError(f"{path}: categories[{index}].name is empty; give the class a name")
-    check_file_names([image.file_name for image in content.images], path)
-    check_image_sizes([(image.width, image.height) for image in content.images], path)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ciod_core.data.annotations import AnnotationTable
-from ciod_core.data.coco_checks import is_inside
+from ciod_core.data.inspection import is_inside
 from ciod_core.errors import DataError
 
 EXIF_ORIENTATION = 0x0112
