@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ciod_cli.commands import demo, evaluate, export, predict, split, status, train_step
+from ciod_cli.commands import check, demo, evaluate, export, predict, split, status, train_step
 from ciod_cli.guard import guarded
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def _root(
     pass
 
 
+app.command("check")(guarded(check.check))
 app.command("split")(guarded(split.split))
 app.command("train-step")(guarded(train_step.train_step))
 app.command("evaluate")(guarded(evaluate.evaluate))

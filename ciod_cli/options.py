@@ -28,3 +28,16 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example training.lr=0.01. Repeatable."),
 ]
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", metavar="FOLDER", help="Where 'coco' and 'voc' lie. Default: $CIOD_DATA_ROOT."),
+]
+ValOption = Annotated[
+    Path | None, typer.Option("--val", metavar="FILE", help="COCO file: the validation half. Default: beside it.")
+]
+ImagesOption = Annotated[
+    Path | None, typer.Option("--images", metavar="FOLDER", help="COCO file: its images. Default: looked for.")
+]
+ValImagesOption = Annotated[
+    Path | None, typer.Option("--val-images", metavar="FOLDER", help="COCO file: validation images. Default: likewise.")
+]

@@ -5,19 +5,22 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from ciod_core import __version__
 from ciod_core.classes import class_table
 from ciod_core.data.annotations import AnnotationTable, Category
-from ciod_core.data.coco import read_coco, write_coco
+from ciod_core.data.coco import write_coco
 from ciod_core.data.images import check_images_exist
+from ciod_core.data.reading import read_dataset
 from ciod_core.data.source import DatasetSource, SplitSource
 from ciod_core.data.split import StepSplit, StepStatistics, split_steps
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import MANIFEST_NAME, SPLITS_NAME, Experiment
-from ciod_core.files import atomic_write_text, relative_if_inside, sha256_of_file
+from ciod_core.files import atomic_write_text, relative_if_inside
 from ciod_core.manifest import (
     DatasetRecord,
     ExperimentManifest,
@@ -46,7 +49,7 @@ def create_experiment(
         OSError: `out` cannot be written.
     """
     check_replaceable(out, overwrite)
-    train, val = read_coco(source.train.annotations), read_coco(source.val.annotations)
+    train, val = read_dataset(source)
     plan = parse_plan(plan_text)
     groups = class_groups(plan, order_categories(train.categories, order))
     splits = split_steps(train, val, groups)
@@ -56,7 +59,10 @@ def create_experiment(
     try:
         with tempfile.TemporaryDirectory(prefix=".tmp-split-", dir=out) as temporary:
             staged = Path(temporary) / SPLITS_NAME
-            steps = tuple(_write_step(split, group, staged) for split, group in zip(splits, groups, strict=True))
+            staged.mkdir()
+            with ThreadPoolExecutor(2) as pool:
+                # One step's text is put together while another's waits for the disk.
+                steps = tuple(pool.map(partial(_write_step, staged), splits, groups))
             manifest = ExperimentManifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 ciod_version=__version__,
@@ -108,15 +114,12 @@ def _make_folders(out: Path) -> list[Path]:
     return missing
 
 
-def _write_step(split: StepSplit, group: Sequence[Category], folder: Path) -> StepRecord:
-    folder.mkdir(exist_ok=True)
+def _write_step(folder: Path, split: StepSplit, group: Sequence[Category]) -> StepRecord:
     records = {}
     for half, table in (("train", split.train), ("val", split.val)):
         path = folder / f"step{split.step}.{half}.json"
-        write_coco(table, path)
-        records[half] = FileRecord(
-            path=f"{SPLITS_NAME}/{path.name}", sha256=sha256_of_file(path), bytes=path.stat().st_size
-        )
+        sha256 = write_coco(table, path)
+        records[half] = FileRecord(path=f"{SPLITS_NAME}/{path.name}", sha256=sha256, bytes=path.stat().st_size)
     return StepRecord(
         step=split.step,
         classes=tuple(category.name for category in group),
@@ -138,7 +141,11 @@ def _statistics_record(statistics: StepStatistics) -> StatisticsRecord:
 
 def _half_record(half: SplitSource, table: AnnotationTable, out: Path) -> SplitFilesRecord:
     return SplitFilesRecord(
-        annotations=FileRecord.of(half.annotations, out),
+        annotations=FileRecord(
+            path=relative_if_inside(half.annotations, out),
+            sha256=table.sha256,
+            bytes=half.annotations.stat().st_size,
+        ),
         images=relative_if_inside(half.images, out),
         clipped_boxes=table.clipped_boxes,
         dropped_boxes=table.dropped_boxes,

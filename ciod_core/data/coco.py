@@ -25,7 +25,7 @@ from ciod_core.data.inspection import strict_table
 from ciod_core.data.json_rows import JsonRows, NumberField, encode_rows
 from ciod_core.data.raw import RawAnnotations
 from ciod_core.errors import DataError
-from ciod_core.files import atomic_write_bytes
+from ciod_core.files import atomic_path
 
 # Beyond 2**53 JSON readers no longer agree on the value of an integer.
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
@@ -95,10 +95,13 @@ def parse_coco(path: Path) -> RawAnnotations:
         return _columns(path, digest.result().hexdigest(), content)
 
 
-def write_coco(table: AnnotationTable, path: Path) -> None:
+def write_coco(table: AnnotationTable, path: Path) -> str:
     """Write a table as a COCO detection file that any tool can read; the file appears whole or not at all.
 
     Coordinates are written to a thousandth of a pixel, so that xywh → xyxy → xywh gives the numbers back.
+
+    Returns:
+        the SHA-256 of the file.
 
     Raises:
         DataError: the file cannot be written.
@@ -106,21 +109,29 @@ def write_coco(table: AnnotationTable, path: Path) -> None:
     table = with_json(table)
     assert table.image_json is not None and table.box_json is not None
     categories = [{"id": category.id, "name": category.name} for category in table.categories]
-    content = b"".join(
-        (
-            b'{"info":{"description":"COCO detection file written by ciod"},"licenses":[],"images":[\n',
-            table.image_json.join(),
-            b'\n],"annotations":[\n',
-            table.box_json.join(),
-            b'\n],"categories":',
-            msgspec.json.encode(categories),
-            b"}\n",
-        )
+    parts = (
+        b'{"info":{"description":"COCO detection file written by ciod"},"licenses":[],"images":[\n',
+        table.image_json.join(),
+        b'\n],"annotations":[\n',
+        table.box_json.join(),
+        b'\n],"categories":' + msgspec.json.encode(categories) + b"}\n",
     )
     try:
-        atomic_write_bytes(path, content)
+        with ThreadPoolExecutor(1) as pool:
+            # Hashing takes as long as writing; it need not wait for the disk.
+            sha256 = pool.submit(_sha256_of_parts, parts)
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                stream.writelines(parts)
+            return sha256.result()
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); check the folder and the free space") from None
+
+
+def _sha256_of_parts(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def with_json(table: AnnotationTable) -> AnnotationTable:

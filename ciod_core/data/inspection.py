@@ -87,9 +87,7 @@ def _check_categories(raw: RawAnnotations, found: list[Finding]) -> None:
 def _check_images(raw: RawAnnotations, found: list[Finding]) -> BoolArray:
     """Which images can be used."""
     if not len(raw.image_ids_I):
-        found.append(
-            _error("no-images", f"{raw.path}: images is empty; the annotations must list at least one image")
-        )
+        found.append(_error("no-images", f"{raw.path}: images is empty; the annotations must list at least one image"))
     repeated_I = _check_unique("image-id", raw.image_ids_I, "id", raw.image_place, found)
     outside_I = _outside(raw.file_names_I)
     if outside_I.any():
@@ -112,9 +110,7 @@ def _check_images(raw: RawAnnotations, found: list[Finding]) -> BoolArray:
     return ~(repeated_I | outside_I | wrong_I)
 
 
-def _check_references(
-    raw: RawAnnotations, sound_I: BoolArray, found: list[Finding]
-) -> tuple[Int64Array, BoolArray]:
+def _check_references(raw: RawAnnotations, sound_I: BoolArray, found: list[Finding]) -> tuple[Int64Array, BoolArray]:
     """The index of the image of every box, and which boxes belong to a sound image and a known class."""
     repeated_N = _check_unique("annotation-id", raw.annotation_ids_N, "id", raw.box_place, found)
     position_N, unknown_image_N = _positions(raw.image_ids_N, raw.image_ids_I)
@@ -141,15 +137,15 @@ def _check_boxes(
 ) -> tuple[Float64Array, BoolArray, int, int]:
     """Boxes as xyxy within their images, which of them can be used, and how many were clipped and dropped."""
     xywh_N4 = raw.boxes_xywh_N4
-    finite_N = np.isfinite(xywh_N4).all(axis=1)
-    negative_N = _any(xywh_N4[:, 2:] < 0) & finite_N
-    empty_N = _any(xywh_N4[:, 2:] == 0) & finite_N & ~negative_N
-    _check_box(raw, ~finite_N, "not-finite", "has a coordinate that is not finite", found)
+    infinite_N = _any(~np.isfinite(xywh_N4))
+    negative_N = _any(xywh_N4[:, 2:] < 0) & ~infinite_N
+    empty_N = _any(xywh_N4[:, 2:] == 0) & ~infinite_N & ~negative_N
+    _check_box(raw, infinite_N, "not-finite", "has a coordinate that is not finite", found)
     _check_box(raw, negative_N, "negative", "has a negative width or height", found)
     tolerated = _count(empty_N) <= EMPTY_BOXES_TOLERATED * len(xywh_N4)
     if not tolerated:
         _check_box(raw, empty_N, "empty", "has no width or no height", found)
-    sound_N = sound_N & finite_N & ~negative_N & ~empty_N
+    sound_N = sound_N & ~infinite_N & ~negative_N & ~empty_N
 
     with np.errstate(over="ignore", invalid="ignore"):
         boxes_N4 = np.concatenate([xywh_N4[:, :2], xywh_N4[:, :2] + xywh_N4[:, 2:]], axis=1)

@@ -54,10 +54,6 @@ class JsonRows:
         """The rows of a mask; the buffer is shared."""
         return JsonRows(self.text, self.starts_N[mask_N], self.ends_N[mask_N])
 
-    def take(self, order_N: Int64Array) -> JsonRows:
-        """The rows in another order; the buffer is shared."""
-        return JsonRows(self.text, self.starts_N[order_N], self.ends_N[order_N])
-
     def join(self) -> bytes:
         """The rows as the inside of a JSON array."""
         if not len(self.starts_N):
@@ -67,7 +63,7 @@ class JsonRows:
         starts = self.starts_N[np.concatenate([[0], breaks + 1])].tolist()
         ends = self.ends_N[np.concatenate([breaks, [len(self.ends_N) - 1]])].tolist()
         ends[-1] -= len(SEPARATOR)
-        view = memoryview(self.text)
+        view = self.text.data
         return b"".join([view[start:end] for start, end in zip(starts, ends, strict=True)])
 
 

@@ -1,0 +1,96 @@
+"""`ciod check`: what is in a dataset and what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ciod_cli import console
+from ciod_cli.options import DataRootOption, ImagesOption, JsonOption, ValImagesOption, ValOption
+from ciod_core.errors import DataError
+
+if TYPE_CHECKING:
+    from ciod_core.data.health import DatasetHealth, HalfHealth
+
+
+def check(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="As for split: a folder, a COCO or YOLO file, 'coco' or 'voc'.")
+    ],
+    data_root: DataRootOption = None,
+    val: ValOption = None,
+    images: ImagesOption = None,
+    val_images: ValImagesOption = None,
+    skip_images: Annotated[
+        bool, typer.Option("--skip-images", help="Look at the annotations alone, not at the image files.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Let warnings end with exit code 3 too.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Survey a dataset: counts, box sizes, faults, images that do not fit, leakage. Exit code 3 when it has errors."""
+    from ciod_cli.progress import counting
+    from ciod_core.data.findings import Severity
+    from ciod_core.data.health import check_dataset
+    from ciod_core.data.source import resolve_dataset
+
+    source = resolve_dataset(dataset, data_root=data_root, val=val, images=images, val_images=val_images)
+    with counting(f"Checking {source.name} …", "images") as progress:
+        health = check_dataset(source, look_at_images=not skip_images, progress=progress)
+    if json:
+        console.show_json({**asdict(health), "errors": health.count(Severity.ERROR)})
+    else:
+        _show(health)
+    bad = [Severity.ERROR, *([Severity.WARNING] if strict else [])]
+    total = sum(health.count(severity) for severity in bad)
+    if total:
+        kinds = "errors or warnings" if strict else "errors"
+        raise DataError(f"{source.name}: {total} kinds of {kinds} found; correct what is listed above")
+
+
+def _show(health: DatasetHealth) -> None:
+    halves = (health.train, health.val)
+    rows = [
+        ("annotations", *(half.annotations for half in halves)),
+        ("images", *(f"{half.images:,}" for half in halves)),
+        ("image sizes", *(_sizes(half) for half in halves)),
+        ("images without boxes", *(f"{half.images_without_boxes:,}" for half in halves)),
+        ("boxes", *(f"{half.boxes:,}" for half in halves)),
+        ("crowd or difficult", *(f"{half.crowd_boxes:,}" for half in halves)),
+        *((f"{name} boxes", *(f"{half.box_areas[name]:,}" for half in halves)) for name in health.train.box_areas),
+        ("box sides, px", *(_sides(half) for half in halves)),
+    ]
+    console.show(console.table(f"{health.name} ({health.format})", ("", "train", "val"), rows))
+    console.show(_class_table(health))
+    if not health.all_findings:
+        console.show("Nothing to complain about.")
+        return
+    findings = [(found.severity.value, found.code, f"{found.count:,}", found.message) for found in health.all_findings]
+    for severity, code, count, message in findings:
+        console.show(f"{severity}: {code} ({count}): {message}")
+
+
+def _class_table(health: DatasetHealth):  # type: ignore[no-untyped-def]
+    train, val = health.train, health.val
+    largest = max(train.boxes_per_class.values(), default=0)
+    rows = [
+        (
+            name,
+            f"{count:,}",
+            f"{train.images_per_class[name]:,}",
+            f"{val.boxes_per_class.get(name, 0):,}",
+            "█" * round(20 * count / largest) if largest else "",
+        )
+        for name, count in train.boxes_per_class.items()
+    ]
+    columns = ("class", "train boxes", "train images", "val boxes", "")
+    return console.table("Boxes per class, crowd boxes apart", columns, rows)
+
+
+def _sizes(half: HalfHealth) -> str:
+    return " to ".join(dict.fromkeys(f"{width}x{height}" for width, height in half.image_sizes)) or "–"
+
+
+def _sides(half: HalfHealth) -> str:
+    return ", ".join(f"{value:g} ({share})" for share, value in half.box_sides.items()) or "–"
