@@ -1,0 +1,182 @@
+"""Comparisons: which runs, what is trained again, what the table says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ciod_core.data.source import DatasetSource
+from ciod_core.errors import CiodError, ConfigError
+from ciod_core.evaluation.records import chain_to
+from ciod_core.experiment import Experiment
+from ciod_core.experiment_files import create_experiment
+from ciod_core.manifest import RunRecord
+from ciod_core.settings import resolve_config
+from ciod_core.suite import runner
+from ciod_core.suite.plan import Epochs, SuiteRun, suite_runs
+from ciod_core.suite.results import Spread, suite_rows
+from ciod_core.suite.runner import run_suite
+from ciod_core.training.progress import SilentListener, TrainingListener
+
+TINY = {
+    "model.name": "yolox-micro",
+    "data.image_size": 64,
+    "data.workers": 0,
+    "training.batch_size": 8,
+    "training.device": "cpu",
+}
+EPOCHS = Epochs(first=2, later=1)
+
+
+class Recorder:
+    """Notes what a comparison tells."""
+
+    def __init__(self) -> None:
+        self.missing = -1
+        self.done: list[str] = []
+        self.errors: dict[str, str] = {}
+
+    def begin(self, total: int, missing: int) -> None:
+        self.missing = missing
+
+    def finished(self, run: SuiteRun, record: RunRecord) -> None:
+        assert record.name == run.name
+        self.done.append(run.name)
+
+    def failed(self, run: SuiteRun, message: str) -> None:
+        self.errors[run.name] = message
+
+    def training(self) -> TrainingListener:
+        return SilentListener()
+
+
+@pytest.fixture
+def experiment(shapes_dataset: DatasetSource, tmp_path: Path) -> Experiment:
+    return create_experiment(shapes_dataset, "4+2+2", "name", tmp_path / "experiment")
+
+
+def test_runs_come_after_their_teachers_and_share_what_can_be_shared() -> None:
+    runs = suite_runs(3, ["finetune", "crs-ckd"], [0, 1])
+    assert [run.name for run in runs if run.seed == 0] == [
+        "step1",
+        "joint2",
+        "joint3",
+        "step2-finetune",
+        "step3-finetune",
+        "step2",
+        "step3",
+    ]
+    assert [run.name for run in runs if run.seed == 1] == [f"{run.name}-seed1" for run in runs if run.seed == 0]
+    known: set[str | None] = {None}
+    for run in runs:
+        assert run.teacher in known
+        known.add(run.name)
+    assert {run.teacher for run in runs if run.step == 2 and run.method != "joint"} == {"step1", "step1-seed1"}
+
+
+def test_upper_bounds_train_as_long_as_the_steps_they_cover() -> None:
+    runs = {run.name: run for run in suite_runs(3, ["finetune"], [0])}
+    epochs = Epochs(first=20, later=7)
+    lengths = {name: epochs.of(run) for name, run in runs.items()}
+    assert lengths == {"step1": 20, "joint2": 27, "joint3": 34, "step2-finetune": 7, "step3-finetune": 7}
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [(["finetun"], "did you mean 'finetune'"), (["joint"], "leave it out"), (["finetune"] * 2, "listed twice")],
+)
+def test_methods_that_cannot_be_compared(methods: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        suite_runs(2, methods, [0])
+
+
+@pytest.mark.slow
+def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(experiment: Experiment) -> None:
+    config = resolve_config(flags=TINY)
+    first = Recorder()
+    runs = suite_runs(3, ["finetune"], [0, 1])
+    run_suite(experiment, runs, config, EPOCHS, first)
+    assert (first.missing, len(first.done)) == (10, 10)
+    assert {run.seed for run in experiment.manifest.runs} == {0, 1}
+
+    again = Recorder()
+    more = suite_runs(3, ["finetune", "pseudo-label"], [0, 1])
+    run_suite(experiment, more, config, EPOCHS, again, jobs=2)
+    assert sorted(again.done) == [f"step{step}-pseudo-label{end}" for step in (2, 3) for end in ("", "-seed1")]
+
+    rows = {(row.method, row.step): row for row in suite_rows(experiment, more)}
+    assert list(rows)[:3] == [("base", 1), ("joint", 2), ("joint", 3)]
+    last = rows["pseudo-label", 3]
+    assert last.seeds == (0, 1)
+    for position, name in enumerate(("step3-pseudo-label", "step3-pseudo-label-seed1")):
+        record = experiment.run(name)
+        assert last.measures["ap_all"].values[position] == record.metrics["all"]
+        assert last.measures["ap_old"].values[position] == record.metrics["old"]
+        assert last.measures["seconds"].values[position] == record.seconds
+    chain = chain_to(experiment, experiment.run("step3-pseudo-label"))
+    assert chain is not None
+    assert last.measures["omega"].values[0] == chain.flavours["ap"].omega
+    assert last.measures["rsd"].values[0] == chain.rsd
+    assert rows["joint", 3].measures["omega"].mean is None
+
+    with pytest.raises(ConfigError, match=r"run 'step1' is finished with training\.lr = 0\.001, now it is 0\.01"):
+        run_suite(experiment, more, resolve_config(flags=TINY | {"training.lr": 0.01}), EPOCHS, Recorder())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_failed_run_takes_only_its_chain_along(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    runs = suite_runs(3, ["finetune", "pseudo-label"], [0], upper_bounds=False)
+    # The folder of the run's files cannot be made where a file is in its way.
+    (experiment.folder / "step2-finetune").write_text("")
+    recorder = Recorder()
+    with pytest.raises(CiodError, match=r"1 of 5 runs failed, first 'step2-finetune'"):
+        run_suite(experiment, runs, resolve_config(flags=TINY), Epochs(1, 1), recorder, jobs=jobs)
+    assert sorted(recorder.done) == ["step1", "step2-pseudo-label", "step3-pseudo-label"]
+    assert list(recorder.errors) == ["step2-finetune"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_where_it_stopped(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting(SilentListener):
+        def record(self, record: object) -> None:
+            if getattr(record, "epoch", 0) == 2:
+                raise KeyboardInterrupt
+
+    runs = suite_runs(3, [], [0], upper_bounds=False)
+    config = resolve_config(flags=TINY | {"training.log_interval": 1})
+    recorder = Recorder()
+    monkeypatch.setattr(recorder, "training", Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(experiment, runs, config, Epochs(3, 1), recorder)
+    assert experiment.run("step1").status == "interrupted"
+    resumed: list[bool] = []
+    train = runner.train_step
+
+    def spy(*arguments: object, **named: object) -> RunRecord:
+        resumed.append(bool(named["resume"]))
+        return train(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runner, "train_step", spy)
+    run_suite(experiment, runs, config, Epochs(3, 1), Recorder())
+    assert resumed == [True]
+    assert experiment.run("step1").status == "finished"
+
+
+def test_two_comparisons_do_not_share_an_experiment(experiment: Experiment) -> None:
+    class Nested(Recorder):
+        def begin(self, total: int, missing: int) -> None:
+            run_suite(experiment, (), resolve_config(flags=TINY), EPOCHS, Recorder())
+
+    with pytest.raises(ConfigError, match="another 'ciod run' is at work"):
+        run_suite(experiment, (), resolve_config(flags=TINY), EPOCHS, Nested())
+
+
+def test_spread() -> None:
+    spread = Spread.of([0.5, 0.7])
+    assert (spread.mean, spread.sd) == (pytest.approx(0.6), pytest.approx(0.1414, abs=1e-4))
+    assert Spread.of([0.5]).sd is None
+    assert Spread.of([0.5, None]).mean is None
