@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -12,9 +11,10 @@ from pathlib import Path
 
 from ciod_core import __version__
 from ciod_core.classes import class_table
-from ciod_core.data.annotations import AnnotationTable, Category
+from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import write_coco
 from ciod_core.data.images import check_images_exist
+from ciod_core.data.protocols import SEEDED, Protocol, parse_protocol
 from ciod_core.data.reading import read_dataset
 from ciod_core.data.source import DatasetSource, SplitSource
 from ciod_core.data.split import StepSplit, StepStatistics, split_steps
@@ -31,11 +31,19 @@ from ciod_core.manifest import (
     StepRecord,
     manifest_text,
 )
-from ciod_core.plan import class_groups, order_categories, parse_plan
+from ciod_core.plan import ClassSteps, plan_classes
 
 
 def create_experiment(
-    source: DatasetSource, plan_text: str, order: str, out: Path, overwrite: bool = False
+    source: DatasetSource,
+    plan: str,
+    order: str | None,
+    out: Path,
+    overwrite: bool = False,
+    *,
+    leave_out: str | None = None,
+    protocol: str = "overlap",
+    seed: int = 0,
 ) -> Experiment:
     """Cut a dataset into steps and write the experiment's folder.
 
@@ -43,16 +51,26 @@ def create_experiment(
     with `overwrite`, only while it has no runs, and only once the new one is complete. On failure nothing of the new
     experiment stays behind.
 
+    Args:
+        source: the dataset.
+        plan: classes per step, such as `70+10`, or a `.yaml` file that lists them.
+        order: class order; None is `name`, and the only choice for a plan file.
+        out: the experiment's folder.
+        overwrite: replace an experiment that has no runs.
+        leave_out: classes that no step learns: names separated by commas, or `rest`.
+        protocol: which images a step trains on: `overlap`, `disjoint` or `loco`.
+        seed: of the protocols that shuffle; `overlap` does not.
+
     Raises:
-        ConfigError: plan or order that does not fit, or an experiment that may not be replaced.
+        ConfigError: plan, order or protocol that does not fit, or an experiment that may not be replaced.
         DataError: annotations that cannot be used.
         OSError: `out` cannot be written.
     """
     check_replaceable(out, overwrite)
     train, val = read_dataset(source)
-    plan = parse_plan(plan_text)
-    groups = class_groups(plan, order_categories(train.categories, order))
-    splits = split_steps(train, val, groups)
+    planned = plan_classes(plan, train.categories, order, leave_out)
+    rule = parse_protocol(protocol)
+    split = split_steps(train, val, planned.groups, rule, seed)
     for table, half in ((train, source.train), (val, source.val)):
         check_images_exist(table, half.images)
     made = _make_folders(out)
@@ -62,7 +80,7 @@ def create_experiment(
             staged.mkdir()
             with ThreadPoolExecutor(2) as pool:
                 # One step's text is put together while another's waits for the disk.
-                steps = tuple(pool.map(partial(_write_step, staged), splits, groups))
+                steps = tuple(pool.map(partial(_write_step, staged), split.steps))
             manifest = ExperimentManifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 ciod_version=__version__,
@@ -71,8 +89,8 @@ def create_experiment(
                     train=_half_record(source.train, train, out),
                     val=_half_record(source.val, val, out),
                 ),
-                plan=PlanRecord(text=plan.text, order=order),
-                classes=class_table([[(category.name, category.id) for category in group] for group in groups]),
+                plan=_plan_record(planned, rule, seed, split.unused_images),
+                classes=class_table([[(category.name, category.id) for category in group] for group in planned.groups]),
                 steps=steps,
             )
             _install(staged, manifest, out, Path(temporary) / "replaced")
@@ -114,7 +132,7 @@ def _make_folders(out: Path) -> list[Path]:
     return missing
 
 
-def _write_step(folder: Path, split: StepSplit, group: Sequence[Category]) -> StepRecord:
+def _write_step(folder: Path, split: StepSplit) -> StepRecord:
     records = {}
     for half, table in (("train", split.train), ("val", split.val)):
         path = folder / f"step{split.step}.{half}.json"
@@ -122,7 +140,7 @@ def _write_step(folder: Path, split: StepSplit, group: Sequence[Category]) -> St
         records[half] = FileRecord(path=f"{SPLITS_NAME}/{path.name}", sha256=sha256, bytes=path.stat().st_size)
     return StepRecord(
         step=split.step,
-        classes=tuple(category.name for category in group),
+        classes=tuple(category.name for category in split.train.categories),
         train=records["train"],
         val=records["val"],
         statistics=_statistics_record(split.statistics),
@@ -135,7 +153,20 @@ def _statistics_record(statistics: StepStatistics) -> StatisticsRecord:
         boxes_per_class={name: int(count) for name, count in statistics.boxes_per_class.items()},
         hidden_old_boxes=int(statistics.hidden_old_boxes),
         hidden_future_boxes=int(statistics.hidden_future_boxes),
+        hidden_left_out_boxes=int(statistics.hidden_left_out_boxes),
         shared_images={int(step): int(count) for step, count in statistics.shared_images.items()},
+    )
+
+
+def _plan_record(planned: ClassSteps, protocol: Protocol, seed: int, unused_images: int) -> PlanRecord:
+    return PlanRecord(
+        text=planned.text,
+        order=planned.order,
+        file=planned.file,
+        left_out=tuple(category.name for category in planned.left_out),
+        protocol=protocol,
+        seed=seed if protocol in SEEDED else None,
+        unused_images=unused_images,
     )
 
 

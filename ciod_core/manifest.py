@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ciod_core.classes import ClassTable
+from ciod_core.data.protocols import Protocol
 from ciod_core.errors import CheckpointError
 from ciod_core.files import relative_if_inside, sha256_of_file
 
@@ -68,12 +69,18 @@ class DatasetRecord(Record):
 class PlanRecord(Record):
     """How classes were ordered and grouped, and which images and boxes a step may see."""
 
-    text: str
-    order: str
-    protocol: Literal["overlap"] = "overlap"
+    text: str = Field(description="classes per step, such as 70+10")
+    order: str = Field(description="how the classes were ordered; 'listed' where a plan file names them")
+    file: str | None = Field(None, description="name of the plan file that listed the classes")
+    left_out: tuple[str, ...] = Field((), description="classes that no step learns; their boxes are hidden everywhere")
+    protocol: Protocol = "overlap"
+    seed: int | None = Field(None, description="of the shuffle or draw; None for a protocol without one")
     unlabelled_policy: Literal["keep-images-drop-boxes"] = Field(
         "keep-images-drop-boxes",
         description="boxes of other steps' classes leave the training file, their images stay",
+    )
+    unused_images: int | None = Field(
+        None, description="training images that no step sees; None in manifests that did not count them"
     )
 
 
@@ -84,6 +91,7 @@ class StatisticsRecord(Record):
     boxes_per_class: dict[str, int]
     hidden_old_boxes: int
     hidden_future_boxes: int
+    hidden_left_out_boxes: int = 0
     shared_images: dict[int, int] = Field(description="images that also occur in another step, by that step")
 
 

@@ -1,25 +1,27 @@
 """Plans: how the classes of a dataset are divided into steps.
 
 `70+10` learns 70 classes, then 10; `40+10x4` learns 40, then four times 10; `last40+first40` learns the
-last 40 classes of the order before the first 40.
+last 40 classes of the order before the first 40; `plan.yaml` lists the classes of every step.
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from ciod_core.class_order import find_classes, order_categories, split_names
 from ciod_core.data.annotations import Category
 from ciod_core.errors import ConfigError
+from ciod_core.plan_file import REST, PlanFile, is_plan_file, read_plan_file
 
-EXAMPLES = "70+10, 40+10x4, 20x4 or last40+first40"
-ORDERS = "name, id, file, seedN (such as seed123) or a comma-separated list of all class names"
+EXAMPLES = "70+10, 40+10x4, 20x4, last40+first40 or plan.yaml"
+DEFAULT_ORDER = "name"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,71 @@ class Plan:
     def num_classes(self) -> int:
         """Classes of all steps together."""
         return sum(self.group_sizes)
+
+
+@dataclass(frozen=True)
+class ClassSteps:
+    """A plan applied to the classes of a dataset.
+
+    Attributes:
+        text: the sizes of the groups, such as `70+10`.
+        order: how the classes were ordered; `listed` where a plan file names them.
+        groups: the classes of every step.
+        left_out: classes that no step learns and no evaluation asks for.
+        file: name of the plan file, None for a plan that counts.
+    """
+
+    text: str
+    order: str
+    groups: tuple[tuple[Category, ...], ...]
+    left_out: tuple[Category, ...] = ()
+    file: str | None = None
+
+
+def load_plan(plan: str, order: str | None = None, leave_out: str | None = None) -> Plan | PlanFile:
+    """Read what `--plan` gives, and refuse what is wrong with it whatever the dataset.
+
+    Args:
+        plan: a plan that counts, or the path of a `.yaml` file.
+        order: see `plan_classes`.
+        leave_out: see `plan_classes`.
+
+    Raises:
+        ConfigError: no plan, a broken plan file, or a plan file together with an order or left-out classes.
+    """
+    if not is_plan_file(plan):
+        return parse_plan(plan)
+    if order is not None:
+        raise ConfigError(f"--order: {plan} lists the classes in their order; leave --order out")
+    if leave_out is not None:
+        raise ConfigError(f"--leave-out: {plan} says itself which classes to leave out; write leave_out there")
+    return read_plan_file(Path(plan).expanduser())
+
+
+def plan_classes(
+    plan: str, categories: Sequence[Category], order: str | None = None, leave_out: str | None = None
+) -> ClassSteps:
+    """Divide the classes of a dataset into steps.
+
+    Args:
+        plan: a plan that counts, or the path of a `.yaml` file.
+        categories: the classes as the annotation file lists them.
+        order: see `order_categories`; None is `name`. It orders the left-out classes too, so that leaving a class
+            out does not shuffle the others anew.
+        leave_out: names separated by commas, or `rest` for the classes after those that the plan counts.
+
+    Raises:
+        ConfigError: a plan, order or left-out class that does not fit the dataset.
+    """
+    loaded = load_plan(plan, order, leave_out)
+    if isinstance(loaded, PlanFile):
+        groups, left_out = loaded.divide(categories)
+        return ClassSteps(_sizes_text([len(group) for group in groups]), "listed", groups, left_out, loaded.path.name)
+    order = order or DEFAULT_ORDER
+    ordered = order_categories(categories, order)
+    kept = _keep(ordered, loaded, leave_out)
+    left_out = tuple(category for category in ordered if category not in kept)
+    return ClassSteps(loaded.text, order, class_groups(loaded, kept), left_out)
 
 
 def parse_plan(text: str) -> Plan:
@@ -64,42 +131,18 @@ def parse_plan(text: str) -> Plan:
     return Plan(text=plan, group_sizes=tuple(sizes), reorder="last-first" if swapped else "none")
 
 
-def order_categories(categories: Sequence[Category], order: str) -> tuple[Category, ...]:
-    """Put the classes of a dataset into the order in which a plan counts them.
-
-    Args:
-        categories: the classes as the annotation file lists them.
-        order: `name` alphabetical (ILYOLOX), `id` ascending category id (ERD), `file` as listed, `seedN` NumPy's
-            legacy shuffle of the ascending ids with seed N (CL-DETR uses seed123), or all names separated by commas.
-
-    Raises:
-        ConfigError: the order is unknown or its list is not exactly the dataset's classes.
-    """
-    if order == "file":
-        return tuple(categories)
-    if order == "name":
-        return tuple(sorted(categories, key=lambda category: category.name))
-    by_id = sorted(categories, key=lambda category: category.id)
-    if order == "id":
-        return tuple(by_id)
-    seed = re.fullmatch(r"seed([0-9]{1,9})", order)
-    if seed:
-        positions = list(range(len(by_id)))
-        np.random.RandomState(int(seed[1])).shuffle(positions)
-        return tuple(by_id[position] for position in positions)
-    return _order_by_list(categories, order)
-
-
 def class_groups(plan: Plan, ordered: Sequence[Category]) -> tuple[tuple[Category, ...], ...]:
     """Divide ordered classes into the groups that the steps learn.
 
     Raises:
         ConfigError: the plan counts more or fewer classes than there are.
     """
-    if plan.num_classes != len(ordered):
+    surplus = len(ordered) - plan.num_classes
+    if surplus:
+        rest = f", or leave the last {surplus} out with --leave-out {REST}" if surplus > 0 else ""
         raise ConfigError(
-            f"--plan: '{plan.text}' counts {plan.num_classes} classes, the dataset has {len(ordered)}; "
-            f"a plan that fits is {_fitting_plan(plan, len(ordered))}"
+            f"--plan: '{plan.text}' counts {plan.num_classes} classes, there are {len(ordered)} to learn; "
+            f"a plan that fits is {_fitting_plan(plan, len(ordered))}{rest}"
         )
     classes = list(ordered)
     if plan.reorder == "last-first":
@@ -109,24 +152,15 @@ def class_groups(plan: Plan, ordered: Sequence[Category]) -> tuple[tuple[Categor
     return tuple(tuple(classes[end - size : end]) for size, end in zip(plan.group_sizes, ends, strict=True))
 
 
-def _order_by_list(categories: Sequence[Category], order: str) -> tuple[Category, ...]:
-    by_name = {category.name: category for category in categories}
-    names = [name.strip() for name in order.split(",")]
-    if len(names) == 1 and len(by_name) > 1:
-        raise ConfigError(f"--order: '{order}' is not an order; choose {ORDERS}")
-    for position, name in enumerate(names):
-        if name not in by_name:
-            close = difflib.get_close_matches(name, by_name, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"the classes are {', '.join(by_name)}"
-            raise ConfigError(f"--order: '{name}' is not a class of the dataset; {hint}")
-        if name in names[:position]:
-            raise ConfigError(f"--order: '{name}' is listed twice; list every class once")
-    missing = [name for name in by_name if name not in names]
-    if missing:
-        raise ConfigError(
-            f"--order: {len(names)} of {len(by_name)} classes are listed, '{missing[0]}' is not; list every class once"
-        )
-    return tuple(by_name[name] for name in names)
+def _keep(ordered: Sequence[Category], plan: Plan, leave_out: str | None) -> Sequence[Category]:
+    if leave_out is None:
+        return ordered
+    if leave_out == REST:
+        return ordered[: plan.num_classes]
+    dropped = find_classes((("--leave-out", name) for name in split_names(leave_out)), ordered)
+    if len(dropped) == len(ordered):
+        raise ConfigError("--leave-out: it names every class of the dataset; keep at least one")
+    return [category for category in ordered if category not in dropped]
 
 
 def _fitting_plan(plan: Plan, num_classes: int) -> str:
@@ -143,5 +177,9 @@ def _fitting_plan(plan: Plan, num_classes: int) -> str:
         sizes[step] += change
     if plan.reorder == "last-first":
         return f"last{sizes[0]}+first{sizes[1]}"
+    return _sizes_text(sizes)
+
+
+def _sizes_text(sizes: Sequence[int]) -> str:
     runs = [(size, len(list(run))) for size, run in itertools.groupby(sizes)]
     return "+".join(f"{size}x{count}" if count > 1 else str(size) for size, count in runs)

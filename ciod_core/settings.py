@@ -7,7 +7,7 @@ asked for from a default.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,22 +16,12 @@ from pydantic import BaseModel, ValidationError
 
 from ciod_core.config import Config
 from ciod_core.errors import ConfigError
+from ciod_core.yaml_files import one_line, read_yaml
 
 
 class _Given(NamedTuple):
     value: Any
     origin: str
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, but a repeated key is an error instead of silently the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def resolve_config(
@@ -118,19 +108,12 @@ def _suggestion(key: str) -> str:
 
 
 def _from_file(path: Path) -> dict[str, _Given]:
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}; pass a readable YAML file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"--config {path}: not a text file; pass YAML in UTF-8") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--config {path}: not valid YAML: {_one_line(error)}") from None
+    origin = f"--config {path}"
+    document = read_yaml(path, origin)
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigError(f"--config {path}: expected sections such as 'training:', got {type(document).__name__}")
-    origin = f"--config {path}"
+        raise ConfigError(f"{origin}: expected sections such as 'training:', got {type(document).__name__}")
     return {key: _Given(value, origin) for key, value in _flatten(document, origin)}
 
 
@@ -163,7 +146,7 @@ def _from_assignment(assignment: str) -> tuple[str, _Given]:
     try:
         return key, _Given(yaml.safe_load(text), origin)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: the value is not valid YAML: {_one_line(error)}") from None
+        raise ConfigError(f"{origin}: the value is not valid YAML: {one_line(error)}") from None
 
 
 def _refuse_bool_as_number(key: str, value: Any, origin: str) -> None:
@@ -186,7 +169,3 @@ def _config_error(error: ValidationError, given: Mapping[str, _Given]) -> Config
         close = difflib.get_close_matches(str(value), choices, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
     return ConfigError(f"{prefix}: {message.removeprefix('Input ')}, got {value!r}{hint}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ciod_core import experiment_files
+from ciod_core.config import Config, MethodConfig
 from ciod_core.data.coco import read_coco
+from ciod_core.data.protocols import parse_protocol
 from ciod_core.data.source import DatasetSource, resolve_dataset
+from ciod_core.data.split import split_steps
+from ciod_core.engine import training_table
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import Experiment
 from ciod_core.experiment_files import create_experiment
 from ciod_core.files import sha256_of_file
+from ciod_core.manifest import PlanRecord
+from ciod_core.plan import plan_classes
+from ciod_core.run_plan import plan_run
 from tests.experiments import make_run
+
+# Under every protocol it leaves each class of the few images a box.
+SEED = 5
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:
@@ -49,11 +60,79 @@ def test_same_input_same_files(shapes_dataset: DatasetSource, tmp_path: Path) ->
     assert everything_in(tmp_path / "a" / "splits") == everything_in(tmp_path / "b" / "splits")
 
 
-@pytest.mark.parametrize(("plan", "order"), [("5+4", "name"), ("5+3", "nmae"), ("x", "name")])
-def test_a_mistake_leaves_nothing(shapes_dataset: DatasetSource, tmp_path: Path, plan: str, order: str) -> None:
+@pytest.mark.parametrize(
+    ("plan", "order", "protocol"),
+    [("5+4", "name", "overlap"), ("5+3", "nmae", "overlap"), ("x", "name", "overlap"), ("5+3", "name", "overlp")],
+)
+def test_a_mistake_leaves_nothing(
+    shapes_dataset: DatasetSource, tmp_path: Path, plan: str, order: str, protocol: str
+) -> None:
     with pytest.raises(ConfigError):
-        create_experiment(shapes_dataset, plan, order, tmp_path / "a" / "b")
+        create_experiment(shapes_dataset, plan, order, tmp_path / "a" / "b", protocol=protocol)
     assert not list(tmp_path.iterdir())
+
+
+class TestPlanRecord:
+    def test_overlap_has_no_seed(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
+        plan = create_experiment(shapes_dataset, "5+3", None, tmp_path, seed=3).manifest.plan
+        assert plan == PlanRecord(text="5+3", order="name", unused_images=0)
+
+    @pytest.mark.parametrize("protocol", ["disjoint", "loco"])
+    def test_protocol_seed_and_unused_images(
+        self, shapes_dataset: DatasetSource, tmp_path: Path, protocol: str
+    ) -> None:
+        experiment = create_experiment(shapes_dataset, "4+4", "id", tmp_path, protocol=protocol, seed=SEED)
+        plan, steps = experiment.manifest.plan, experiment.manifest.steps
+        assert (plan.protocol, plan.seed, plan.unlabelled_policy) == (protocol, SEED, "keep-images-drop-boxes")
+        ids = [read_coco(experiment.step_train_path(step)).image_ids_I.tolist() for step in (1, 2)]
+        assert not set(ids[0]) & set(ids[1])
+        train = read_coco(shapes_dataset.train.annotations)
+        groups = plan_classes("4+4", train.categories, "id").groups
+        assert ids == [
+            step.train.image_ids_I.tolist()
+            for step in split_steps(train, train, groups, parse_protocol(protocol), SEED).steps
+        ]
+        assert plan.unused_images == 24 - len(ids[0]) - len(ids[1])
+        assert [step.statistics.shared_images for step in steps] == [{2: 0}, {1: 0}]
+
+    def test_a_plan_file_and_its_left_out_classes(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text("steps: [[star, circle], [square]]\nleave_out: rest")
+        manifest = create_experiment(shapes_dataset, str(path), None, tmp_path / "e").manifest
+        assert (manifest.plan.text, manifest.plan.order, manifest.plan.file) == ("2+1", "listed", "mine.yaml")
+        assert manifest.classes.names == ("star", "circle", "square")
+        assert len(manifest.plan.left_out) == 5 and not set(manifest.plan.left_out) & set(manifest.classes.names)
+
+
+def test_left_out_classes_appear_nowhere(shapes_dataset: DatasetSource, tmp_path: Path) -> None:
+    experiment = create_experiment(shapes_dataset, "3+2", "name", tmp_path, leave_out="circle, star,square")
+    manifest = experiment.manifest
+    planned = set(manifest.classes.category_ids)
+    assert manifest.plan.left_out == ("circle", "square", "star")
+    assert len(planned) == 5
+    joint = training_table(experiment, plan_run(experiment, Config(method=MethodConfig(name="joint"))))
+    for table in (
+        joint,
+        *(read_coco(experiment.step_train_path(step)) for step in (1, 2)),
+        *(read_coco(experiment.step_val_path(step)) for step in (1, 2)),
+    ):
+        assert set(table.category_ids_N.tolist()) <= planned
+    source = read_coco(shapes_dataset.train.annotations)
+    assert joint.num_boxes == np.count_nonzero(source.with_category(tuple(planned)))
+    for step in manifest.steps:
+        images = source.image_ids_I[source.image_of_box_N]
+        here = np.isin(images, read_coco(experiment.step_train_path(step.step)).image_ids_I)
+        hidden = np.count_nonzero(here & ~source.with_category(tuple(planned)))
+        assert step.statistics.hidden_left_out_boxes == hidden > 0
+
+
+def test_joint_training_sees_the_images_that_a_protocol_leaves_unused(
+    shapes_dataset: DatasetSource, tmp_path: Path
+) -> None:
+    experiment = create_experiment(shapes_dataset, "4+4", "name", tmp_path, protocol="disjoint", seed=SEED)
+    joint = training_table(experiment, plan_run(experiment, Config(method=MethodConfig(name="joint"))))
+    source = read_coco(shapes_dataset.train.annotations)
+    assert joint.annotation_ids_N.tolist() == source.annotation_ids_N.tolist()
 
 
 def test_a_failure_while_writing_leaves_nothing(

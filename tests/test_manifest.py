@@ -60,6 +60,23 @@ def test_with_run_replaces_the_run_of_that_name(tmp_path: Path) -> None:
     assert [(run.name, run.seconds) for run in manifest.runs] == [("step1", 99.0), ("step2", 12.5)]
 
 
+def test_manifests_from_before_protocols_still_load(tmp_path: Path) -> None:
+    path = make_experiment(tmp_path).manifest_path
+    document = json.loads(path.read_text())
+    for field in ("file", "left_out", "seed", "unused_images"):
+        del document["plan"][field]
+    for step in document["steps"]:
+        del step["statistics"]["hidden_left_out_boxes"]
+    path.write_text(json.dumps(document))
+
+    manifest = read_manifest(path)
+
+    plan = manifest.plan
+    assert (plan.protocol, plan.seed, plan.left_out, plan.file, plan.unused_images) == ("overlap", None, (), None, None)
+    assert plan.unlabelled_policy == "keep-images-drop-boxes"
+    assert [step.statistics.hidden_left_out_boxes for step in manifest.steps] == [0, 0]
+
+
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a b"])
 def test_run_names_are_file_names(tmp_path: Path, name: str) -> None:
     record = make_run(make_experiment(tmp_path), "step1", 1)

@@ -1,4 +1,4 @@
-"""Plans and class orders."""
+"""Plans that count classes, and classes left out of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ import pytest
 
 from ciod_core.data.annotations import Category
 from ciod_core.errors import ConfigError
-from ciod_core.plan import Plan, class_groups, order_categories, parse_plan
-
-CATEGORIES = (Category(7, "zebra"), Category(2, "apple"), Category(5, "mouse"), Category(1, "bus"))
-COCO_IDS = [
-    *(*range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70),
-    *(*range(72, 83), *range(84, 91)),
-]
+from ciod_core.plan import Plan, class_groups, load_plan, parse_plan, plan_classes
 
 
 def numbered(count: int) -> tuple[Category, ...]:
@@ -55,47 +49,6 @@ def test_steps_without_classes_are_refused(text: str) -> None:
         parse_plan(text)
 
 
-@pytest.mark.parametrize(
-    ("order", "names"),
-    [
-        ("name", ["apple", "bus", "mouse", "zebra"]),
-        ("id", ["bus", "apple", "mouse", "zebra"]),
-        ("file", ["zebra", "apple", "mouse", "bus"]),
-        ("mouse, bus,zebra,apple", ["mouse", "bus", "zebra", "apple"]),
-    ],
-)
-def test_orders(order: str, names: list[str]) -> None:
-    assert [category.name for category in order_categories(CATEGORIES, order)] == names
-
-
-def test_seed123_is_the_order_of_cl_detr() -> None:
-    """CL-DETR shuffles the ascending COCO ids with NumPy's legacy generator, seeded 123.
-
-    The expected ids were made with `np.random.seed(123); np.random.shuffle(ids)` on a list.
-    """
-    assert len(COCO_IDS) == 80
-    categories = tuple(Category(number, f"class{number}") for number in reversed(COCO_IDS))
-    ordered = [category.id for category in order_categories(categories, "seed123")]
-    assert ordered[:10] == [74, 64, 65, 5, 79, 59, 36, 88, 9, 49]
-    assert sorted(ordered) == COCO_IDS
-
-
-@pytest.mark.parametrize(
-    ("order", "message"),
-    [
-        ("names", "'names' is not an order; choose name, id, file"),
-        ("zebra,aple,mouse,bus", "'aple' is not a class of the dataset; did you mean 'apple'?"),
-        ("zebra,apple,mouse", "3 of 4 classes are listed, 'bus' is not; list every class once"),
-        ("zebra,apple,mouse,bus,bus", "'bus' is listed twice"),
-        ("zebra,apple,,bus", "'' is not a class of the dataset; the classes are zebra, apple, mouse, bus"),
-    ],
-)
-def test_wrong_orders_are_explained(order: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        order_categories(CATEGORIES, order)
-    assert message in str(caught.value)
-
-
 def test_groups_follow_the_order() -> None:
     groups = class_groups(parse_plan("2+1x2"), numbered(4))
     assert [[category.id for category in group] for group in groups] == [[1, 2], [3], [4]]
@@ -123,7 +76,71 @@ def test_a_plan_that_does_not_fit_comes_with_one_that_does(text: str, classes: i
     with pytest.raises(ConfigError) as caught:
         class_groups(plan, numbered(classes))
     message = str(caught.value)
-    assert f"counts {plan.num_classes} classes, the dataset has {classes}" in message
-    offered = message.rsplit(" ", 1)[1]
+    assert f"counts {plan.num_classes} classes, there are {classes} to learn" in message
+    offered = message.split("a plan that fits is ")[1].split(",")[0]
     assert sum(parse_plan(offered).group_sizes) == classes
     assert offered == suggestion
+    fewer = classes - plan.num_classes
+    assert (f"leave the last {fewer} out with --leave-out rest" in message) == (fewer > 0)
+
+
+class TestLeaveOut:
+    @staticmethod
+    def names(plan: str, leave_out: str, order: str = "id") -> tuple[list[list[str]], list[str]]:
+        steps = plan_classes(plan, numbered(6), order, leave_out)
+        groups = [[category.name for category in group] for group in steps.groups]
+        return groups, [category.name for category in steps.left_out]
+
+    def test_rest_are_the_classes_after_those_counted(self) -> None:
+        groups, left_out = self.names("2+1", "rest")
+        assert groups == [["class1", "class2"], ["class3"]]
+        assert left_out == ["class4", "class5", "class6"]
+
+    def test_rest_goes_before_last_first_swaps(self) -> None:
+        groups, left_out = self.names("last1+first2", "rest")
+        assert groups == [["class3"], ["class1", "class2"]]
+        assert left_out == ["class4", "class5", "class6"]
+
+    def test_rest_may_be_nothing(self) -> None:
+        assert self.names("3+3", "rest")[1] == []
+
+    def test_named_classes_are_removed_before_counting(self) -> None:
+        groups, left_out = self.names("2+2", "class2, class5")
+        assert groups == [["class1", "class3"], ["class4", "class6"]]
+        assert left_out == ["class2", "class5"]
+
+    def test_the_others_keep_their_shuffled_order(self) -> None:
+        everything = [category for group in plan_classes("3+3", numbered(6), "seed5").groups for category in group]
+        kept = [category for group in plan_classes("3+2", numbered(6), "seed5", "class4").groups for category in group]
+        assert kept == [category for category in everything if category.name != "class4"]
+
+    @pytest.mark.parametrize(
+        ("plan", "leave_out", "message"),
+        [
+            ("3+3", "class7", "--leave-out: 'class7' is not a class of the dataset; did you mean 'class6'?"),
+            ("3+2", "class1,class1", "--leave-out: 'class1' is listed twice"),
+            ("3+3", "", "--leave-out: '' is not a class of the dataset"),
+            ("3+3", "class1,class2,class3,class4,class5,class6", "names every class"),
+            ("3+3", "class1", "counts 6 classes, there are 5 to learn"),
+            ("3+1", "class1", "counts 4 classes, there are 5 to learn"),
+            ("7+1", "rest", "counts 8 classes, there are 6 to learn"),
+        ],
+    )
+    def test_mistakes(self, plan: str, leave_out: str, message: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            self.names(plan, leave_out)
+        assert message in str(caught.value)
+
+    def test_without_it_every_class_must_be_counted(self) -> None:
+        with pytest.raises(ConfigError, match="leave the last 3 out with --leave-out rest"):
+            plan_classes("2+1", numbered(6))
+
+
+def test_what_was_planned_is_kept() -> None:
+    steps = plan_classes("1 + 1", numbered(3), leave_out="class1")
+    assert (steps.text, steps.order, steps.file) == ("1+1", "name", None)
+
+
+def test_a_broken_plan_needs_no_dataset_to_be_refused() -> None:
+    with pytest.raises(ConfigError, match=r"write it like .* or plan\.yaml"):
+        load_plan("plan.json")

@@ -14,7 +14,7 @@ from ciod_core.errors import ConfigError
 if TYPE_CHECKING:
     from ciod_core.data.source import DatasetSource
     from ciod_core.experiment import Experiment
-    from ciod_core.manifest import ExperimentManifest
+    from ciod_core.manifest import ExperimentManifest, StepRecord
 
 DEMO = "demo"
 
@@ -23,10 +23,29 @@ def split(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="A folder in COCO layout, 'coco', or 'demo' (generated shapes).")
     ],
-    plan: Annotated[str, typer.Option("--plan", help="Classes per step: 70+10, 40+10x4, 20x4, last40+first40.")],
+    plan: Annotated[
+        str,
+        typer.Option(
+            "--plan", help="Classes per step: 70+10, 40+10x4, 20x4, last40+first40; or a plan.yaml that lists them."
+        ),
+    ],
     order: Annotated[
-        str, typer.Option("--order", help="Class order: name, id, seed123, file, or class names with commas.")
-    ] = "name",
+        str | None,
+        typer.Option("--order", help="Class order: name (default), id, seed123, file, or class names with commas."),
+    ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option("--leave-out", help="Classes that no step learns: names with commas, or 'rest' of the order."),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="Which images a step trains on: overlap, disjoint or loco.")
+    ] = "overlap",
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", min=0, max=2**32 - 1, help="Seed of disjoint, loco and the images of the demo. Default: 0."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Experiment folder. Default: ./DATASET-PLAN.")
     ] = None,
@@ -37,21 +56,22 @@ def split(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FOLDER", help="demo: where to generate. Default: OUT/data.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="demo: seed of the images. Default: 0.")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Cut a dataset into the steps of a plan and write an experiment folder."""
     from ciod_core.experiment_files import check_replaceable, create_experiment
-    from ciod_core.plan import parse_plan
+    from ciod_core.plan import load_plan
 
-    if dataset != DEMO and (data is not None or seed is not None):
-        raise ConfigError(f"--data and --seed belong to the dataset '{DEMO}', not to '{dataset}'; leave them out")
-    parse_plan(plan)
-    folder = out or Path(f"{Path(dataset).expanduser().resolve().name}-{plan}")
+    _check_flags(dataset, data, protocol, seed)
+    # A mistake in the plan shall not cost the time of generating images.
+    load_plan(plan, order, leave_out)
+    folder = out or _default_folder(dataset, plan)
     check_replaceable(folder, overwrite)
     source = _generate(data or folder / "data", seed or 0) if dataset == DEMO else _resolve(dataset, data_root)
-    experiment = create_experiment(source, plan, order, folder, overwrite)
+    experiment = create_experiment(
+        source, plan, order, folder, overwrite, leave_out=leave_out, protocol=protocol, seed=seed or 0
+    )
     manifest = experiment.manifest
     _warn_about_boxes(manifest)
     if json:
@@ -59,6 +79,24 @@ def split(
         return
     _show_tables(manifest)
     console.note(f"Experiment written to {folder}. Next: ciod train-step --experiment {folder}")
+
+
+def _check_flags(dataset: str, data: Path | None, protocol: str, seed: int | None) -> None:
+    from ciod_core.data.protocols import SEEDED, parse_protocol
+
+    if dataset != DEMO and data is not None:
+        raise ConfigError(f"--data belongs to the dataset '{DEMO}', not to '{dataset}'; leave it out")
+    if parse_protocol(protocol) not in SEEDED and dataset != DEMO and seed is not None:
+        raise ConfigError(
+            f"--seed: nothing is random in the protocol '{protocol}'; leave it out, or choose --protocol "
+            f"{' or '.join(SEEDED)}"
+        )
+
+
+def _default_folder(dataset: str, plan: str) -> Path:
+    from ciod_core.plan_file import is_plan_file
+
+    return Path(f"{Path(dataset).expanduser().resolve().name}-{Path(plan).stem if is_plan_file(plan) else plan}")
 
 
 def _generate(folder: Path, seed: int) -> DatasetSource:
@@ -102,27 +140,44 @@ def _document(experiment: Experiment, manifest: ExperimentManifest) -> dict[str,
 
 
 def _show_tables(manifest: ExperimentManifest) -> None:
-    rows = []
-    for step in manifest.steps:
-        statistics = step.statistics
-        shared = ", ".join(f"{count} (step {other})" for other, count in statistics.shared_images.items())
-        rows.append(
-            (
-                str(step.step),
-                str(len(step.classes)),
-                f"{statistics.images:,}",
-                f"{sum(statistics.boxes_per_class.values()):,}",
-                f"{statistics.hidden_old_boxes:,}",
-                f"{statistics.hidden_future_boxes:,}",
-                shared or "–",
-            )
-        )
-    columns = ("step", "classes", "images", "boxes", "hidden old boxes", "hidden future boxes", "shared images")
-    title = f"{manifest.dataset.name}, plan {manifest.plan.text}, order {manifest.plan.order}: training images"
-    console.show(console.table(title, columns, rows))
+    columns = ["step", "classes", "images", "boxes", "hidden old boxes", "hidden future boxes", "shared images"]
+    rows = [_step_row(step) for step in manifest.steps]
+    if manifest.plan.left_out:
+        columns.insert(-1, "hidden left-out boxes")
+        for row, step in zip(rows, manifest.steps, strict=True):
+            row.insert(-1, f"{step.statistics.hidden_left_out_boxes:,}")
+    console.show(console.table(_title(manifest), columns, rows))
+    if manifest.plan.left_out:
+        console.show(f"Left out: {', '.join(manifest.plan.left_out)}")
+    if manifest.plan.unused_images:
+        console.show(f"Images that no step trains on: {manifest.plan.unused_images:,}")
     boxes = [
         (name, str(step.step), f"{step.statistics.boxes_per_class.get(name, 0):,}")
         for step in manifest.steps
         for name in step.classes
     ]
     console.show(console.table("Boxes per class", ("class", "step", "boxes"), boxes))
+
+
+def _title(manifest: ExperimentManifest) -> str:
+    plan = manifest.plan
+    parts = [manifest.dataset.name, f"plan {plan.text}", f"order {plan.order}", f"protocol {plan.protocol}"]
+    if plan.file is not None:
+        parts[1] += f" of {plan.file}"
+    if plan.seed is not None:
+        parts.append(f"seed {plan.seed}")
+    return f"{', '.join(parts)}: training images"
+
+
+def _step_row(step: StepRecord) -> list[str]:
+    statistics = step.statistics
+    shared = ", ".join(f"{count:,} (step {other})" for other, count in statistics.shared_images.items() if count)
+    return [
+        str(step.step),
+        str(len(step.classes)),
+        f"{statistics.images:,}",
+        f"{sum(statistics.boxes_per_class.values()):,}",
+        f"{statistics.hidden_old_boxes:,}",
+        f"{statistics.hidden_future_boxes:,}",
+        shared or "–",
+    ]

@@ -1,9 +1,8 @@
 """The step splits of a class-incremental experiment.
 
-The `overlap` protocol: a step trains on every image that shows at least one object of its classes, with the
-boxes of all other classes removed; images recur across steps.
+A protocol decides which images a step trains on; the boxes of all other classes are removed from them.
 
-Legend: N boxes of all images.
+Legend: I images, N boxes of all images, S steps.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ciod_core.data.annotations import AnnotationTable, BoolArray, Category
+from ciod_core.data.protocols import Protocol, StepObjects, assign_images
 from ciod_core.errors import DataError
 
 
@@ -26,6 +26,7 @@ class StepStatistics:
         boxes_per_class: labelled boxes of each class of the step.
         hidden_old_boxes: boxes of earlier steps' classes on these images, not labelled in this step.
         hidden_future_boxes: boxes of later steps' classes on these images, not labelled in this step.
+        hidden_left_out_boxes: boxes of classes that no step learns on these images.
         shared_images: for every other step, how many of these images it trains on too.
     """
 
@@ -33,6 +34,7 @@ class StepStatistics:
     boxes_per_class: dict[str, int]
     hidden_old_boxes: int
     hidden_future_boxes: int
+    hidden_left_out_boxes: int
     shared_images: dict[int, int]
 
 
@@ -53,75 +55,105 @@ class StepSplit:
     statistics: StepStatistics
 
 
+@dataclass(frozen=True)
+class DatasetSplit:
+    """All steps.
+
+    Attributes:
+        steps: the steps in the order of learning.
+        unused_images: training images that no step trains on.
+    """
+
+    steps: tuple[StepSplit, ...]
+    unused_images: int
+
+
 def split_steps(
-    train: AnnotationTable, val: AnnotationTable, groups: Sequence[Sequence[Category]]
-) -> tuple[StepSplit, ...]:
-    """Split a dataset into steps by the `overlap` protocol.
+    train: AnnotationTable,
+    val: AnnotationTable,
+    groups: Sequence[Sequence[Category]],
+    protocol: Protocol = "overlap",
+    seed: int = 0,
+) -> DatasetSplit:
+    """Split a dataset into steps.
 
     Args:
         train: the training annotations of all classes.
         val: the validation annotations of all classes.
-        groups: the classes of every step.
+        groups: the classes of every step; classes in none of them are left out everywhere.
+        protocol: which images a step trains on.
+        seed: of the protocols that shuffle, `disjoint` and `loco`.
 
     Raises:
+        ConfigError: a seed out of range.
         DataError: the two files disagree about a class, or a class has no training box.
     """
     _check_same_categories(train, val, groups)
-    step_of_box_N = _step_of_boxes(train, groups)
-    objects_N = ~train.crowd_N
-    image_masks = [train.images_with((step_of_box_N == step) & objects_N) for step in range(1, len(groups) + 1)]
-    splits = []
+    objects = StepObjects.of(train, groups)
+    assigned_IS = assign_images(objects, protocol, seed)
+    statistics = _statistics(objects, groups, assigned_IS)
+    _check_every_class_has_boxes(objects, groups, statistics, f"--protocol {protocol} and --seed {seed}")
+    steps = []
     for step, group in enumerate(groups, start=1):
-        image_mask_I = image_masks[step - 1]
         seen = tuple(category for earlier in groups[:step] for category in earlier)
-        splits.append(
+        steps.append(
             StepSplit(
                 step=step,
-                train=train.select(step_of_box_N == step, image_mask_I, tuple(group)),
+                train=train.select(objects.step_of_box_N == step, assigned_IS[:, step - 1], tuple(group)),
                 val=val.select(val.with_category(tuple(category.id for category in seen)), categories=seen),
-                statistics=_statistics(train, step, group, step_of_box_N, image_masks),
+                statistics=statistics[step - 1],
             )
         )
-    return tuple(splits)
+    return DatasetSplit(steps=tuple(steps), unused_images=int(np.count_nonzero(~assigned_IS.any(axis=1))))
 
 
 def _statistics(
-    train: AnnotationTable,
-    step: int,
-    group: Sequence[Category],
-    step_of_box_N: np.ndarray,
-    image_masks: Sequence[BoolArray],
-) -> StepStatistics:
-    image_mask_I = image_masks[step - 1]
-    visible_N = image_mask_I[train.image_of_box_N] & ~train.crowd_N
-    counts = {
-        category.name: int(np.count_nonzero(visible_N & (train.category_ids_N == category.id))) for category in group
-    }
-    for name, count in counts.items():
-        if count == 0:
-            raise DataError(
-                f"{train.path or 'training annotations'}: class '{name}' of step {step} has no training box; "
-                "remove the class from categories or add boxes"
-            )
-    return StepStatistics(
-        images=int(np.count_nonzero(image_mask_I)),
-        boxes_per_class=counts,
-        hidden_old_boxes=int(np.count_nonzero(visible_N & (step_of_box_N >= 1) & (step_of_box_N < step))),
-        hidden_future_boxes=int(np.count_nonzero(visible_N & (step_of_box_N > step))),
-        shared_images={
-            other: int(np.count_nonzero(image_mask_I & other_mask_I))
-            for other, other_mask_I in enumerate(image_masks, start=1)
-            if other != step
-        },
-    )
+    objects: StepObjects, groups: Sequence[Sequence[Category]], assigned_IS: BoolArray
+) -> list[StepStatistics]:
+    # Floating point: NumPy multiplies only such matrices fast, and counts below 2**53 stay exact.
+    images_SI = assigned_IS.T.astype(np.float64)
+    shared_SS = (images_SI @ images_SI.T).astype(np.int64)
+    # Row: the step that sees the images; column: the step whose objects lie there, 0 for left-out classes.
+    objects_on = (images_SI @ objects.objects_per_image).astype(np.int64)
+    counts = iter(_labelled_per_class(objects, assigned_IS).tolist())
+    return [
+        StepStatistics(
+            images=int(shared_SS[row, row]),
+            boxes_per_class={category.name: next(counts) for category in group},
+            hidden_old_boxes=int(objects_on[row, 1 : row + 1].sum()),
+            hidden_future_boxes=int(objects_on[row, row + 2 :].sum()),
+            hidden_left_out_boxes=int(objects_on[row, 0]),
+            shared_images={other + 1: int(shared_SS[row, other]) for other in range(len(groups)) if other != row},
+        )
+        for row, group in enumerate(groups)
+    ]
 
 
-def _step_of_boxes(table: AnnotationTable, groups: Sequence[Sequence[Category]]) -> np.ndarray:
-    """The step (from 1) that learns each box's class; 0 where none does."""
-    step_of_box_N = np.zeros(table.num_boxes, dtype=np.int64)
-    for step, group in enumerate(groups, start=1):
-        step_of_box_N[table.with_category(tuple(category.id for category in group))] = step
-    return step_of_box_N
+def _labelled_per_class(objects: StepObjects, assigned_IS: BoolArray) -> np.ndarray:
+    """Shape (C,): objects of every class of the plan on the images of the step that learns it."""
+    assigned = np.pad(assigned_IS, ((0, 0), (1, 0)))  # column 0: left-out classes are labelled nowhere
+    labelled_N = assigned[objects.table.image_of_box_N, objects.step_of_box_N] & ~objects.table.crowd_N
+    return np.bincount(objects.class_of_box_N[labelled_N], minlength=int(objects.classes_per_step_S.sum()))
+
+
+def _check_every_class_has_boxes(
+    objects: StepObjects, groups: Sequence[Sequence[Category]], statistics: Sequence[StepStatistics], flags: str
+) -> None:
+    empty = [
+        (category, step)
+        for step, group in enumerate(groups, start=1)
+        for category in group
+        if not statistics[step - 1].boxes_per_class[category.name]
+    ]
+    if not empty:
+        return
+    table = objects.table
+    category, step = empty[0]
+    others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+    where = f"{table.path or 'training annotations'}: class '{category.name}' of step {step}{others}"
+    if np.any((table.category_ids_N == category.id) & ~table.crowd_N):
+        raise DataError(f"{where} lost all training boxes to {flags}; try another --seed, or --protocol overlap")
+    raise DataError(f"{where} has no training box; leave the class out of the plan or add boxes")
 
 
 def _check_same_categories(train: AnnotationTable, val: AnnotationTable, groups: Sequence[Sequence[Category]]) -> None:

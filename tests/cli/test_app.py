@@ -19,7 +19,7 @@ from tests.cli.conftest import Ciod
 
 # Scripts depend on these names: change them only on purpose.
 FLAGS = {
-    "split": "--data --data-root --json --order --out --overwrite --plan --seed",
+    "split": "--data --data-root --json --leave-out --order --out --overwrite --plan --protocol --seed",
     "train-step": (
         "--backbone-weights --batch-size --config --device --epochs --experiment --image-size --json --lr --method "
         "--model --name --overwrite --precision --resume --seed --set --step --teacher --workers"

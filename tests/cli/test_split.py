@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from ciod_core.data.source import DatasetSource
+from ciod_core.experiment import Experiment
 from tests.cli.conftest import Ciod
+
+# Under every protocol it leaves each class of the few images a box.
+SEED = 5
 
 
 @pytest.fixture
@@ -35,6 +39,45 @@ def test_json_agrees_with_the_files(ciod: Ciod, dataset: Path, tmp_path: Path) -
         assert len(coco["images"]) == step["images"]
         assert len(coco["annotations"]) == sum(step["boxes_per_class"].values())
         assert {category["name"] for category in coco["categories"]} == set(step["classes"])
+
+
+def test_protocol_seed_and_what_is_left_are_shown(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
+    arguments = ("split", dataset, "--plan", "3+2", "--leave-out", "rest", "--protocol", "disjoint", "--seed", SEED)
+    lines = ciod(*arguments, "--out", tmp_path / "e").out.splitlines()
+    manifest = Experiment.open(tmp_path / "e").manifest
+    assert f"plan 3+2, order name, protocol disjoint, seed {SEED}: training images" in lines[0]
+    header, first = lines[2].split("┃"), lines[4].split("│")
+    hidden = manifest.steps[0].statistics.hidden_left_out_boxes
+    assert int(first[header.index(" hidden left-out boxes ")]) == hidden > 0
+    assert first[header.index(" shared images ")].strip() == "–"
+    assert f"Left out: {', '.join(manifest.plan.left_out)}" in lines
+    assert f"Images that no step trains on: {manifest.plan.unused_images}" in lines
+    assert manifest.plan.unused_images
+
+
+def test_without_them_they_are_not_mentioned(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
+    out = ciod("split", dataset, "--plan", "5+3", "--out", tmp_path / "e").out
+    assert "protocol overlap: training images" in out
+    for text in ("seed", "left out", "left-out", "no step"):
+        assert text not in out.lower()
+
+
+def test_json_has_protocol_seed_and_what_is_left(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
+    arguments = ("split", dataset, "--plan", "3+2", "--leave-out", "rest", "--protocol", "loco", "--seed", SEED)
+    document = json.loads(ciod(*arguments, "--out", tmp_path / "e", "--json").out)
+    plan = Experiment.open(tmp_path / "e").manifest.plan
+    assert document["plan"] == plan.model_dump(mode="json")
+    assert (plan.protocol, plan.seed, len(plan.left_out)) == ("loco", SEED, 3)
+    assert [step["hidden_left_out_boxes"] > 0 for step in document["steps"]] == [True, True]
+
+
+def test_a_plan_file(ciod: Ciod, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("steps: [[star, circle], [square]]\nleave_out: rest")
+    answer = ciod("split", dataset, "--plan", "mine.yaml")
+    assert answer.code == 0
+    assert "plan 2+1 of mine.yaml, order listed" in answer.out
+    assert Experiment.open(tmp_path / f"{dataset.name}-mine").manifest.classes.names == ("star", "circle", "square")
 
 
 def test_default_folder_is_named_after_dataset_and_plan(
@@ -69,12 +112,27 @@ def test_demo_generates_its_images_and_is_repeatable(ciod: Ciod, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    "mistake", [("--plan", "4+"), ("--plan", "4+4", "--protocol", "x"), ("--plan", "none.yaml")], ids="-".join
+)
+def test_the_demo_is_not_generated_in_vain(ciod: Ciod, tmp_path: Path, mistake: tuple[str, ...]) -> None:
+    assert ciod("split", "demo", "--out", tmp_path / "e", *mistake).code == 2
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
         (("--plan", "5+4"), 2, "5+4"),
         (("--plan", "five"), 2, "'five' is not a plan"),
         (("--plan", "5+3", "--order", "nmae"), 2, "nmae"),
-        (("--plan", "5+3", "--seed", "1"), 2, "belong to the dataset 'demo'"),
+        (("--plan", "5+3", "--seed", "1"), 2, "--seed: nothing is random in the protocol 'overlap'"),
+        (("--plan", "5+3", "--data", "x"), 2, "--data belongs to the dataset 'demo'"),
+        (("--plan", "5+3", "--protocol", "locco"), 2, "did you mean 'loco'?"),
+        (("--plan", "4+3"), 2, "--leave-out rest"),
+        (("--plan", "4+3", "--leave-out", "stra"), 2, "did you mean 'star'?"),
+        (("--plan", "no.yaml", "--order", "id"), 2, "--order: no.yaml lists the classes"),
+        (("--plan", "no.yaml"), 2, "--plan no.yaml: No such file or directory"),
+        (("--plan", "1x8", "--protocol", "disjoint", "--seed", "1"), 3, "lost all training boxes"),
     ],
 )
 def test_mistakes(

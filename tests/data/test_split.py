@@ -1,4 +1,4 @@
-"""The overlap protocol: which images and boxes a step sees."""
+"""Which images and boxes a step sees, by the protocol overlap unless said otherwise."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 
 from ciod_core.data.annotations import AnnotationTable, Category
 from ciod_core.data.coco import read_coco
+from ciod_core.data.protocols import Protocol
 from ciod_core.data.split import StepSplit, split_steps
 from ciod_core.errors import DataError
-from ciod_core.plan import class_groups, order_categories, parse_plan
+from ciod_core.plan import plan_classes
 
 A, B, C = Category(1, "a"), Category(2, "b"), Category(5, "c")
 # image id -> category ids of its boxes; a negative id is a crowd box
@@ -37,7 +38,7 @@ def table(coco_file: Callable[..., Path]) -> AnnotationTable:
 
 @pytest.fixture
 def steps(table: AnnotationTable) -> tuple[StepSplit, ...]:
-    return split_steps(table, table, [(A,), (B,), (C,)])
+    return split_steps(table, table, [(A,), (B,), (C,)]).steps
 
 
 def test_a_step_has_every_image_with_one_of_its_objects(steps: tuple[StepSplit, ...]) -> None:
@@ -72,14 +73,20 @@ def test_statistics_count_what_is_hidden_and_shared(steps: tuple[StepSplit, ...]
 
 
 def test_classes_outside_every_group_are_left_out(table: AnnotationTable) -> None:
-    (step,) = split_steps(table, table, [(C, A)])
-    assert set(step.train.category_ids_N.tolist()) == {1, 5}
+    (step,) = split_steps(table, table, [(C, A)]).steps
+    assert set(step.train.category_ids_N.tolist()) == set(step.val.category_ids_N.tolist()) == {1, 5}
     assert step.statistics.hidden_old_boxes == step.statistics.hidden_future_boxes == 0
+    assert step.statistics.hidden_left_out_boxes == 3
+
+
+def test_images_that_no_step_uses_are_counted(table: AnnotationTable) -> None:
+    assert split_steps(table, table, [(A,), (B,), (C,)]).unused_images == 2  # 4 is empty, 5 shows a crowd
+    assert split_steps(table, table, [(A,), (B,)]).unused_images == 3
 
 
 def test_a_class_without_training_boxes_is_refused(table: AnnotationTable) -> None:
     without_b = table.select(~table.with_category((2,)))
-    with pytest.raises(DataError, match=r"instances\.json: class 'b' of step 2 has no training box; remove the class"):
+    with pytest.raises(DataError, match=r"instances\.json: class 'b' of step 2 has no training box; leave the class"):
         split_steps(without_b, table, [(A,), (B,), (C,)])
 
 
@@ -87,6 +94,21 @@ def test_a_class_with_only_crowd_boxes_is_refused(table: AnnotationTable) -> Non
     only_crowd = table.select(table.crowd_N | ~table.with_category((1,)))
     with pytest.raises(DataError, match="class 'a' of step 1 has no training box"):
         split_steps(only_crowd, table, [(A,), (B, C)])
+
+
+@pytest.mark.parametrize("protocol", ["disjoint", "loco"])
+def test_a_class_that_the_protocol_leaves_without_boxes_is_refused(table: AnnotationTable, protocol: Protocol) -> None:
+    only = table.select(table.with_category((1, 2)), table.image_ids_I == 1)
+    with pytest.raises(DataError) as caught:
+        split_steps(only, table, [(A,), (B,)], protocol, seed=3)
+    message = str(caught.value)
+    assert message.count("class '") == 1 and " and 1 more" not in message
+    assert f"lost all training boxes to --protocol {protocol} and --seed 3; try another --seed" in message
+
+
+def test_further_classes_without_boxes_are_counted(table: AnnotationTable) -> None:
+    with pytest.raises(DataError, match="class 'a' of step 1 and 2 more has no training box"):
+        split_steps(table.select(table.crowd_N), table, [(A,), (B, C)])
 
 
 def test_files_that_disagree_about_ids_are_refused(table: AnnotationTable, coco_file: Callable[..., Path]) -> None:
@@ -110,7 +132,7 @@ def test_every_real_box_is_labelled_in_exactly_one_step(real_data: Path, name: s
         kept = tuple(category for category in train.categories if category.id in present)
         train = train.select(train.with_category(tuple(present)), categories=kept)
         plan = f"{len(present) // 2}+{len(present) - len(present) // 2}"
-    steps = split_steps(train, val, class_groups(parse_plan(plan), order_categories(train.categories, "name")))
+    steps = split_steps(train, val, plan_classes(plan, train.categories).groups).steps
     labelled = np.concatenate([step.train.annotation_ids_N[~step.train.crowd_N] for step in steps])
     assert sorted(labelled.tolist()) == sorted(train.annotation_ids_N[~train.crowd_N].tolist())
     for step in steps:
