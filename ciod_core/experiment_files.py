@@ -84,11 +84,7 @@ def create_experiment(
             manifest = ExperimentManifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 ciod_version=__version__,
-                dataset=DatasetRecord(
-                    name=source.name,
-                    train=_half_record(source.train, train, out),
-                    val=_half_record(source.val, val, out),
-                ),
+                dataset=_dataset_record(source, train, val, staged, out),
                 plan=_plan_record(planned, rule, seed, split.unused_images),
                 classes=class_table([[(category.name, category.id) for category in group] for group in planned.groups]),
                 steps=steps,
@@ -133,16 +129,11 @@ def _make_folders(out: Path) -> list[Path]:
 
 
 def _write_step(folder: Path, split: StepSplit) -> StepRecord:
-    records = {}
-    for half, table in (("train", split.train), ("val", split.val)):
-        path = folder / f"step{split.step}.{half}.json"
-        sha256 = write_coco(table, path)
-        records[half] = FileRecord(path=f"{SPLITS_NAME}/{path.name}", sha256=sha256, bytes=path.stat().st_size)
     return StepRecord(
         step=split.step,
         classes=tuple(category.name for category in split.train.categories),
-        train=records["train"],
-        val=records["val"],
+        train=_write_table(split.train, folder / f"step{split.step}.train.json"),
+        val=_write_table(split.val, folder / f"step{split.step}.val.json"),
         statistics=_statistics_record(split.statistics),
     )
 
@@ -170,17 +161,45 @@ def _plan_record(planned: ClassSteps, protocol: Protocol, seed: int, unused_imag
     )
 
 
+def _dataset_record(
+    source: DatasetSource, train: AnnotationTable, val: AnnotationTable, staged: Path, out: Path
+) -> DatasetRecord:
+    halves = {"train": (source.train, train), "val": (source.val, val)}
+    records = {
+        name: _half_record(half, table, out) if source.format == "coco" else _convert(half, table, name, staged, out)
+        for name, (half, table) in halves.items()
+    }
+    return DatasetRecord(name=source.name, format=source.format, train=records["train"], val=records["val"])
+
+
 def _half_record(half: SplitSource, table: AnnotationTable, out: Path) -> SplitFilesRecord:
+    annotations = FileRecord(
+        path=relative_if_inside(half.annotations, out), sha256=table.sha256, bytes=half.annotations.stat().st_size
+    )
     return SplitFilesRecord(
-        annotations=FileRecord(
-            path=relative_if_inside(half.annotations, out),
-            sha256=table.sha256,
-            bytes=half.annotations.stat().st_size,
-        ),
+        annotations=annotations,
         images=relative_if_inside(half.images, out),
         clipped_boxes=table.clipped_boxes,
         dropped_boxes=table.dropped_boxes,
     )
+
+
+def _convert(half: SplitSource, table: AnnotationTable, name: str, staged: Path, out: Path) -> SplitFilesRecord:
+    """Write a half of another format as a COCO file: from then on, only that one is read."""
+    record = _write_table(table, staged / f"dataset.{name}.json")
+    return SplitFilesRecord(
+        annotations=record,
+        images=relative_if_inside(half.images, out),
+        converted_from=relative_if_inside(half.annotations, out),
+        converted_sha256=table.sha256,
+        clipped_boxes=table.clipped_boxes,
+        dropped_boxes=table.dropped_boxes,
+    )
+
+
+def _write_table(table: AnnotationTable, path: Path) -> FileRecord:
+    sha256 = write_coco(table, path)
+    return FileRecord(path=f"{SPLITS_NAME}/{path.name}", sha256=sha256, bytes=path.stat().st_size)
 
 
 def _install(staged: Path, manifest: ExperimentManifest, out: Path, replaced: Path) -> None:

@@ -50,10 +50,15 @@ class FileRecord(Record):
 
 
 class SplitFilesRecord(Record):
-    """Annotations and image folder of one half (train or val) of the dataset."""
+    """Annotations and image folder of one half (train or val) of the dataset.
+
+    `annotations` is a COCO file: the dataset's own, or the one that a dataset of another format was converted to.
+    """
 
     annotations: FileRecord
     images: str
+    converted_from: str | None = Field(None, description="the file of another format that lists this half")
+    converted_sha256: str | None = Field(None, description="hash of all annotation files that were converted")
     clipped_boxes: int = Field(0, description="boxes that stuck out of their image and were cut to it")
     dropped_boxes: int = Field(0, description="boxes without extent that were left out")
 
@@ -62,6 +67,7 @@ class DatasetRecord(Record):
     """The dataset the steps were cut from."""
 
     name: str
+    format: Literal["coco", "yolo", "voc"] = "coco"
     train: SplitFilesRecord
     val: SplitFilesRecord
 

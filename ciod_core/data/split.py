@@ -153,7 +153,7 @@ def _check_every_class_has_boxes(
     where = f"{table.path or 'training annotations'}: class '{category.name}' of step {step}{others}"
     if np.any((table.category_ids_N == category.id) & ~table.crowd_N):
         raise DataError(f"{where} lost all training boxes to {flags}; try another --seed, or --protocol overlap")
-    raise DataError(f"{where} has no training box; leave the class out of the plan or add boxes")
+    raise DataError(f"{where} has no training box; add boxes, or leave the class out (--leave-out)")
 
 
 def _check_same_categories(train: AnnotationTable, val: AnnotationTable, groups: Sequence[Sequence[Category]]) -> None:
