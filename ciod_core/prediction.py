@@ -12,6 +12,7 @@ import torch
 from ciod_core.config import EvaluationConfig
 from ciod_core.data.annotations import Float32Array
 from ciod_core.data.dataset import Batch, Sample, collate
+from ciod_core.data.image_files import IMAGE_SUFFIXES
 from ciod_core.data.images import decode_image
 from ciod_core.data.transforms import Augmentation, apply_augmentation
 from ciod_core.device import pick_device
@@ -20,8 +21,6 @@ from ciod_core.errors import DataError
 from ciod_core.evaluation.inference import predict
 from ciod_core.files import atomic_path
 from ciod_core.training.checkpoint import load_detector
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 class Found(NamedTuple):

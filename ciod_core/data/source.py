@@ -3,53 +3,106 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from ciod_core.errors import DataError
+from ciod_core.data.layouts.base import DatasetSource, Overrides, SplitSource
+from ciod_core.data.layouts.coco import coco_from_file, coco_in_folder
+from ciod_core.data.layouts.voc import DEVKIT, voc_in_folder
+from ciod_core.data.layouts.yolo import yolo_from_file, yolo_in_folder
+from ciod_core.errors import ConfigError, DataError
+
+__all__ = ["DATA_ROOT_VARIABLE", "DatasetSource", "SplitSource", "resolve_dataset"]
 
 DATA_ROOT_VARIABLE = "CIOD_DATA_ROOT"
-KNOWN_DATASETS = ("coco",)
-LAYOUT = "annotations/instances_train*.json, annotations/instances_val*.json and the image folders train*/ and val*/"
+COCO_LAYOUT = "annotations/instances_train*.json and instances_val*.json and the image folders train*/ and val*/"
+VOC_LAYOUT = "VOCdevkit/VOC2007/ with Annotations/, JPEGImages/ and ImageSets/Main/"
+KNOWN_DATASETS = {"coco": COCO_LAYOUT, "voc": VOC_LAYOUT}
+UNDERSTOOD = (
+    "COCO (annotations/instances_train*.json and instances_val*.json), Roboflow's COCO (train/ and valid/ with "
+    "_annotations.coco.json), YOLO (data.yaml), Pascal VOC (Annotations/ and ImageSets/Main/)"
+)
 
 
-@dataclass(frozen=True)
-class SplitSource:
-    """One half of a dataset: its annotation file and the folder its file names are relative to."""
-
-    annotations: Path
-    images: Path
-
-
-@dataclass(frozen=True)
-class DatasetSource:
-    """A dataset on disk."""
-
-    name: str
-    train: SplitSource
-    val: SplitSource
-
-
-def resolve_dataset(dataset: str, *, data_root: Path | None = None) -> DatasetSource:
+def resolve_dataset(
+    dataset: str,
+    *,
+    data_root: Path | None = None,
+    val: Path | None = None,
+    images: Path | None = None,
+    val_images: Path | None = None,
+) -> DatasetSource:
     """Find the files of a dataset.
 
+    A folder that fits several layouts is read as COCO first, then YOLO, then Pascal VOC; naming the JSON or YAML
+    file itself decides otherwise.
+
     Args:
-        dataset: the path of a folder in COCO layout, or `coco`, looked up below the data root.
+        dataset: a folder in COCO, YOLO or Pascal VOC layout, a COCO JSON file with the training half, the YAML file of
+            a YOLO dataset, or `coco` or `voc`, looked up below the data root.
         data_root: folder that holds datasets by name; None reads the environment variable CIOD_DATA_ROOT.
+        val: COCO: the JSON file of the validation half; None looks for it beside the training half.
+        images: COCO: folder of the training images; None looks where the first of them is.
+        val_images: COCO: the same for the validation half.
 
     Raises:
-        DataError: nothing is there, or the folder is laid out differently; the message shows the layout.
+        DataError: nothing is there, or it is laid out differently; the message says what is understood.
+        ConfigError: `val`, `images` or `val_images` for a dataset that is not COCO.
     """
-    if dataset in KNOWN_DATASETS and not Path(dataset).is_dir():
-        return _source_in(_known_folder(dataset, data_root), dataset)
-    folder = Path(dataset).expanduser()
-    if not folder.is_dir():
-        problem = "is a file, not a folder" if folder.exists() else "is neither a folder nor a known dataset"
-        raise DataError(f"{dataset}: {problem}; pass a folder with {LAYOUT}, or one of: {', '.join(KNOWN_DATASETS)}")
-    return _source_in(folder, folder.resolve().name)
+    overrides = Overrides(val, images, val_images)
+    path = Path(dataset).expanduser()
+    if dataset in KNOWN_DATASETS and not path.is_dir():
+        return _known(dataset, data_root, overrides)
+    if path.is_dir():
+        source = _in_folder(path, overrides)
+        if source is None:
+            raise DataError(f"{dataset}: no dataset is laid out there in a way that is understood: {UNDERSTOOD}")
+    elif path.is_file():
+        source = _from_file(path, overrides)
+    else:
+        raise DataError(
+            f"{dataset}: is neither a file nor a folder; pass {', '.join(KNOWN_DATASETS)} or a dataset in one of these "
+            f"layouts: {UNDERSTOOD}"
+        )
+    _refuse_unused(source, overrides)
+    return source
 
 
-def _known_folder(dataset: str, data_root: Path | None) -> Path:
+def _in_folder(folder: Path, overrides: Overrides) -> DatasetSource | None:
+    return coco_in_folder(folder, overrides) or yolo_in_folder(folder) or voc_in_folder(folder)
+
+
+def _from_file(path: Path, overrides: Overrides) -> DatasetSource:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return coco_from_file(path, overrides)
+    if suffix in (".yaml", ".yml"):
+        return yolo_from_file(path)
+    raise DataError(f"{path}: is neither a COCO .json nor a YOLO .yaml file; pass one of those or the dataset's folder")
+
+
+def _refuse_unused(source: DatasetSource, overrides: Overrides) -> None:
+    if source.format == "coco" or not any(overrides):
+        return
+    option = next(name for name, value in overrides._asdict().items() if value is not None).replace("_", "-")
+    where = "its data.yaml" if source.format == "yolo" else "its ImageSets/Main"
+    raise ConfigError(
+        f"--{option}: is for COCO annotation files; {source.name} names its halves in {where}, leave the option out"
+    )
+
+
+def _known(dataset: str, data_root: Path | None, overrides: Overrides) -> DatasetSource:
+    root = _data_root(dataset, data_root)
+    for folder in _known_folders(dataset, root):
+        source = coco_in_folder(folder, overrides) if dataset == "coco" else voc_in_folder(folder)
+        if source is not None:
+            _refuse_unused(source, overrides)
+            return replace(source, name=dataset)
+    raise DataError(f"{root / dataset}: {dataset} is not there; put it there with {KNOWN_DATASETS[dataset]}")
+
+
+def _data_root(dataset: str, data_root: Path | None) -> Path:
     if data_root is None:
         value = os.environ.get(DATA_ROOT_VARIABLE)
         if not value:
@@ -58,30 +111,11 @@ def _known_folder(dataset: str, data_root: Path | None) -> Path:
                 f"that holds {dataset}/"
             )
         data_root = Path(value)
-    root = data_root.expanduser()
-    folder = root / dataset
-    if folder.is_dir():
-        return folder
-    if (root / "annotations").is_dir():
-        return root
-    raise DataError(f"{folder}: no such folder; put the dataset there with {LAYOUT}")
+    return data_root.expanduser()
 
 
-def _source_in(folder: Path, name: str) -> DatasetSource:
-    return DatasetSource(name=name, train=_split_in(folder, "train"), val=_split_in(folder, "val"))
-
-
-def _split_in(folder: Path, half: str) -> SplitSource:
-    found = sorted((folder / "annotations").glob(f"instances_{half}*.json"))
-    if not found:
-        raise DataError(f"{folder}: no annotations/instances_{half}*.json; the expected layout is {LAYOUT}")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise DataError(f"{folder / 'annotations'}: several files for {half} ({names}); leave only one of them there")
-    suffix = found[0].stem.removeprefix("instances_")
-    for candidate in (suffix, half, f"images/{suffix}", f"images/{half}"):
-        if (folder / candidate).is_dir():
-            return SplitSource(annotations=found[0], images=folder / candidate)
-    raise DataError(
-        f"{folder}: no image folder {suffix}/ for annotations/{found[0].name}; the expected layout is {LAYOUT}"
-    )
+def _known_folders(dataset: str, root: Path) -> Iterator[Path]:
+    yield root / dataset
+    if dataset == "voc":
+        yield from (root / "VOC", root / DEVKIT)
+    yield root

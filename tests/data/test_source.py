@@ -1,4 +1,4 @@
-"""Finding a dataset's files from what the user types."""
+"""Finding a dataset's files from what the user types: known names, the order of the layouts, mistakes."""
 
 from __future__ import annotations
 
@@ -6,70 +6,85 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.data.source import DATA_ROOT_VARIABLE, DatasetSource, SplitSource, resolve_dataset
-from ciod_core.errors import DataError
-
-
-def make_dataset(folder: Path, suffix: str = "", images: str = "{}") -> Path:
-    (folder / "annotations").mkdir(parents=True)
-    for half in ("train", "val"):
-        (folder / "annotations" / f"instances_{half}{suffix}.json").write_text("{}")
-        (folder / images.format(f"{half}{suffix}")).mkdir(parents=True)
-    return folder
-
-
-@pytest.mark.parametrize("suffix", ["", "2017", "_v2"])
-@pytest.mark.parametrize("images", ["{}", "images/{}"])
-def test_a_folder_in_coco_layout_is_found(tmp_path: Path, suffix: str, images: str) -> None:
-    folder = make_dataset(tmp_path / "cells", suffix, images)
-    assert resolve_dataset(str(folder)) == DatasetSource(
-        name="cells",
-        train=SplitSource(
-            folder / "annotations" / f"instances_train{suffix}.json", folder / images.format(f"train{suffix}")
-        ),
-        val=SplitSource(folder / "annotations" / f"instances_val{suffix}.json", folder / images.format(f"val{suffix}")),
-    )
-
-
-def test_plain_image_folders_serve_suffixed_annotations(tmp_path: Path) -> None:
-    folder = make_dataset(tmp_path / "cells", "2017")
-    (folder / "train2017").rename(folder / "train")
-    assert resolve_dataset(str(folder)).train.images == folder / "train"
+from ciod_core.data.source import DATA_ROOT_VARIABLE, resolve_dataset
+from ciod_core.errors import ConfigError, DataError
+from tests.data.layouts.test_coco import make_root
+from tests.data.layouts.test_voc import make_voc
+from tests.data.layouts.test_yolo import make_yolo
 
 
 def test_coco_by_name_is_looked_up_below_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = make_dataset(tmp_path / "datasets" / "coco", "2017")
+    folder = make_root(tmp_path / "datasets" / "coco", "2017")
     assert resolve_dataset("coco", data_root=tmp_path / "datasets").train.images == folder / "train2017"
+    folder = folder.rename(tmp_path / "datasets" / "mscoco")
     assert resolve_dataset("coco", data_root=folder).name == "coco"
-    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path / "datasets"))
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(folder))
     assert resolve_dataset("coco").val.annotations == folder / "annotations" / "instances_val2017.json"
 
 
-def test_coco_without_a_data_root_says_how_to_set_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "place", ["VOCdevkit/VOC2007", "VOC2007", "voc/VOC2007", "voc/VOCdevkit/VOC2007", "voc", "VOC"]
+)
+def test_voc_by_name_is_looked_up_below_the_data_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_voc(tmp_path / "datasets" / place)
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path / "datasets"))
+    source = resolve_dataset("voc")
+    assert (source.name, source.format) == ("voc", "voc")
+    assert source.train.annotations == folder / "ImageSets" / "Main" / "train.txt"
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [("coco", r"annotations/instances_train\*\.json"), ("voc", "VOCdevkit/VOC2007/ with Annot")]
+)
+def test_a_known_name_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, layout: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(DATA_ROOT_VARIABLE, raising=False)
     with pytest.raises(DataError, match="set CIOD_DATA_ROOT"):
-        resolve_dataset("coco")
-    with pytest.raises(DataError, match="no such folder; put the dataset there"):
-        resolve_dataset("coco", data_root=tmp_path)
+        resolve_dataset(name)
+    with pytest.raises(DataError, match=f"{name} is not there; put it there with {layout}"):
+        resolve_dataset(name, data_root=tmp_path)
 
 
-def test_wrong_layouts_show_the_expected_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"neither a folder nor a known dataset; pass a folder with annotations/"):
+def test_a_folder_of_that_name_comes_before_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_voc(tmp_path / "coco")
+    assert resolve_dataset("coco").format == "voc"
+
+
+def test_coco_comes_before_yolo_before_voc(tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "set")
+    assert resolve_dataset(str(folder)).format == "voc"
+    make_yolo(folder)
+    assert resolve_dataset(str(folder)).format == "yolo"
+    make_root(folder)
+    assert resolve_dataset(str(folder)).format == "coco"
+    assert resolve_dataset(str(folder / "data.yaml")).format == "yolo"
+
+
+def test_what_is_no_dataset_lists_what_is_understood(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none: is neither a file nor a folder; pass coco, voc or .* layouts: COCO"):
         resolve_dataset(str(tmp_path / "none"))
-    (tmp_path / "file.json").write_text("{}")
-    with pytest.raises(DataError, match="is a file, not a folder"):
-        resolve_dataset(str(tmp_path / "file.json"))
-    with pytest.raises(DataError, match=r"no annotations/instances_train\*\.json; the expected layout is"):
+    with pytest.raises(DataError, match=r"that is understood: COCO .*, Roboflow's COCO .*, YOLO .*, Pascal VOC"):
         resolve_dataset(str(tmp_path))
-    folder = make_dataset(tmp_path / "set", "2017")
-    (folder / "val2017").rmdir()
-    with pytest.raises(DataError, match=r"no image folder val2017/ for annotations/instances_val2017\.json"):
-        resolve_dataset(str(folder))
-    (folder / "annotations" / "instances_train2014.json").write_text("{}")
-    with pytest.raises(DataError, match=r"several files for train \(instances_train2014\.json, instances_train2017"):
-        resolve_dataset(str(folder))
+    (tmp_path / "labels.csv").write_text("a,b")
+    with pytest.raises(DataError, match=r"labels\.csv: is neither a COCO \.json nor a YOLO \.yaml file"):
+        resolve_dataset(str(tmp_path / "labels.csv"))
+
+
+@pytest.mark.parametrize("option", ["val", "images", "val_images"])
+def test_options_of_coco_are_refused_elsewhere(tmp_path: Path, option: str) -> None:
+    flag = "--" + option.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"{flag}: is for COCO .* in its data.yaml"):
+        resolve_dataset(str(make_yolo(tmp_path / "yolo")), **{option: tmp_path})  # type: ignore[arg-type]
+    make_voc(tmp_path / "voc")
+    with pytest.raises(ConfigError, match=f"{flag}: is for COCO .* in its ImageSets/Main"):
+        resolve_dataset("voc", data_root=tmp_path, **{option: tmp_path})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["bccd", "neu-det", "coco-tiny"])
@@ -78,3 +93,4 @@ def test_real_folders_resolve(real_data: Path, name: str) -> None:
     assert source.name == name
     assert source.train.annotations.is_file()
     assert source.val.images.is_dir()
+    assert resolve_dataset(str(source.train.annotations)) == source

@@ -1,0 +1,50 @@
+"""What every layout resolves to: the two halves of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+VAL_NAMES = ("val", "valid", "validation")
+# A test half stands in for the validation half where there is no other.
+HELD_OUT_NAMES = (*VAL_NAMES, "test")
+
+
+@dataclass(frozen=True)
+class SplitSource:
+    """One half of a dataset: the file that lists it and the folder its file names are relative to.
+
+    Attributes:
+        annotations: the COCO JSON, the data.yaml of YOLO or the image list of Pascal VOC.
+        images: the image folder.
+    """
+
+    annotations: Path
+    images: Path
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A dataset on disk."""
+
+    name: str
+    train: SplitSource
+    val: SplitSource
+    format: Literal["coco", "yolo", "voc"] = "coco"
+
+
+def exists(path: Path) -> bool:
+    """Whether a path that some file names exists; `Path.exists` raises for names longer than file systems allow."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+class Overrides(NamedTuple):
+    """What the user says about a COCO dataset instead of leaving it to be found."""
+
+    val: Path | None = None
+    images: Path | None = None
+    val_images: Path | None = None
