@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from ciod_cli.options import DataRootOption, ImagesOption, JsonOption, ValImages
 from ciod_core.errors import DataError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ciod_core.data.health import DatasetHealth, HalfHealth
 
 
@@ -45,14 +48,13 @@ def check(
     bad = [Severity.ERROR, *([Severity.WARNING] if strict else [])]
     total = sum(health.count(severity) for severity in bad)
     if total:
-        kinds = "errors or warnings" if strict else "errors"
-        raise DataError(f"{source.name}: {total} kinds of {kinds} found; correct what is listed above")
+        what = "errors or warnings" if strict else "errors"
+        raise DataError(f"{source.name}: {total} kind{'s'[: total != 1]} of {what} found; correct what is listed above")
 
 
 def _show(health: DatasetHealth) -> None:
     halves = (health.train, health.val)
     rows = [
-        ("annotations", *(half.annotations for half in halves)),
         ("images", *(f"{half.images:,}" for half in halves)),
         ("image sizes", *(_sizes(half) for half in halves)),
         ("images without boxes", *(f"{half.images_without_boxes:,}" for half in halves)),
@@ -62,30 +64,30 @@ def _show(health: DatasetHealth) -> None:
         ("box sides, px", *(_sides(half) for half in halves)),
     ]
     console.show(console.table(f"{health.name} ({health.format})", ("", "train", "val"), rows))
+    console.show(f"train: {health.train.annotations}\nval:   {health.val.annotations}")
     console.show(_class_table(health))
     if not health.all_findings:
         console.show("Nothing to complain about.")
         return
-    findings = [(found.severity.value, found.code, f"{found.count:,}", found.message) for found in health.all_findings]
-    for severity, code, count, message in findings:
-        console.show(f"{severity}: {code} ({count}): {message}")
+    for found in health.all_findings:
+        console.show(f"{found.severity}: {found.code} ({found.count:,}): {found.message}")
 
 
-def _class_table(health: DatasetHealth):  # type: ignore[no-untyped-def]
+def _class_table(health: DatasetHealth) -> Table:
     train, val = health.train, health.val
     largest = max(train.boxes_per_class.values(), default=0)
     rows = [
         (
             name,
+            "█" * math.ceil(20 * count / largest) if largest else "",
             f"{count:,}",
             f"{train.images_per_class[name]:,}",
             f"{val.boxes_per_class.get(name, 0):,}",
-            "█" * round(20 * count / largest) if largest else "",
         )
         for name, count in train.boxes_per_class.items()
     ]
-    columns = ("class", "train boxes", "train images", "val boxes", "")
-    return console.table("Boxes per class, crowd boxes apart", columns, rows)
+    columns = ("class", "", "train boxes", "train images", "val boxes")
+    return console.table("Boxes per class, crowd boxes apart", columns, rows, text_columns=2)
 
 
 def _sizes(half: HalfHealth) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ciod_cli import console
-from ciod_cli.options import JsonOption, OverwriteOption
+from ciod_cli.options import DataRootOption, ImagesOption, JsonOption, OverwriteOption, ValImagesOption, ValOption
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ DEMO = "demo"
 
 def split(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="A folder in COCO layout, 'coco', or 'demo' (generated shapes).")
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="A folder (COCO, Roboflow, YOLO or Pascal VOC), a COCO .json, a YOLO .yaml, 'coco', 'voc', or 'demo' "
+            "(generated shapes).",
+        ),
     ],
     plan: Annotated[
         str,
@@ -49,10 +54,10 @@ def split(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Experiment folder. Default: ./DATASET-PLAN.")
     ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option("--data-root", metavar="FOLDER", help="Where 'coco' lies. Default: $CIOD_DATA_ROOT."),
-    ] = None,
+    data_root: DataRootOption = None,
+    val: ValOption = None,
+    images: ImagesOption = None,
+    val_images: ValImagesOption = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="FOLDER", help="demo: where to generate. Default: OUT/data.")
     ] = None,
@@ -60,15 +65,21 @@ def split(
     json: JsonOption = False,
 ) -> None:
     """Cut a dataset into the steps of a plan and write an experiment folder."""
+    from ciod_core.data.source import resolve_dataset
     from ciod_core.experiment_files import check_replaceable, create_experiment
     from ciod_core.plan import load_plan
 
     _check_flags(dataset, data, protocol, seed)
     # A mistake in the plan shall not cost the time of generating images.
     load_plan(plan, order, leave_out)
-    folder = out or _default_folder(dataset, plan)
+    found = (
+        None
+        if dataset == DEMO
+        else resolve_dataset(dataset, data_root=data_root, val=val, images=images, val_images=val_images)
+    )
+    folder = out or _default_folder(found.name if found else DEMO, plan)
     check_replaceable(folder, overwrite)
-    source = _generate(data or folder / "data", seed or 0) if dataset == DEMO else _resolve(dataset, data_root)
+    source = found or _generate(data or folder / "data", seed or 0)
     experiment = create_experiment(
         source, plan, order, folder, overwrite, leave_out=leave_out, protocol=protocol, seed=seed or 0
     )
@@ -93,10 +104,10 @@ def _check_flags(dataset: str, data: Path | None, protocol: str, seed: int | Non
         )
 
 
-def _default_folder(dataset: str, plan: str) -> Path:
+def _default_folder(name: str, plan: str) -> Path:
     from ciod_core.plan_file import is_plan_file
 
-    return Path(f"{Path(dataset).expanduser().resolve().name}-{Path(plan).stem if is_plan_file(plan) else plan}")
+    return Path(f"{name}-{Path(plan).stem if is_plan_file(plan) else plan}")
 
 
 def _generate(folder: Path, seed: int) -> DatasetSource:
@@ -104,12 +115,6 @@ def _generate(folder: Path, seed: int) -> DatasetSource:
 
     console.note(f"Generating the demo images in {folder} …")
     return generate_shapes(folder, seed=seed)
-
-
-def _resolve(dataset: str, data_root: Path | None) -> DatasetSource:
-    from ciod_core.data.source import resolve_dataset
-
-    return resolve_dataset(dataset, data_root=data_root)
 
 
 def _warn_about_boxes(manifest: ExperimentManifest) -> None:
@@ -134,6 +139,7 @@ def _document(experiment: Experiment, manifest: ExperimentManifest) -> dict[str,
     return {
         "experiment": str(experiment.folder),
         "dataset": manifest.dataset.name,
+        "format": manifest.dataset.format,
         "plan": manifest.plan.model_dump(mode="json"),
         "steps": steps,
     }

@@ -1,10 +1,10 @@
 """A cache of checked annotations, keyed by the content of their file.
 
 Reading and checking a file of COCO's size takes seconds, the same tables come back from here in a fraction of one. An
-entry is a safetensors file of the table's columns and a NumPy file with their JSON text, which is mapped, not read; their
-name is the SHA-256 and the size of the annotation file. To know that hash without reading 400 MB, a small note per path
-remembers it for as long as size, times and inode of the file stay what they were. Nothing here is ever needed: whatever
-goes wrong with the cache, the annotation file is read.
+entry is a safetensors file of the table's columns and two NumPy files with their JSON text, which are mapped, not read;
+their name is the SHA-256 and the size of the annotation file. To know that hash without reading 400 MB, a small note
+per path remembers it for as long as size, times and inode of the file stay what they were. Nothing here is ever needed:
+whatever goes wrong with the cache, the annotation file is read.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def check_dataset(
         scans.append(scanned)
     train, val = halves
     both = (*_class_findings(raws[0], raws[1], train), *leakage(*scans))
-    return DatasetHealth(source.name, getattr(source, "format", "coco"), train, val, both)
+    return DatasetHealth(source.name, source.format, train, val, both)
 
 
 def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding, ...]) -> HalfHealth:

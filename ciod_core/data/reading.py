@@ -1,21 +1,27 @@
-"""From a dataset on disk to its two checked tables, whatever the format."""
+"""From a dataset on disk to its two halves, whatever the format."""
 
 from __future__ import annotations
 
 from ciod_core.data.annotation_cache import cached_table
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import parse_coco, read_coco
+from ciod_core.data.inspection import strict_table
 from ciod_core.data.raw import RawAnnotations
 from ciod_core.data.source import DatasetSource
+from ciod_core.data.voc import parse_voc
+from ciod_core.data.yolo import parse_yolo
 
 
 def read_dataset(source: DatasetSource) -> tuple[AnnotationTable, AnnotationTable]:
-    """The training and the validation annotations.
+    """The training and the validation annotations, checked; those of large COCO files come from the cache.
 
     Raises:
         DataError: for the first thing that is wrong with them.
     """
-    return cached_table(source.train.annotations, read_coco), cached_table(source.val.annotations, read_coco)
+    if source.format == "coco":
+        return cached_table(source.train.annotations, read_coco), cached_table(source.val.annotations, read_coco)
+    train, val = parse_dataset(source)
+    return strict_table(train), strict_table(val)
 
 
 def parse_dataset(source: DatasetSource) -> tuple[RawAnnotations, RawAnnotations]:
@@ -24,4 +30,8 @@ def parse_dataset(source: DatasetSource) -> tuple[RawAnnotations, RawAnnotations
     Raises:
         DataError: they cannot be read at all.
     """
+    if source.format == "yolo":
+        return parse_yolo(source)
+    if source.format == "voc":
+        return parse_voc(source)
     return parse_coco(source.train.annotations), parse_coco(source.val.annotations)

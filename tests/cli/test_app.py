@@ -19,7 +19,15 @@ from tests.cli.conftest import Ciod
 
 # Scripts depend on these names: change them only on purpose.
 FLAGS = {
-    "split": "--data --data-root --json --leave-out --order --out --overwrite --plan --protocol --seed",
+    "check": "--data-root --images --json --skip-images --strict --val --val-images",
+    "split": (
+        "--data --data-root --images --json --leave-out --order --out --overwrite --plan --protocol --seed --val "
+        "--val-images"
+    ),
+    "run": (
+        "--batch-size --config --device --epochs --first-epochs --image-size --jobs --json --lr --methods --model "
+        "--no-upper-bounds --seed --seeds --set --upper-bounds --workers"
+    ),
     "train-step": (
         "--backbone-weights --batch-size --config --device --epochs --experiment --image-size --json --lr --method "
         "--model --name --overwrite --precision --resume --seed --set --step --teacher --workers"

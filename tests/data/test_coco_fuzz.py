@@ -21,10 +21,30 @@ from ciod_core.errors import DataError
 from tests.data.conftest import CONTENT
 
 CASES = 2000
+NAN, INF = float("nan"), float("inf")
 
 odd_numbers = st.sampled_from(
-    [0, -1, 1, 2, 40, 2**31, 2**53, 2**53 + 1, -(2**63), 2**64, 10**400, 0.5, -0.0, -3.5, 1e308, -1e308, 1e-320]
-    + [float("nan"), float("inf")]
+    [
+        0,
+        -1,
+        1,
+        2,
+        40,
+        2**31,
+        2**53,
+        2**53 + 1,
+        -(2**63),
+        2**64,
+        10**400,
+        0.5,
+        -0.0,
+        -3.5,
+        1e308,
+        -1e308,
+        1e-320,
+        NAN,
+        INF,
+    ]
 )
 odd_texts = st.sampled_from(["", " ", "\0", "..", "../a", "/a", "C:\\a", "a\nb", "\ud800", "ü", "a" * 5000, "NaN", "1"])
 odd_values = st.one_of(

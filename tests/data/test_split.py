@@ -86,7 +86,9 @@ def test_images_that_no_step_uses_are_counted(table: AnnotationTable) -> None:
 
 def test_a_class_without_training_boxes_is_refused(table: AnnotationTable) -> None:
     without_b = table.select(~table.with_category((2,)))
-    with pytest.raises(DataError, match=r"instances\.json: class 'b' of step 2 has no training box; leave the class"):
+    with pytest.raises(
+        DataError, match=r"instances\.json: class 'b' of step 2 has no training box; add boxes, or leave"
+    ):
         split_steps(without_b, table, [(A,), (B,), (C,)])
 
 
