@@ -89,6 +89,16 @@ class PlanRecord(Record):
         None, description="training images that no step sees; None in manifests that did not count them"
     )
 
+    @property
+    def summary(self) -> str:
+        """The choices in one line: `plan 70+10, order name, protocol overlap`."""
+        parts = [f"plan {self.text}", f"order {self.order}", f"protocol {self.protocol}"]
+        if self.file is not None:
+            parts[0] += f" of {self.file}"
+        if self.seed is not None:
+            parts.append(f"seed {self.seed}")
+        return ", ".join(parts)
+
 
 class StatisticsRecord(Record):
     """What one step's training file holds, and what the protocol hid from it."""

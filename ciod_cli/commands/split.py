@@ -152,7 +152,7 @@ def _show_tables(manifest: ExperimentManifest) -> None:
         columns.insert(-1, "hidden left-out boxes")
         for row, step in zip(rows, manifest.steps, strict=True):
             row.insert(-1, f"{step.statistics.hidden_left_out_boxes:,}")
-    console.show(console.table(_title(manifest), columns, rows))
+    console.show(console.table(f"{manifest.dataset.name}, {manifest.plan.summary}: training images", columns, rows))
     if manifest.plan.left_out:
         console.show(f"Left out: {', '.join(manifest.plan.left_out)}")
     if manifest.plan.unused_images:
@@ -163,16 +163,6 @@ def _show_tables(manifest: ExperimentManifest) -> None:
         for name in step.classes
     ]
     console.show(console.table("Boxes per class", ("class", "step", "boxes"), boxes))
-
-
-def _title(manifest: ExperimentManifest) -> str:
-    plan = manifest.plan
-    parts = [manifest.dataset.name, f"plan {plan.text}", f"order {plan.order}", f"protocol {plan.protocol}"]
-    if plan.file is not None:
-        parts[1] += f" of {plan.file}"
-    if plan.seed is not None:
-        parts.append(f"seed {plan.seed}")
-    return f"{', '.join(parts)}: training images"
 
 
 def _step_row(step: StepRecord) -> list[str]:

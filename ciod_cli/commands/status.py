@@ -38,7 +38,7 @@ def status(
         (str(step.step), ", ".join(step.classes), _runs_of(manifest, step.step), f"{step.statistics.images:,}")
         for step in manifest.steps
     ]
-    title = f"{found.folder}: {manifest.dataset.name}, plan {manifest.plan.text}, order {manifest.plan.order}"
+    title = f"{found.folder}: {manifest.dataset.name}, {manifest.plan.summary}"
     console.show(console.table(title, ("step", "classes", "runs", "images"), rows, text_columns=3))
     console.show(_tree(manifest))
 

@@ -108,7 +108,7 @@ def _data_root(dataset: str, data_root: Path | None) -> Path:
         if not value:
             raise DataError(
                 f"{dataset}: no data root is set; pass --data-root FOLDER or set {DATA_ROOT_VARIABLE} to the folder "
-                f"that holds {dataset}/"
+                f"that holds {dataset}/ with {KNOWN_DATASETS[dataset]}"
             )
         data_root = Path(value)
     return data_root.expanduser()
