@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ciod_core.data.transforms import (
-    Augmentation,
-    EvalTransform,
-    TrainTransform,
-    apply_augmentation,
-    colour_map,
-    draw_colour_map,
-)
+from ciod_core.data.colour import colour_map, draw_colour_map
+from ciod_core.data.transforms import Augmentation, EvalTransform, TrainTransform, apply_augmentation
 
 
 def image_with_box(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
