@@ -64,6 +64,10 @@ class TrainingDisplay:
             self._last_line, self._last_epoch = now, record.epoch
             console.note(f"iteration {record.iteration}/{record.iterations}  {describe(record, self._epochs)}")
 
+    def warn(self, text: str) -> None:
+        """Show it above the live line."""
+        console.warn(text)
+
     def end(self, seconds: float) -> None:
         """The last epoch is over."""
         self._stop()

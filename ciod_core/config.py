@@ -42,6 +42,11 @@ class DataConfig(Section):
     multi_scale: bool = Field(True, description="draw the longer side per image from 65 to 100 % of image_size")
     photometric: bool = True
     flip: Fraction = 0.5
+    mosaic: Fraction = Field(0.0, description="probability that four images around a random centre make one sample")
+    mixup: Fraction = Field(0.0, description="probability that a second image is averaged with a sample")
+    corrupt_images: Literal["stop", "skip"] = Field(
+        "stop", description="training images that cannot be loaded: end the run, or take the next image and count"
+    )
     workers: Annotated[int, Field(ge=0)] = 2
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
 from ciod_core.data.dataset import DetectionDataset
 from ciod_core.data.loader import BatchLoader, make_loader
+from ciod_core.data.mixing import Mixing
 from ciod_core.data.transforms import TrainTransform
 from ciod_core.device import pick_device
 from ciod_core.errors import CheckpointError
@@ -127,6 +128,8 @@ def _build_trainer(
         plan.classes,
         TrainTransform(data.image_size, data.multi_scale, data.photometric, data.flip),
         seed=training.seed,
+        mixing=Mixing(data.mosaic, data.mixup) if data.mosaic or data.mixup else None,
+        skip_corrupt=data.corrupt_images == "skip",
     )
 
     def load_epoch(epoch: int) -> BatchLoader:
@@ -155,7 +158,8 @@ def _restore(trainer: Trainer, folder: Path) -> None:
 
 
 def _train(trainer: Trainer, plan: RunPlan, folder: Path) -> None:
-    trainer.listener.begin(plan.name, trainer.config.epochs, trainer.iterations, ())
+    notes = (str(trainer.skipped),) if trainer.skipped else ()
+    trainer.listener.begin(plan.name, trainer.config.epochs, trainer.iterations, notes)
     while trainer.epochs_done < trainer.config.epochs:
         trainer.train_epoch()
         save_state(folder, epochs_done=trainer.epochs_done, parts=trainer.state())
@@ -182,6 +186,7 @@ def _finish(experiment: Experiment, plan: RunPlan, config: Config, trainer: Trai
         update={
             "status": "finished",
             "seconds": round(trainer.seconds, 3),
+            "skipped_images": trainer.skipped.names,
             "outputs": {WEIGHTS_KEY: FileRecord.of(weights, experiment.folder)},
         }
     )

@@ -143,6 +143,7 @@ class RunRecord(Record):
     effective_batch_size: int = Field(ge=1)
     started: str = Field(description="ISO 8601 with offset")
     seconds: float | None = None
+    skipped_images: tuple[str, ...] = Field((), description="training images that could not be loaded, by file name")
     metrics: dict[str, Any] = {}
 
 

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
+from ciod_core.data.source import DatasetSource
 from ciod_core.settings import resolve_config
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -25,6 +29,24 @@ def test_adding_classes_from_python(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["all", "old", "new", "step1", "step2"]
     assert (tmp_path / "run" / "step2.safetensors").is_file()
+
+
+@pytest.mark.parametrize("options", [(), ("--mosaic", "1", "--mixup", "0.5")])
+def test_drawing_samples(shapes_dataset: DatasetSource, tmp_path: Path, options: tuple[str, ...]) -> None:
+    folder = shapes_dataset.train.annotations.parents[1]
+    command = [
+        sys.executable,
+        str(EXAMPLES / "draw_samples.py"),
+        str(folder),
+        str(tmp_path / "samples.png"),
+        *("--count", "5", "--image-size", "96"),
+        *options,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXAMPLES.parent)
+    assert done.returncode == 0, done.stderr
+    picture = Image.open(tmp_path / "samples.png")
+    assert picture.size == (3 * (96 + 8), 2 * (96 + 8)), "three columns, two rows, and a gap"
+    assert len(picture.getcolors(picture.width * picture.height)) > 50
 
 
 def test_published_settings_are_the_published_ones() -> None:

@@ -77,6 +77,15 @@ def test_manifests_from_before_protocols_still_load(tmp_path: Path) -> None:
     assert [step.statistics.hidden_left_out_boxes for step in manifest.steps] == [0, 0]
 
 
+def test_runs_recorded_before_images_could_be_skipped_still_load(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path)
+    make_run(experiment, "step1", 1)
+    document = json.loads(experiment.manifest_path.read_text())
+    del document["runs"][0]["skipped_images"]
+    experiment.manifest_path.write_text(json.dumps(document))
+    assert read_manifest(experiment.manifest_path).runs[0].skipped_images == ()
+
+
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a b"])
 def test_run_names_are_file_names(tmp_path: Path, name: str) -> None:
     record = make_run(make_experiment(tmp_path), "step1", 1)

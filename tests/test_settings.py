@@ -77,6 +77,8 @@ def test_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("training.milestones=[1", "the value is not valid YAML"),
         ("method.name=crsckd", "did you mean 'crs-ckd'?"),
         ("data.image_size=100", "it must be a multiple of 32"),
+        ("data.mosaic=1.5", "should be less than or equal to 1, got 1.5"),
+        ("data.corrupt_images=ignore", "data.corrupt_images"),
     ],
 )
 def test_mistakes_in_set(assignment: str, expected: str) -> None:

@@ -13,6 +13,7 @@ from ciod_core.data.inspection import is_inside
 from ciod_core.errors import DataError
 
 EXIF_ORIENTATION = 0x0112
+WHITE_16 = 65535
 
 
 def image_path(root: Path, file_name: str, annotations: Path | None = None) -> Path:
@@ -40,7 +41,8 @@ def decode_image(
 
     The EXIF orientation is applied, unless only the image as stored has the annotated size: then the boxes
     speak of the stored frame. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its longer side
-    stays at least `longer_side`, which saves most of the decoding time of large photographs.
+    stays at least `longer_side`, which saves most of the decoding time of large photographs. Grey levels of 16 bits
+    are divided by 257, whatever the values in the image: a dark image stays dark.
 
     Args:
         path: the image file.
@@ -49,7 +51,8 @@ def decode_image(
         annotations: the annotation file, for messages.
 
     Raises:
-        DataError: the file is missing, is no image, is truncated or differs in size from its annotation.
+        DataError: the file is missing, is no image, is truncated, has floating-point pixels or differs in size from
+            its annotation.
     """
     listed = f" (listed in {annotations})" if annotations else ""
     try:
@@ -121,13 +124,22 @@ def _upright_rgb(
         )
     if orientation != 1 and expected_size in (None, upright_size):
         image = ImageOps.exif_transpose(image)
-    return _to_rgb(image)
+    return _to_rgb(image, path)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """8-bit RGB; alpha is dropped, as other readers do, so that colours under transparent pixels show."""
+    if image.mode == "RGB":
+        return image
+    if image.mode == "F":
+        raise DataError(
+            f"{path}: pixels are floating-point numbers without a defined white; save 8 or 16 bits a channel"
+        )
+    if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's own conversion cuts everything above 255 to white.
-        values = np.asarray(image).astype(np.float32)
-        top = 65535.0 if values.max(initial=0.0) > 255.0 else 255.0
-        image = Image.fromarray(np.clip(values * (255.0 / top), 0.0, 255.0).astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
+        values_HW = np.clip(np.asarray(image).astype(np.int64), 0, WHITE_16)
+        image = Image.fromarray(((values_HW * 255 + WHITE_16 // 2) // WHITE_16).astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        # Pillow warns when it has to forget the transparency of a palette by itself.
+        image = image.convert("RGBA")
+    return image.convert("RGB")

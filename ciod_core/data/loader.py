@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ciod_core.data.dataset import Batch, DetectionDataset, Sample, collate
 from ciod_core.errors import CiodError
+from ciod_core.memory import release_freed_memory
 
 
 class BatchLoader:
@@ -80,6 +81,8 @@ def make_loader(
         rank=rank,
         world_size=world_size,
     )[start_batch:]
+    if workers:
+        release_freed_memory()
     loader: DataLoader[Sample | CiodError] = DataLoader(
         _ErrorsAsValues(dataset),
         batch_sampler=batches,

@@ -1,4 +1,4 @@
-"""Augmentation: what to do with an image is drawn first, then done in one pass.
+"""Augmentation of one image: what to do with it is drawn first, then done in one pass.
 
 Legend: G ground-truth objects of an image, H height, W width.
 """
@@ -11,17 +11,18 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from ciod_core.data.annotations import BoolArray, Float32Array
+from ciod_core.data.colour import ColourMap, apply_colour_map, draw_colour_map
+from ciod_core.data.placement import Placement, move_boxes, place_alone
 
 STRIDE_MULTIPLE = 32
 SMALLEST_SCALE = 0.65
-SMALLEST_BOX = 1.0
-LUMA_33 = np.tile([0.299, 0.587, 0.114], (3, 1))
-CROSS_OF_GREY_33 = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
 
-ColourMap = tuple[float, ...]
+ImageArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,15 @@ class Augmentation:
         longer_side: pixels of the longer side after the keep-ratio resize.
         flip: mirror left and right.
         colour: 12 numbers, a 3×4 affine map of RGB row by row; None leaves the colours.
-        fast_decoding: let JPEG files be decoded at a fraction of their size. Training gains time by it; evaluation
-            decodes in full, so that it sees the very pixels that other programs will feed to the model.
+        fast: let JPEG files be decoded at a fraction of their size, and resize with torch, which differs from Pillow
+            by a grey level or two. Training gains time by it; evaluation does both in full, so that it sees the very
+            pixels that other programs will feed to the model.
     """
 
     longer_side: int
     flip: bool = False
     colour: ColourMap | None = None
-    fast_decoding: bool = False
+    fast: bool = False
 
 
 class Transform(Protocol):
@@ -59,7 +61,7 @@ class Transformed(NamedTuple):
         scale: input pixels per original pixel.
     """
 
-    image_HW3: npt.NDArray[np.uint8]
+    image_HW3: ImageArray
     boxes_G4: Float32Array
     keep_G: BoolArray
     scale: float
@@ -101,7 +103,7 @@ class TrainTransform:
             longer_side=sizes[int(size_draw * len(sizes))],
             flip=bool(flip_draw < self.flip),
             colour=colour if self.photometric else None,
-            fast_decoding=True,
+            fast=True,
         )
 
     @property
@@ -113,51 +115,10 @@ class TrainTransform:
         return (*range(smallest, self.image_size, STRIDE_MULTIPLE), self.image_size)
 
 
-def draw_colour_map(rng: np.random.Generator) -> ColourMap | None:
-    """Draw a photometric distortion; each part is applied with probability one half.
-
-    Brightness shifts by up to 32, contrast and saturation scale by 0.5 to 1.5 and hue turns by up to 18 degrees, as
-    in SSD. All four are affine in RGB when hue turns around the grey axis, so one map does the work of four passes.
-    """
-    applied_4 = rng.random(4) < 0.5
-    brightness, contrast, saturation, hue = rng.uniform((-32.0, 0.5, 0.5, -18.0), (32.0, 1.5, 1.5, 18.0))
-    if not applied_4.any():
-        return None
-    brightness, contrast, saturation, hue = (
-        float(value) if applied else neutral
-        for value, applied, neutral in zip(
-            (brightness, contrast, saturation, hue), applied_4, (0.0, 1.0, 1.0, 0.0), strict=True
-        )
-    )
-    return colour_map(brightness, contrast, saturation, hue)
-
-
-def colour_map(brightness: float, contrast: float, saturation: float, hue_degrees: float) -> ColourMap:
-    """The affine map of RGB that turns hue, then scales saturation and contrast, then shifts brightness.
-
-    Args:
-        brightness: shift in grey levels.
-        contrast: factor on all channels.
-        saturation: factor on the distance from grey.
-        hue_degrees: rotation around the grey axis, in degrees.
-
-    Returns:
-        12 numbers: three rows of (red, green, blue, offset).
-    """
-    cosine, sine = math.cos(math.radians(hue_degrees)), math.sin(math.radians(hue_degrees))
-    turn_33 = cosine * np.eye(3) + (1.0 - cosine) / 3.0 + sine / math.sqrt(3.0) * CROSS_OF_GREY_33
-    saturate_33 = saturation * np.eye(3) + (1.0 - saturation) * LUMA_33
-    rows_33 = (contrast * (saturate_33 @ turn_33)).tolist()
-    return tuple(value for row in rows_33 for value in (*row, brightness))
-
-
 def apply_augmentation(
     image: Image.Image, boxes_G4: Float32Array, size: tuple[int, int], augmentation: Augmentation
 ) -> Transformed:
     """Resize, distort and flip an image together with its boxes.
-
-    One scale serves both axes exactly: where the shorter side is not a whole number of pixels, the fraction of a
-    pixel at its end is left out.
 
     Args:
         image: RGB; may have been decoded at a reduced size.
@@ -165,20 +126,53 @@ def apply_augmentation(
         size: (width, height) of the original image.
         augmentation: what to do.
     """
-    scale = augmentation.longer_side / max(size)
-    width, height = (max(1, int(side * scale + 1e-6)) for side in size)
-    if (width, height) != image.size:
-        reduced_x, reduced_y = image.width / size[0], image.height / size[1]
-        source = (0.0, 0.0, min(width / scale * reduced_x, image.width), min(height / scale * reduced_y, image.height))
-        image = image.resize((width, height), Image.Resampling.BILINEAR, box=source)
-    if augmentation.colour is not None:
-        image = image.convert("RGB", augmentation.colour)
-    if augmentation.flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    placement = place_alone(0, size, augmentation.longer_side, augmentation.flip)
+    moved = move_boxes(placement, boxes_G4)
+    return Transformed(render(image, placement, augmentation), moved.boxes_K4, moved.keep_G, placement.scale)
 
-    limits_4 = np.array([width, height, width, height], dtype=np.float32)
-    moved_G4 = np.clip(boxes_G4 * np.float32(scale), np.float32(0.0), limits_4)
-    if augmentation.flip:
-        moved_G4[:, [0, 2]] = width - moved_G4[:, [2, 0]]
-    keep_G = (moved_G4[:, 2:] - moved_G4[:, :2]).min(axis=1, initial=np.inf) >= SMALLEST_BOX
-    return Transformed(np.asarray(image), moved_G4[keep_G], keep_G, scale)
+
+def render(image: Image.Image, placement: Placement, augmentation: Augmentation) -> ImageArray:
+    """The pixels of a source image as they are seen in the input frame: those of its placement's window.
+
+    Args:
+        image: RGB; may have been decoded at a reduced size.
+        placement: where the image lies.
+        augmentation: its colours, and whether speed goes before Pillow's exact pixels.
+    """
+    resize = _resize_fast if augmentation.fast else _resize_exactly
+    pixels_HW3 = resize(image, placement)
+    left, top, right, bottom = placement.window
+    if placement.flip:
+        # The image is mirrored last, when its pixels lie in the cheapest order, so the window is mirrored now.
+        middle = 2 * placement.offset[0] + placement.resized[0]
+        left, right = middle - right, middle - left
+    x, y = placement.offset
+    pixels_HW3 = pixels_HW3[top - y : bottom - y, left - x : right - x]
+    if augmentation.colour is not None:
+        pixels_HW3 = apply_colour_map(pixels_HW3, augmentation.colour)
+    return torch.from_numpy(pixels_HW3).flip(1).numpy() if placement.flip else pixels_HW3
+
+
+def _resize_exactly(image: Image.Image, placement: Placement) -> ImageArray:
+    width, height = placement.resized
+    if (width, height) != image.size:
+        reduced_x, reduced_y = image.width / placement.size[0], image.height / placement.size[1]
+        right = min(width / placement.scale * reduced_x, image.width)
+        bottom = min(height / placement.scale * reduced_y, image.height)
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box=(0.0, 0.0, right, bottom))
+    return np.array(image)
+
+
+def _resize_fast(image: Image.Image, placement: Placement) -> ImageArray:
+    pixels_HW3 = np.array(image)
+    width, height = placement.resized
+    if (width, height) == image.size:
+        return pixels_HW3
+    # torch rounds the size down where `resized` forgives an error of floating point; a side keeps one pixel.
+    factors = [
+        max(placement.scale * side / decoded * (1.0 + 1e-9), 1.0 / decoded)
+        for side, decoded in zip(placement.size[::-1], image.size[::-1], strict=True)
+    ]
+    pixels_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1).unsqueeze(0)
+    resized_13HW = F.interpolate(pixels_13HW, scale_factor=factors, mode="bilinear", antialias=True)
+    return resized_13HW.squeeze(0).permute(1, 2, 0).numpy()

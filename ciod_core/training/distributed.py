@@ -26,6 +26,15 @@ def mean_across_processes(value: Tensor) -> Tensor:
     return value / world_size()
 
 
+def union_across_processes(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The distinct names of all processes, those of the first process first."""
+    if not _active():
+        return names
+    found: list[tuple[str, ...]] = [()] * world_size()
+    distributed.all_gather_object(found, names)
+    return tuple(dict.fromkeys(name for part in found for name in part))
+
+
 def parallel(module: nn.Module, device: torch.device) -> nn.Module:
     """The module as the training loop calls it: wrapped when several processes share the work."""
     if world_size() == 1:

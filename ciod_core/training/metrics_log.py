@@ -50,6 +50,9 @@ class MetricsLog:
                 writer.writerow(self._columns)
             writer.writerow([_cell(values.get(name)) for name in self._columns])
 
+    def warn(self, text: str) -> None:
+        """Warnings are no metrics."""
+
     def end(self, seconds: float) -> None:
         """Every row is on disk already."""
 

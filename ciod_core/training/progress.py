@@ -36,6 +36,9 @@ class TrainingRecord:
 class TrainingListener(Protocol):
     """Follows a run; every call comes from the training process."""
 
+    def warn(self, text: str) -> None:
+        """Something happened between `begin` and `end` that people should know; one line."""
+
     def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
         """A run starts (or resumes)."""
 
@@ -51,6 +54,9 @@ class TrainingListener(Protocol):
 
 class SilentListener:
     """Listens and says nothing."""
+
+    def warn(self, text: str) -> None:
+        pass
 
     def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
         pass
@@ -70,6 +76,10 @@ class Listeners:
     """Passes everything on to several listeners."""
 
     members: tuple[TrainingListener, ...]
+
+    def warn(self, text: str) -> None:
+        for member in self.members:
+            member.warn(text)
 
     def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
         for member in self.members:

@@ -17,11 +17,12 @@ from ciod_core.methods.base import Method
 from ciod_core.model.detector import Detector
 from ciod_core.model.output import HeadOutput
 from ciod_core.training.average import WeightAverage
-from ciod_core.training.distributed import parallel
+from ciod_core.training.distributed import parallel, union_across_processes
 from ciod_core.training.meter import IntervalMeter
 from ciod_core.training.progress import TrainingListener
 from ciod_core.training.resume import Tensors, optimizer_tensors, restore_optimizer
 from ciod_core.training.schedule import learning_rate
+from ciod_core.training.skipped import SkippedImages
 
 # What of the loss scaler changes while training; the rest are its settings.
 SCALER_STATE = ("scale", "_growth_tracker")
@@ -58,6 +59,8 @@ class Trainer:
         self.iterations_per_epoch = len(load_epoch(0))
         self.epochs_done = 0
         self.seconds = 0.0
+        self.skipped = SkippedImages()
+        self._told_skipped = 0
         self._model = parallel(self.student, device)
 
     @property
@@ -80,6 +83,7 @@ class Trainer:
                 name: torch.tensor(value) for name, value in self.scaler.state_dict().items() if name in SCALER_STATE
             },
             "clock": {"seconds": torch.tensor(self.seconds, dtype=torch.float64)},
+            "skipped": self.skipped.tensors(),
         }
 
     def restore(self, epochs_done: int, state: dict[str, Tensors]) -> None:
@@ -90,6 +94,8 @@ class Trainer:
         scaler = {name: tensor.item() for name, tensor in state.get("scaler", {}).items()}
         self.scaler.load_state_dict(self.scaler.state_dict() | scaler)
         self.seconds = float(state["clock"]["seconds"])
+        self.skipped = SkippedImages.from_tensors(state.get("skipped", {}))
+        self._told_skipped = len(self.skipped)
         self.epochs_done = epochs_done
 
     def train_epoch(self) -> None:
@@ -108,8 +114,13 @@ class Trainer:
             losses, kept = self._train_batch(batch, lr, iteration)
             meter.add(losses, kept, images=len(batch.images_B3HW))
             iteration += 1
+            self.skipped.add(batch.skipped)
+            if self._told_skipped == 0:
+                self._tell_skipped()
             if iteration % self.config.log_interval == 0 or iteration % self.iterations_per_epoch == 0:
                 self._report(meter, iteration, lr)
+        self.skipped.add(union_across_processes(self.skipped.names))
+        self._tell_skipped()
         self.epochs_done += 1
         self.seconds += time.perf_counter() - started
 
@@ -155,6 +166,11 @@ class Trainer:
                 "or raise training.warmup_iterations, and train again with --overwrite"
             )
         self.listener.record(record)
+
+    def _tell_skipped(self) -> None:
+        if len(self.skipped) > self._told_skipped:
+            self.listener.warn(str(self.skipped))
+            self._told_skipped = len(self.skipped)
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

@@ -62,6 +62,13 @@ def test_a_log_gets_first_lines_of_epochs_the_last_and_few_between(
     assert [line.split()[1] for line in lines[2:]] == ["10/100", "30/100", "60/100", "100/100"]
 
 
+def test_a_warning_is_one_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingDisplay() as display:
+        display.begin("step2", 2, 100, [])
+        display.warn("2 images cannot be loaded")
+    assert capsys.readouterr().err.splitlines()[1:] == ["warning: 2 images cannot be loaded"]
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_a_terminal_gets_a_live_line_that_ends(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ciod_core.classes import ClassTable, class_table
 from ciod_core.data.annotations import AnnotationTable, Category
 from ciod_core.data.coco import read_coco
 from ciod_core.data.dataset import PAD_VALUE, DetectionDataset, Sample, collate
+from ciod_core.data.placement import move_boxes
 from ciod_core.data.source import DatasetSource, resolve_dataset
 from ciod_core.data.transforms import EvalTransform, TrainTransform
 from ciod_core.errors import DataError
@@ -129,6 +131,66 @@ def test_errors_name_image_and_annotation_file(
     )
     with pytest.raises(DataError, match=r"image is 64x64 pixels, .*instances_train\.json says 65x64"):
         resized[0]
+
+
+class TestSkippingCorruptImages:
+    @pytest.fixture
+    def images(self, shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
+        """Images of which the first, the sixth and the last two cannot be loaded, each for another reason."""
+        folder = Path(shutil.copytree(shapes_dataset.train.images, tmp_path / "images"))
+        (folder / "000000.jpg").unlink()
+        (folder / "000005.jpg").write_bytes((folder / "000005.jpg").read_bytes()[:300])
+        (folder / "000022.jpg").write_bytes(b"not an image")
+        Image.new("RGB", (64, 60)).save(folder / "000023.jpg")
+        return folder
+
+    def build(self, table: AnnotationTable, images: Path, *, skip: bool = True, size: int = 64) -> DetectionDataset:
+        return DetectionDataset(table, images, classes_of(table), TrainTransform(size), seed=3, skip_corrupt=skip)
+
+    @pytest.mark.parametrize(
+        ("index", "used", "skipped"),
+        [(0, 1, [0]), (5, 6, [5]), (23, 1, [23, 0]), (22, 1, [22, 23, 0]), (7, 7, [])],
+    )
+    def test_the_next_image_stands_in(
+        self, table: AnnotationTable, images: Path, index: int, used: int, skipped: list[int]
+    ) -> None:
+        sample = self.build(table, images)[index]
+        assert sample.skipped == tuple(f"{number:06d}.jpg" for number in skipped)
+        assert sample.image_id == int(table.image_ids_I[used])
+        rows = table.rows_of(used)
+        moved = move_boxes(sample.placements[0], table.boxes_N4[rows])
+        np.testing.assert_array_equal(sample.boxes_G4, moved.boxes_K4)
+        assert sample.labels_G.tolist() == (table.category_ids_N[rows][moved.keep_G] - 1).tolist()
+
+    def test_it_is_augmented_by_the_draw_of_the_image_it_replaces(self, table: AnnotationTable, images: Path) -> None:
+        """So that an image that appears twice in an epoch does not look the same twice."""
+        dataset = self.build(table, images)
+        draw = dataset.transform.draw(np.random.default_rng((3, 0, 5)))
+        placement = dataset[5].placements[0]
+        assert (max(placement.resized), placement.flip) == (draw.longer_side, draw.flip)
+        assert not torch.equal(dataset[5].image_3HW, dataset[6].image_3HW)
+
+    def test_a_name_outside_the_folder_is_no_corrupt_image(self, table: AnnotationTable, images: Path) -> None:
+        names = table.file_names_I.astype("U20")
+        names[0] = "../000000.jpg"
+        with pytest.raises(DataError, match="does not stay inside"):
+            self.build(replace(table, file_names_I=names), images)[0]
+
+    def test_without_any_image_it_stops(self, table: AnnotationTable, tmp_path: Path) -> None:
+        with pytest.raises(
+            DataError, match=r"none of the 24 images listed in [^\n]*instances_train\.json can be loaded"
+        ):
+            self.build(table, tmp_path)[4]
+
+    def test_stopping_is_the_default(self, table: AnnotationTable, images: Path) -> None:
+        with pytest.raises(DataError, match=r"000000\.jpg: image file is missing"):
+            self.build(table, images, skip=False)[0]
+
+    def test_a_batch_lists_what_was_skipped(self, table: AnnotationTable, images: Path) -> None:
+        dataset = self.build(table, images)
+        batch = collate([dataset[index] for index in (5, 7, 23)])
+        assert batch.skipped == ("000005.jpg", "000023.jpg", "000000.jpg")
+        assert batch.to(torch.device("meta")).skipped == batch.skipped
 
 
 def make_sample(height: int, width: int, objects: int, image_id: int) -> Sample:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from ciod_core.classes import class_table
+from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
 from ciod_core.data.dataset import Batch, DetectionDataset
 from ciod_core.data.loader import batch_indices, make_loader
@@ -19,11 +21,15 @@ from ciod_core.data.transforms import Augmentation, EvalTransform, TrainTransfor
 from ciod_core.errors import CiodError, DataError
 
 
+def build(table: AnnotationTable, source: DatasetSource, **options: Any) -> DetectionDataset:
+    classes = class_table([[(category.name, category.id) for category in table.categories]])
+    transform = options.pop("transform", TrainTransform(64))
+    return DetectionDataset(table, source.train.images, classes, transform, **options)
+
+
 @pytest.fixture
 def dataset(shapes_dataset: DatasetSource) -> DetectionDataset:
-    table = read_coco(shapes_dataset.train.annotations)
-    classes = class_table([[(category.name, category.id) for category in table.categories]])
-    return DetectionDataset(table, shapes_dataset.train.images, classes, TrainTransform(64))
+    return build(read_coco(shapes_dataset.train.annotations), shapes_dataset)
 
 
 def ids(batches: list[Batch]) -> list[list[int]]:
@@ -112,9 +118,9 @@ def test_a_worker_that_dies_is_reported_in_one_line(dataset: DetectionDataset) -
         list(make_loader(dataset, 4, shuffle=False, workers=1))
 
 
-def test_an_image_listed_twice_is_loaded_twice(dataset: DetectionDataset) -> None:
-    table = dataset.table
-    dataset.table = replace(table, file_names_I=np.full_like(table.file_names_I, table.file_names_I[0]))
-    dataset.transform = EvalTransform(64)
+def test_an_image_listed_twice_is_loaded_twice(shapes_dataset: DatasetSource) -> None:
+    table = read_coco(shapes_dataset.train.annotations)
+    repeated = replace(table, file_names_I=np.full_like(table.file_names_I, table.file_names_I[0]))
+    dataset = build(repeated, shapes_dataset, transform=EvalTransform(64))
     first, second = (batch.images_B3HW for batch in list(make_loader(dataset, 12, shuffle=False)))
     torch.testing.assert_close(first, second, rtol=0, atol=0)

@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ciod_core.data.transforms import (
-    Augmentation,
-    EvalTransform,
-    TrainTransform,
-    apply_augmentation,
-    colour_map,
-    draw_colour_map,
-)
+from ciod_core.data.colour import apply_colour_map, colour_map, draw_colour_map
+from ciod_core.data.transforms import Augmentation, EvalTransform, TrainTransform, apply_augmentation
 
 
 def image_with_box(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
@@ -75,6 +69,31 @@ def test_an_image_decoded_at_half_size_gives_the_same_result() -> None:
     assert np.abs(whole.image_HW3.astype(int) - reduced.image_HW3.astype(int)).max() <= 12
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("size", "longer_side"), [((640, 427), 448), ((101, 67), 128), ((300, 500), 256), ((37, 53), 96)]
+)
+def test_fast_resizing_differs_by_rounding_alone(size: tuple[int, int], longer_side: int, flip: bool) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    box = (size[0] // 4, size[1] // 5, size[0] // 2, size[1] // 2)
+    exact, fast = (
+        apply_augmentation(Image.fromarray(noise), boxes(box), size, Augmentation(longer_side, flip, fast=fast))
+        for fast in (False, True)
+    )
+    assert exact.image_HW3.shape == fast.image_HW3.shape
+    difference = np.abs(exact.image_HW3.astype(int) - fast.image_HW3)
+    assert difference.max() <= 3 and difference.mean() < 0.5
+    np.testing.assert_array_equal(exact.boxes_G4, fast.boxes_G4)
+
+
+def test_colours_are_those_of_the_exact_product() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    colour = colour_map(-20.0, 1.4, 0.6, 15.0)
+    rows_34 = np.array(colour).reshape(3, 4)
+    expected_HW3 = np.clip(noise @ rows_34[:, :3].T + rows_34[:, 3], 0, 255)
+    assert np.abs(apply_colour_map(noise, colour) - expected_HW3).max() < 0.51
+
+
 def test_boxes_are_cut_to_the_image_and_slivers_dropped() -> None:
     moved = apply_augmentation(
         Image.new("RGB", (100, 50)),
@@ -93,9 +112,21 @@ def test_an_image_without_boxes_is_valid() -> None:
     assert moved.keep_G.shape == (0,)
 
 
-def test_a_very_long_image_keeps_at_least_one_row() -> None:
-    moved = apply_augmentation(Image.new("RGB", (4000, 3)), boxes(), (4000, 3), Augmentation(64))
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_very_long_image_keeps_at_least_one_row(fast: bool) -> None:
+    moved = apply_augmentation(Image.new("RGB", (4000, 3)), boxes(), (4000, 3), Augmentation(64, fast=fast))
     assert moved.image_HW3.shape == (1, 64, 3)
+
+
+@pytest.mark.parametrize("longer_side", [96, 416, 608, 640])
+def test_every_size_is_the_same_whichever_way_it_is_resized(longer_side: int) -> None:
+    for width, height in ((640, side) for side in range(1, 640, 7)):
+        image = Image.new("RGB", (width, height))
+        shapes = {
+            apply_augmentation(image, boxes(), image.size, Augmentation(longer_side, fast=fast)).image_HW3.shape
+            for fast in (False, True)
+        }
+        assert len(shapes) == 1
 
 
 @pytest.mark.parametrize(

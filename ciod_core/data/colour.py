@@ -1,0 +1,74 @@
+"""Photometric distortion: brightness, contrast, saturation and hue as one affine map of RGB.
+
+Legend: H height, W width, P pixels of an image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+LUMA_33 = np.tile([0.299, 0.587, 0.114], (3, 1))
+CROSS_OF_GREY_33 = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
+
+ColourMap = tuple[float, ...]
+
+
+def draw_colour_map(rng: np.random.Generator) -> ColourMap | None:
+    """Draw a photometric distortion; each part is applied with probability one half.
+
+    Brightness shifts by up to 32, contrast and saturation scale by 0.5 to 1.5 and hue turns by up to 18 degrees, as
+    in SSD. All four are affine in RGB when hue turns around the grey axis, so one map does the work of four passes.
+    """
+    applied_4 = rng.random(4) < 0.5
+    brightness, contrast, saturation, hue = rng.uniform((-32.0, 0.5, 0.5, -18.0), (32.0, 1.5, 1.5, 18.0))
+    if not applied_4.any():
+        return None
+    brightness, contrast, saturation, hue = (
+        float(value) if applied else neutral
+        for value, applied, neutral in zip(
+            (brightness, contrast, saturation, hue), applied_4, (0.0, 1.0, 1.0, 0.0), strict=True
+        )
+    )
+    return colour_map(brightness, contrast, saturation, hue)
+
+
+def colour_map(brightness: float, contrast: float, saturation: float, hue_degrees: float) -> ColourMap:
+    """The affine map of RGB that turns hue, then scales saturation and contrast, then shifts brightness.
+
+    Args:
+        brightness: shift in grey levels.
+        contrast: factor on all channels.
+        saturation: factor on the distance from grey.
+        hue_degrees: rotation around the grey axis, in degrees.
+
+    Returns:
+        12 numbers: three rows of (red, green, blue, offset).
+    """
+    cosine, sine = math.cos(math.radians(hue_degrees)), math.sin(math.radians(hue_degrees))
+    turn_33 = cosine * np.eye(3) + (1.0 - cosine) / 3.0 + sine / math.sqrt(3.0) * CROSS_OF_GREY_33
+    saturate_33 = saturation * np.eye(3) + (1.0 - saturation) * LUMA_33
+    rows_33 = (contrast * (saturate_33 @ turn_33)).tolist()
+    return tuple(value for row in rows_33 for value in (*row, brightness))
+
+
+def apply_colour_map(image_HW3: npt.NDArray[np.uint8], colour: ColourMap) -> npt.NDArray[np.uint8]:
+    """Map every pixel, rounded and cut to 0..255.
+
+    Args:
+        image_HW3: RGB.
+        colour: 12 numbers as `colour_map` gives them.
+
+    Returns:
+        RGB of the same shape. It lies in memory channel by channel, as a network wants it: the product of the map
+        and the pixels comes out that way, and turning it back would cost as much as the mapping.
+    """
+    rows_34 = np.array(colour, dtype=np.float32).reshape(3, 4)
+    pixels_P3 = image_HW3.reshape(-1, 3).astype(np.float32)
+    mapped_3P = rows_34[:, :3] @ pixels_P3.T
+    mapped_3P += rows_34[:, 3:] + np.float32(0.5)
+    np.clip(mapped_3P, 0.0, 255.0, out=mapped_3P)
+    height, width = image_HW3.shape[:2]
+    return mapped_3P.astype(np.uint8).reshape(3, height, width).transpose(1, 2, 0)

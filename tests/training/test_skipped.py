@@ -1,0 +1,171 @@
+"""Training over images that cannot be loaded: stopped, or skipped, counted and told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Sequence
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed
+
+from ciod_core.config import Config
+from ciod_core.data.source import DatasetSource, resolve_dataset
+from ciod_core.engine import train_step
+from ciod_core.errors import DataError
+from ciod_core.experiment import Experiment
+from ciod_core.experiment_files import create_experiment
+from ciod_core.training.distributed import union_across_processes
+from ciod_core.training.progress import SilentListener, TrainingRecord
+from ciod_core.training.resume import load_state, save_state
+from ciod_core.training.skipped import SkippedImages
+from tests.training.conftest import tiny_config
+
+
+class Warnings(SilentListener):
+    """Keeps notes and warnings, and may interrupt the run."""
+
+    def __init__(self, interrupt_at: int | None = None) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.iterations = 0
+        self.interrupt_at = interrupt_at
+
+    def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
+        self.notes.extend(notes)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def record(self, record: TrainingRecord) -> None:
+        self.iterations = record.iteration
+        if record.iteration == self.interrupt_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def damaged(shapes_dataset: DatasetSource, tmp_path: Path) -> tuple[Experiment, list[str]]:
+    """An experiment of its own with one missing and one truncated training image, and their names."""
+    folder = shutil.copytree(shapes_dataset.train.annotations.parents[1], tmp_path / "shapes")
+    source = resolve_dataset(str(folder))
+    experiment = create_experiment(source, "5+3", "name", tmp_path / "experiment")
+    listed = json.loads(experiment.step_train_path(1).read_text(encoding="utf-8"))["images"]
+    missing, truncated = names = [entry["file_name"] for entry in listed[2:4]]
+    (source.train.images / missing).unlink()
+    path = source.train.images / truncated
+    path.write_bytes(path.read_bytes()[:200])
+    return experiment, sorted(names)
+
+
+def settings(policy: str, workers: int = 0) -> Config:
+    config = tiny_config()
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"corrupt_images": policy, "workers": workers})}
+    )
+
+
+def test_by_default_a_broken_image_ends_the_run_and_is_named(damaged: tuple[Experiment, list[str]]) -> None:
+    experiment, names = damaged
+    with pytest.raises(DataError, match=rf"({'|'.join(names)}): image (file is missing|is truncated)"):
+        train_step(experiment, tiny_config())
+    assert experiment.run("step1").status == "failed"
+    assert experiment.run("step1").skipped_images == ()
+
+
+def test_skipped_images_are_counted_told_and_recorded_whatever_loads_them(
+    damaged: tuple[Experiment, list[str]],
+) -> None:
+    experiment, names = damaged
+    runs, told = [], []
+    for workers in (0, 2):
+        listener = Warnings()
+        runs.append(train_step(experiment, settings("skip", workers), overwrite=bool(runs), listener=listener))
+        told.append(listener)
+    assert sorted(runs[0].skipped_images) == names
+    assert runs[0].skipped_images == runs[1].skipped_images
+    assert runs[0].outputs == runs[1].outputs, "the same replacements, whoever loads"
+    assert experiment.run("step1").skipped_images == runs[1].skipped_images
+    assert told[0].warnings == told[1].warnings
+    assert told[0].iterations == told[1].iterations == 2 * -(-experiment.step(1).statistics.images // 8)
+    first = runs[0].skipped_images[0]
+    assert told[0].warnings[-1] == f"2 images cannot be loaded and are replaced by others, the first is {first}"
+    assert len(told[0].warnings) <= 2, "each new count is told once, not every epoch"
+
+
+def test_a_run_without_faults_says_nothing(shapes_dataset: DatasetSource, experiment: Experiment) -> None:
+    listener = Warnings()
+    assert train_step(experiment, settings("skip"), listener=listener).skipped_images == ()
+    assert listener.warnings == [] == listener.notes
+
+
+def test_skipped_images_survive_an_interruption(damaged: tuple[Experiment, list[str]]) -> None:
+    """Images repaired meanwhile still count: weights were trained without them."""
+    experiment, names = damaged
+    iterations = -(-experiment.step(1).statistics.images // 8)
+    with pytest.raises(KeyboardInterrupt):
+        train_step(experiment, settings("skip"), listener=Warnings(interrupt_at=2 * iterations))
+    source = experiment.train_images()
+    for name in names:
+        shutil.copy(source / "000000.jpg", source / name)
+    listener = Warnings()
+    resumed = train_step(experiment, settings("skip"), resume=True, listener=listener)
+    assert sorted(resumed.skipped_images) == names
+    assert len(listener.notes) == 1 and listener.notes[0].startswith("2 images cannot be loaded")
+    assert listener.warnings == []
+
+
+def test_without_any_image_there_is_nothing_to_train_on(damaged: tuple[Experiment, list[str]]) -> None:
+    experiment, _ = damaged
+    for image in experiment.train_images().iterdir():
+        image.write_bytes(b"no image")
+    for workers in (0, 2):
+        with pytest.raises(DataError, match=r"none of the \d+ images listed in [^\n]*step1\.train\.json can be loaded"):
+            train_step(experiment, settings("skip", workers), overwrite=workers > 0)
+
+
+def test_evaluation_stops_even_when_training_skips(damaged: tuple[Experiment, list[str]]) -> None:
+    experiment, _ = damaged
+    next(iter(experiment.val_images().iterdir())).write_bytes(b"no image")
+    with pytest.raises(DataError, match="is not an image that can be read"):
+        train_step(experiment, settings("skip"))
+
+
+def test_names_return_from_the_state_in_their_order(tmp_path: Path) -> None:
+    names = ("b/ü ö.jpg", "a\nb.jpg", "\udcff.jpg")
+    save_state(tmp_path, epochs_done=1, parts={"skipped": SkippedImages(names).tensors(), "a": {"x": torch.ones(1)}})
+    _, state = load_state(tmp_path)
+    assert SkippedImages.from_tensors(state["skipped"]).names == names
+    assert SkippedImages().tensors() == {}
+
+
+def test_names_are_distinct_and_told_in_one_line() -> None:
+    skipped = SkippedImages(["b.jpg"])
+    assert str(skipped) == "1 image cannot be loaded and is replaced by another: b.jpg"
+    skipped.add(["a.jpg", "b.jpg", "a.jpg"])
+    assert skipped.names == ("b.jpg", "a.jpg")
+    assert str(skipped) == "2 images cannot be loaded and are replaced by others, the first is b.jpg"
+
+
+def _gather(rank: int, port: int, answers: Queue[tuple[str, ...]]) -> None:
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
+    answers.put(union_across_processes(("both.jpg", f"{rank}.jpg")))
+    distributed.destroy_process_group()
+
+
+def test_every_process_knows_what_all_of_them_skipped() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = get_context("spawn")
+    answers = context.Queue()
+    processes = [context.Process(target=_gather, args=(rank, port, answers)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    assert [answers.get(timeout=60) for _ in processes] == [("both.jpg", "0.jpg", "1.jpg")] * 2
+    for process in processes:
+        process.join()
