@@ -1,6 +1,6 @@
 """Photometric distortion: brightness, contrast, saturation and hue as one affine map of RGB.
 
-Legend: H height, W width, P pixels of an image.
+Legend: H height, W width, P pixels of an image or of a block of it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 LUMA_33 = np.tile([0.299, 0.587, 0.114], (3, 1))
 CROSS_OF_GREY_33 = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
+# Pixels mapped at a time: few enough to stay in the cache and to keep the matrix library from starting threads.
+BLOCK = 16_384
 
 ColourMap = tuple[float, ...]
 
@@ -66,9 +68,12 @@ def apply_colour_map(image_HW3: npt.NDArray[np.uint8], colour: ColourMap) -> npt
         and the pixels comes out that way, and turning it back would cost as much as the mapping.
     """
     rows_34 = np.array(colour, dtype=np.float32).reshape(3, 4)
-    pixels_P3 = image_HW3.reshape(-1, 3).astype(np.float32)
-    mapped_3P = rows_34[:, :3] @ pixels_P3.T
-    mapped_3P += rows_34[:, 3:] + np.float32(0.5)
-    np.clip(mapped_3P, 0.0, 255.0, out=mapped_3P)
+    pixels_P3 = image_HW3.reshape(-1, 3)
+    mapped_3P = np.empty((3, len(pixels_P3)), dtype=np.uint8)
+    for start in range(0, len(pixels_P3), BLOCK):
+        block = slice(start, start + BLOCK)
+        values_3P = rows_34[:, :3] @ pixels_P3[block].astype(np.float32).T
+        values_3P += rows_34[:, 3:] + np.float32(0.5)
+        mapped_3P[:, block] = np.clip(values_3P, 0.0, 255.0, out=values_3P)
     height, width = image_HW3.shape[:2]
-    return mapped_3P.astype(np.uint8).reshape(3, height, width).transpose(1, 2, 0)
+    return mapped_3P.reshape(3, height, width).transpose(1, 2, 0)

@@ -11,9 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch.nn import functional as F
 
 from ciod_core.data.annotations import BoolArray, Float32Array
 from ciod_core.data.colour import ColourMap, apply_colour_map, draw_colour_map
@@ -143,14 +141,14 @@ def render(image: Image.Image, placement: Placement, augmentation: Augmentation)
     pixels_HW3 = resize(image, placement)
     left, top, right, bottom = placement.window
     if placement.flip:
-        # The image is mirrored last, when its pixels lie in the cheapest order, so the window is mirrored now.
+        # The image is mirrored last, as a view that costs nothing, so the window is mirrored now.
         middle = 2 * placement.offset[0] + placement.resized[0]
         left, right = middle - right, middle - left
     x, y = placement.offset
     pixels_HW3 = pixels_HW3[top - y : bottom - y, left - x : right - x]
     if augmentation.colour is not None:
         pixels_HW3 = apply_colour_map(pixels_HW3, augmentation.colour)
-    return torch.from_numpy(pixels_HW3).flip(1).numpy() if placement.flip else pixels_HW3
+    return pixels_HW3[:, ::-1] if placement.flip else pixels_HW3
 
 
 def _resize_exactly(image: Image.Image, placement: Placement) -> ImageArray:
@@ -164,6 +162,10 @@ def _resize_exactly(image: Image.Image, placement: Placement) -> ImageArray:
 
 
 def _resize_fast(image: Image.Image, placement: Placement) -> ImageArray:
+    # Imported here because programs that run exported models have no torch; they resize exactly.
+    import torch
+    from torch.nn.functional import interpolate
+
     pixels_HW3 = np.array(image)
     width, height = placement.resized
     if (width, height) == image.size:
@@ -174,5 +176,5 @@ def _resize_fast(image: Image.Image, placement: Placement) -> ImageArray:
         for side, decoded in zip(placement.size[::-1], image.size[::-1], strict=True)
     ]
     pixels_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1).unsqueeze(0)
-    resized_13HW = F.interpolate(pixels_13HW, scale_factor=factors, mode="bilinear", antialias=True)
+    resized_13HW = interpolate(pixels_13HW, scale_factor=factors, mode="bilinear", antialias=True)
     return resized_13HW.squeeze(0).permute(1, 2, 0).numpy()

@@ -10,8 +10,8 @@ order, at a target size of 640 pixels, and end in batch tensors of the same leng
 - yolox: `CocoDataset` with `TrainTransform` as its `Exp` sets them up without mosaic: decode, keep-ratio resize to
   640, HSV distortion, horizontal flip, boxes, 640×640 float32 batch.
 
-Both run on one thread a process, as yolox sets OpenCV up for training. Other work on the machine slows both: look at
-the ratio of neighbouring rounds.
+torch and OpenCV run on one thread a process, as yolox sets OpenCV up for training. Other work on the machine slows
+both loaders: look at the ratio of neighbouring rounds.
 """
 
 from __future__ import annotations
