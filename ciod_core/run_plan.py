@@ -12,8 +12,14 @@ from ciod_core.experiment import Experiment, Teacher, check_run_name, run_name
 from ciod_core.manifest import RunRecord
 from ciod_core.training.checkpoint import read_info
 
-# Settings that may differ when a run is resumed, because they cannot change its result.
-FREE_ON_RESUME = {("training", "device"), ("data", "workers"), ("training", "log_interval")}
+# Settings that may differ when a run is resumed: they cannot change its result, or, with images that turn out to be
+# corrupt, it would have none.
+FREE_ON_RESUME = {
+    ("training", "device"),
+    ("training", "log_interval"),
+    ("data", "workers"),
+    ("data", "corrupt_images"),
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def settle_config(plan: RunPlan, config: Config) -> Config:
 
 
 def resumed_config(record: RunRecord, plan: RunPlan, asked: Config) -> Config:
-    """The settings a run began with; only what cannot change its result may differ now.
+    """The settings a run began with; only those of `FREE_ON_RESUME` may differ now.
 
     Raises:
         ConfigError: a setting or the teacher differs.
@@ -135,9 +141,12 @@ def resumed_config(record: RunRecord, plan: RunPlan, asked: Config) -> Config:
                 raise ConfigError(
                     f"--resume: {section_name}.{field} is {value}, the run began with {before}; leave it out"
                 )
+    data: dict[str, object] = {"workers": asked.data.workers}
+    if "corrupt_images" in asked.data.model_fields_set:
+        data["corrupt_images"] = asked.data.corrupt_images
     return began.model_copy(
         update={
             "training": began.training.model_copy(update={"device": asked.training.device}),
-            "data": began.data.model_copy(update={"workers": asked.data.workers}),
+            "data": began.data.model_copy(update=data),
         }
     )

@@ -20,6 +20,7 @@ from ciod_core.engine import train_step
 from ciod_core.errors import DataError
 from ciod_core.experiment import Experiment
 from ciod_core.experiment_files import create_experiment
+from ciod_core.settings import resolve_config
 from ciod_core.training.distributed import union_across_processes
 from ciod_core.training.progress import SilentListener, TrainingRecord
 from ciod_core.training.resume import load_state, save_state
@@ -169,3 +170,24 @@ def test_every_process_knows_what_all_of_them_skipped() -> None:
     assert [answers.get(timeout=60) for _ in processes] == [("both.jpg", "0.jpg", "1.jpg")] * 2
     for process in processes:
         process.join()
+
+
+def test_a_run_that_a_bad_image_stopped_can_go_on_without_it(damaged: tuple[Experiment, list[str]]) -> None:
+    experiment, names = damaged
+    folder = experiment.train_images()
+    sound = next(path for path in sorted(folder.iterdir()) if path.name not in names)
+    for name in names:
+        shutil.copy(sound, folder / name)
+
+    class BreakAfterOneEpoch(SilentListener):
+        def record(self, record: TrainingRecord) -> None:
+            if record.iteration == record.iterations // 2:
+                (folder / names[0]).unlink()
+
+    with pytest.raises(DataError, match="image file is missing"):
+        train_step(experiment, settings("stop"), listener=BreakAfterOneEpoch())
+    assert experiment.run("step1").status == "failed"
+    skipping = resolve_config(assignments=["data.corrupt_images=skip", "data.workers=0"])
+    run = train_step(experiment, skipping, resume=True)
+    assert (run.status, run.config["data"]["corrupt_images"]) == ("finished", "skip")
+    assert run.skipped_images == (names[0],)
