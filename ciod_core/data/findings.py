@@ -1,4 +1,4 @@
-"""What is found wrong, or worth knowing, about a dataset. Strict reading stops at the first error; `ciod check` lists all."""
+"""What is found wrong, or worth knowing, about a dataset. Strict reading stops at the first; `ciod check` lists all."""
 
 from __future__ import annotations
 

@@ -59,7 +59,9 @@ def _write_half(folder: Path, half: str, num_images: int, num_boxes: int, seed: 
         stream.write(b'], "annotations": [')
         _write_boxes(stream, rng, image_ids, num_boxes)
         stream.write(b'], "categories": ')
-        categories = [{"supercategory": "thing", "id": number, "name": f"class {number:02d}"} for number in CATEGORY_IDS]
+        categories = [
+            {"supercategory": "thing", "id": number, "name": f"class {number:02d}"} for number in CATEGORY_IDS
+        ]
         stream.write(msgspec.json.encode(categories) + b"}")
     partial.rename(annotations)
 
