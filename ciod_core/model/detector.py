@@ -55,14 +55,15 @@ class Detector(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1))
 
-    def forward(self, images_B3HW: Tensor) -> HeadOutput:
+    def forward(self, images_B3HW: Tensor, *, features: bool = False) -> HeadOutput:
         """Answer a batch.
 
         Args:
             images_B3HW: RGB in 0..255, uint8 or float; H and W are multiples of 32.
+            features: whether to keep what the answers were made from.
         """
         normalised = (images_B3HW.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        output: HeadOutput = self.head(self.neck(self.backbone(normalised)))
+        output: HeadOutput = self.head(self.neck(self.backbone(normalised)), features=features)
         return output
 
     def add_classes(self, count: int) -> None:

@@ -20,6 +20,7 @@ from ciod_core.model.detector import Detector
 from ciod_core.preprocessing import Preprocessing
 from ciod_core.training.checkpoint import CheckpointInfo, load_detector, read_info, save_detector
 from tests.networks import lively_detector
+from tests.scenes import assert_same_output
 
 INFO = CheckpointInfo(
     model=ModelConfig(name="yolox-micro", backbone_weights="none"),
@@ -65,8 +66,7 @@ def test_round_trip(detector: Detector, path: Path) -> None:
     assert not found.training
     images = torch.rand(1, 3, 64, 64) * 255
     with torch.inference_mode():
-        for ours, theirs in zip(found(images), detector(images), strict=True):
-            assert torch.equal(ours, theirs)
+        assert_same_output(found(images), detector(images))
     assert found.state_dict().keys() == detector.state_dict().keys()
 
 
