@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=1)]
 MODEL_NAMES = Literal[
     "resnet18", "resnet50", "yolox-micro", "yolox-nano", "yolox-tiny", "yolox-s", "yolox-m", "yolox-l", "yolox-x"
 ]
-METHOD_NAMES = Literal["crs-ckd", "erd", "sid", "rilod", "lwf", "pseudo-label", "finetune", "joint"]
+METHOD_NAMES = Literal["crs-ckd", "erd", "sid", "rilod", "lwf", "frozen-branch", "pseudo-label", "finetune", "joint"]
 
 
 class Section(BaseModel):

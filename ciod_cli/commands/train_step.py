@@ -43,7 +43,7 @@ def train_step(
         str | None,
         typer.Option(
             "--method",
-            help="crs-ckd (default), erd, sid, rilod, lwf, pseudo-label, finetune, joint (upper bound).",
+            help="crs-ckd (default), erd, sid, rilod, lwf, frozen-branch, pseudo-label, finetune, joint (upper bound).",
         ),
     ] = None,
     step: Annotated[

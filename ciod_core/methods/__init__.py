@@ -7,6 +7,7 @@ from ciod_core.methods.base import Method
 from ciod_core.methods.crs_ckd import crs_ckd
 from ciod_core.methods.erd import erd
 from ciod_core.methods.finetune import finetune
+from ciod_core.methods.frozen_branch import frozen_branch
 from ciod_core.methods.lwf import lwf
 from ciod_core.methods.pseudo_label import pseudo_label
 from ciod_core.methods.rilod import rilod
@@ -28,6 +29,8 @@ def build_method(config: Config) -> Method:
             return lwf(config.lwf)
         case "pseudo-label":
             return pseudo_label(config.resampler)
+        case "frozen-branch":
+            return frozen_branch()
         case "finetune" | "joint":
             # Joint training differs in its data, the labels of all classes so far, and not in its loss.
             return finetune()

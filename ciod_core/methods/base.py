@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ciod_core.knowledge import Knowledge
 from ciod_core.model.assigner import Assignment, assign
+from ciod_core.model.detector import Detector
 from ciod_core.model.output import HeadOutput, Targets
 from ciod_core.training.distributed import mean_across_processes
 
@@ -50,6 +51,9 @@ Selection = Callable[[HeadOutput, Targets], Knowledge]
 Transfer = Callable[[Lesson], Losses]
 """From a lesson to named scalar losses, weighted and normalised; their sum is minimised."""
 
+Growth = Callable[[Detector, int], None]
+"""Makes room for so many further classes in a copy of the teacher."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -60,12 +64,14 @@ class Method:
         transfer: the losses.
         assigns_knowledge: whether anchor points are assigned to the selected boxes too, before the ground truth.
         features: whether the transfer compares what the answers were made from.
+        grow: how the student makes room for the new classes.
     """
 
     selection: Selection | None
     transfer: Transfer
     assigns_knowledge: bool = False
     features: bool = False
+    grow: Growth = Detector.add_classes
 
     def select(self, teacher: HeadOutput | None, targets: Targets) -> Knowledge | None:
         """The knowledge of a batch, or None when the method or the step has no teacher."""

@@ -38,8 +38,9 @@ def erd(config: ErdConfig, *, ground_truth_iou: float) -> Method:
     )
 
     def transfer(lesson: Lesson) -> Losses:
-        if lesson.knowledge is None or lesson.teacher is None:
+        if lesson.knowledge is None:
             return supervised(lesson)
+        assert lesson.teacher is not None
         class_responses, box_responses = lesson.knowledge, select_boxes(lesson.teacher, lesson.objects)
         every_P = torch.ones_like(lesson.assignment.object_P, dtype=torch.bool)
         num_old = lesson.teacher.cls_logits_BAC.shape[2]

@@ -24,8 +24,9 @@ def rilod(resampler: ResamplerConfig, config: RilodConfig) -> Method:
     """Old-class logits and box deltas are matched where the resampler selects, the neck's features everywhere."""
 
     def transfer(lesson: Lesson) -> Losses:
-        if lesson.knowledge is None or lesson.teacher is None:
+        if lesson.knowledge is None:
             return supervised(lesson)
+        assert lesson.teacher is not None
         neck = neck_loss(features_of(lesson.student), features_of(lesson.teacher))
         return {
             **supervised(lesson),

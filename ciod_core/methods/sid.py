@@ -17,8 +17,9 @@ def sid(resampler: ResamplerConfig, config: SidConfig) -> Method:
     """Class outputs and relations of the instances that the resampler selects; the class tower's end everywhere."""
 
     def transfer(lesson: Lesson) -> Losses:
-        if lesson.knowledge is None or lesson.teacher is None:
+        if lesson.knowledge is None:
             return supervised(lesson)
+        assert lesson.teacher is not None
         student, teacher = features_of(lesson.student), features_of(lesson.teacher)
         instances = lesson.knowledge.image_K, lesson.knowledge.anchor_K
         relation = relation_loss(student.cls_features_BAF[instances], teacher.cls_features_BAF[instances])

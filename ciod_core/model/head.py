@@ -5,6 +5,7 @@ Legend: B images, A anchor points over all levels, C classes, F channels of the 
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -69,6 +70,22 @@ class DecoupledHead(nn.Module):
         for level in self.levels:
             assert isinstance(level, HeadLevel)
             level.add_classes(count)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes every level names."""
+        level = self.levels[0]
+        assert isinstance(level, HeadLevel)
+        return level.cls_conv.out_channels
+
+    def branch(self, num_classes: int) -> DecoupledHead:
+        """A trainable copy for other classes: towers, boxes and objectness start as here, class rows afresh."""
+        twin = copy.deepcopy(self).requires_grad_()
+        for level in twin.levels:
+            assert isinstance(level, HeadLevel)
+            old = level.cls_conv
+            level.cls_conv = _prior_conv(old.in_channels, num_classes).to(old.weight.device, old.weight.dtype)
+        return twin
 
     def forward(self, pyramid: Pyramid, *, features: bool = False) -> HeadOutput:
         """Answer at every anchor point; with `features`, tell what the answers were made from."""
