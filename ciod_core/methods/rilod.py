@@ -40,19 +40,19 @@ def rilod(resampler: ResamplerConfig, config: RilodConfig) -> Method:
 
 def _box_loss(lesson: Lesson, knowledge: Knowledge) -> Tensor:
     """Smooth L1 between the box deltas of student and teacher, the mean over kept answers and deltas."""
-    anchor_K, student = knowledge.anchor_K, lesson.student
-    points_K2, strides_K1 = student.points_A2[anchor_K], student.strides_A[anchor_K, None]
-    boxes_K4 = student_responses(student, knowledge).boxes_K4
+    strides_K1 = lesson.student.strides_A[knowledge.anchor_K, None]
+    boxes_K4 = student_responses(lesson.student, knowledge).boxes_K4
     error_K4 = smooth_l1_loss(
-        box_deltas(boxes_K4, points_K2, strides_K1),
-        box_deltas(knowledge.boxes_K4, points_K2, strides_K1),
-        reduction="none",
+        box_deltas(boxes_K4, strides_K1), box_deltas(knowledge.boxes_K4, strides_K1), reduction="none"
     )
     return error_K4.mean(dim=1).sum() / kept_count(knowledge)
 
 
-def box_deltas(boxes_K4: Tensor, points_K2: Tensor, strides_K1: Tensor) -> Tensor:
-    """(K, 4) offset of the centre from the anchor point and log size, both in strides: what a box is decoded from."""
+def box_deltas(boxes_K4: Tensor, strides_K1: Tensor) -> Tensor:
+    """(K, 4) centre and log size in strides: what a box is decoded from, but for the anchor point.
+
+    Student and teacher are compared at the same anchor point, where it cancels out.
+    """
     centres_K2 = (boxes_K4[:, :2] + boxes_K4[:, 2:]) / 2
     sides_K2 = (boxes_K4[:, 2:] - boxes_K4[:, :2]).clamp(min=SMALLEST_SIDE)
-    return torch.cat(((centres_K2 - points_K2) / strides_K1, (sides_K2 / strides_K1).log()), dim=1)
+    return torch.cat((centres_K2 / strides_K1, (sides_K2 / strides_K1).log()), dim=1)

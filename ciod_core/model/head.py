@@ -79,8 +79,8 @@ class DecoupledHead(nn.Module):
         return level.cls_conv.out_channels
 
     def branch(self, num_classes: int) -> DecoupledHead:
-        """A trainable copy for other classes: towers, boxes and objectness start as here, class rows afresh."""
-        twin = copy.deepcopy(self).requires_grad_()
+        """A copy for other classes: towers, boxes and objectness start as here, class rows afresh."""
+        twin = copy.deepcopy(self)
         for level in twin.levels:
             assert isinstance(level, HeadLevel)
             old = level.cls_conv

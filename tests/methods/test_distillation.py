@@ -39,6 +39,13 @@ def test_ground_truth_of_erd_leaves_old_logits_alone() -> None:
     assert not grad[..., :NUM_OLD].any() and grad[..., NUM_OLD:].any()
 
 
+def test_box_weights_of_erd_carry_no_gradient() -> None:
+    scene = make_scene()
+    tensors = leaves(scene.student)
+    teach(build("erd"), scene)["old box"].backward()
+    assert {name for name, tensor in tensors.items() if tensor.grad is not None and tensor.grad.any()} == {"boxes"}
+
+
 def test_ground_truth_of_erd_calls_no_response_background() -> None:
     scene = make_scene()
     responses = {*plain_elastic_classes(scene.teacher, 2.0), *plain_elastic_boxes(scene.teacher, 2.0, 0.005)}

@@ -100,8 +100,12 @@ def test_erd_response_by_response(seed: int) -> None:
     positives = assign(scene.student, scene.targets)
     # A response where a new object is: it is that object, and no longer ignored.
     scene.teacher.cls_logits_BAC[positives.image_P[0], positives.anchor_P[0], 0] = 4.0
+    # Two sure answers for one object, of which one is left.
+    for tensor in (scene.teacher.boxes_BA4, scene.teacher.cls_logits_BAC):
+        tensor[1, 6] = tensor[1, 5]
+    scene.teacher.obj_logits_BA[1, 5:7] = torch.tensor([6.0, 5.0])
     classes, boxes = plain_elastic_classes(scene.teacher, 2.0), plain_elastic_boxes(scene.teacher, 2.0, 0.005)
-    assert classes and boxes and set(boxes) - set(classes)
+    assert classes and set(boxes) - set(classes) and (1, 5) in boxes and (1, 6) not in boxes
     student, teacher = points_of(scene.student, NUM_OLD), points_of(scene.teacher, NUM_OLD)
     class_error, objectness_error = squared_errors(student, teacher, classes)
     box_error = 0.0
