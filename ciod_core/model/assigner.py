@@ -101,18 +101,19 @@ def _class_cost(output: HeadOutput, targets: Targets, candidate_BA: Tensor, own_
     every class wrong and corrected for the object's own: N·A·C shrinks to candidates·C + N·A.
     """
     image_P, anchor_P = candidate_BA.nonzero(as_tuple=True)
-    scores_PC = output.cls_logits_BAC[image_P, anchor_P].sigmoid()
-    scores_PC = (scores_PC * output.obj_logits_BA[image_P, anchor_P].sigmoid().unsqueeze(1)).sqrt()
+    # In place: with many classes, fetching fresh memory for every intermediate costs more than the arithmetic.
+    scores_PC = output.cls_logits_BAC[image_P, anchor_P].sigmoid_()
+    scores_PC.mul_(output.obj_logits_BA[image_P, anchor_P].sigmoid().unsqueeze(1)).sqrt_()
     all_wrong_BA = torch.zeros_like(output.obj_logits_BA)
-    all_wrong_BA[image_P, anchor_P] = -_clamped_log(1 - scores_PC).sum(dim=1)
+    all_wrong_BA[image_P, anchor_P] = -_clamped_log_(scores_PC.neg_().add_(1)).sum(dim=1)
 
     own_NA = (own_logits_NA.sigmoid() * output.obj_logits_BA[targets.image_N].sigmoid()).sqrt()
-    return all_wrong_BA[targets.image_N] + _clamped_log(1 - own_NA) - _clamped_log(own_NA)
+    return all_wrong_BA[targets.image_N] + _clamped_log_(1 - own_NA) - _clamped_log_(own_NA)
 
 
-def _clamped_log(x: Tensor) -> Tensor:
-    # The clamp of torch's binary_cross_entropy, so that a saturated score costs 100 and not infinity.
-    return x.log().clamp(min=-100)
+def _clamped_log_(x: Tensor) -> Tensor:
+    """Logarithm in place, with the clamp of torch's binary_cross_entropy: a saturated score costs 100, not infinity."""
+    return x.log_().clamp_(min=-100)
 
 
 def _cheapest_object(cost_NA: Tensor, image_N: Tensor, num_images: int) -> Tensor:

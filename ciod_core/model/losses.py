@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
-from torch.nn.functional import one_hot
 
 from ciod_core.model.boxes import iou
 
@@ -36,7 +35,7 @@ def class_loss(cls_logits_PC: Tensor, labels_P: Tensor, iou_P: Tensor, *, first_
 
     Classes before `first_class` are left out.
     """
-    target_PC = one_hot(labels_P, cls_logits_PC.shape[1]) * iou_P.unsqueeze(1)
+    target_PC = torch.zeros_like(cls_logits_PC).scatter_(1, labels_P.unsqueeze(1), iou_P.unsqueeze(1))
     return bce(cls_logits_PC[:, first_class:], target_PC[:, first_class:], reduction="sum")
 
 
