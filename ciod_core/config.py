@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
 MODEL_NAMES = Literal[
     "resnet18", "resnet50", "yolox-micro", "yolox-nano", "yolox-tiny", "yolox-s", "yolox-m", "yolox-l", "yolox-x"
 ]
-METHOD_NAMES = Literal["crs-ckd", "finetune", "pseudo-label", "joint"]
+METHOD_NAMES = Literal["crs-ckd", "erd", "sid", "rilod", "lwf", "frozen-branch", "pseudo-label", "finetune", "joint"]
 
 
 class Section(BaseModel):
@@ -64,13 +65,13 @@ class TrainingConfig(Section):
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: Positive = 1e-3
     momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    weight_decay: NotNegative = 1e-4
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: tuple[Count, ...] = Field((8, 11), description="epochs after which the step schedule divides lr by 10")
     final_lr_ratio: Fraction = Field(0.01, description="where the cosine schedule ends, as a share of lr")
     warmup_iterations: Annotated[int, Field(ge=0)] = 200
     warmup_ratio: Fraction = 0.001
-    clip_grad_norm: Annotated[float, Field(ge=0.0)] = Field(10.0, description="0 switches clipping off")
+    clip_grad_norm: NotNegative = Field(10.0, description="0 switches clipping off")
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.998, description="0 switches the average off")
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
@@ -110,8 +111,39 @@ class DistillerConfig(Section):
     objectness: Literal["hard", "soft"] = Field(
         "soft", description="objectness target at positives of old objects: 1 (published), or the teacher's objectness"
     )
-    class_weight: Annotated[float, Field(ge=0.0)] = 1.0
-    location_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    class_weight: NotNegative = 1.0
+    location_weight: NotNegative = 1.0
+
+
+class LwfConfig(Section):
+    """LwF: class and objectness of all anchor points."""
+
+    weight: NotNegative = Field(1.0, description="λ: 1 weighs the teacher like the labels")
+
+
+class RilodConfig(Section):
+    """RILOD: logits and boxes where the resampler selects, and the neck's features."""
+
+    class_weight: NotNegative = 1.0
+    box_weight: NotNegative = 1.0
+    feature_weight: NotNegative = 1.0
+
+
+class SidConfig(Section):
+    """SID: logits and relations of the instances that the resampler selects, and the class tower's features."""
+
+    class_weight: NotNegative = 1.0
+    feature_weight: NotNegative = 1.0
+    relation_weight: NotNegative = 1.0
+
+
+class ErdConfig(Section):
+    """ERD: responses that stand out from their image."""
+
+    num_std: float = Field(2.0, description="a response exceeds mean + num_std · std of its image")
+    nms_iou: Fraction = Field(0.005, description="class-wise NMS threshold of the responses that teach boxes")
+    class_weight: NotNegative = 1.0
+    box_weight: NotNegative = 1.0
 
 
 class EvaluationConfig(Section):
@@ -132,4 +164,8 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     resampler: ResamplerConfig = ResamplerConfig()
     distiller: DistillerConfig = DistillerConfig()
+    lwf: LwfConfig = LwfConfig()
+    rilod: RilodConfig = RilodConfig()
+    sid: SidConfig = SidConfig()
+    erd: ErdConfig = ErdConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -24,6 +24,7 @@ from ciod_core.evaluation.records import with_report
 from ciod_core.experiment import WEIGHTS_KEY, Experiment
 from ciod_core.manifest import FileRecord, RunRecord
 from ciod_core.methods import build_method
+from ciod_core.methods.base import Method
 from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.preprocessing import Preprocessing
@@ -74,8 +75,9 @@ def train_step(
     experiment.check_step_files(plan.step)
     device = pick_device(config.training.device)
     with reproducible(config.training.seed, strict=config.training.deterministic):
-        student, teacher_model = _build_models(plan, config)
-        trainer = _build_trainer(experiment, plan, config, student, teacher_model, device)
+        method = build_method(config)
+        student, teacher_model = _build_models(plan, config, method)
+        trainer = _build_trainer(experiment, plan, config, method, student, teacher_model, device)
         folder = experiment.run_folder(plan.name)
         if resume:
             _restore(trainer, folder)
@@ -101,15 +103,15 @@ def training_table(experiment: Experiment, plan: RunPlan) -> AnnotationTable:
     return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
 
 
-def _build_models(plan: RunPlan, config: Config) -> tuple[Detector, Detector | None]:
-    """The student, a copy of its teacher with new class rows or a fresh detector, and the teacher."""
+def _build_models(plan: RunPlan, config: Config, method: Method) -> tuple[Detector, Detector | None]:
+    """The student, a copy of its teacher with room for the new classes or a fresh detector, and the teacher."""
     if plan.teacher is None:
         student = build_detector(config.model, len(plan.classes))
         load_backbone_weights(student, config.model)
         return student, None
     teacher, _ = load_detector(plan.teacher.path)
     student, _ = load_detector(plan.teacher.path)
-    student.add_classes(plan.num_new)
+    method.grow(student, plan.num_new)
     return student, teacher
 
 
@@ -117,6 +119,7 @@ def _build_trainer(
     experiment: Experiment,
     plan: RunPlan,
     config: Config,
+    method: Method,
     student: Detector,
     teacher: Detector | None,
     device: torch.device,
@@ -144,7 +147,7 @@ def _build_trainer(
             world_size=world_size(),
         )
 
-    return Trainer(student, teacher, build_method(config), load_epoch, training, device, SilentListener())
+    return Trainer(student, teacher, method, load_epoch, training, device, SilentListener())
 
 
 def _restore(trainer: Trainer, folder: Path) -> None:
@@ -171,6 +174,7 @@ def _finish(experiment: Experiment, plan: RunPlan, config: Config, trainer: Trai
     info = CheckpointInfo(
         model=config.model,
         classes=plan.classes,
+        head_classes=trainer.student.head_classes,
         preprocessing=Preprocessing(image_size=config.data.image_size),
         run=plan.name,
         step=plan.step,

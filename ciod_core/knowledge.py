@@ -25,6 +25,7 @@ class Knowledge:
         obj_logits_K: objectness logits.
         scores_K: class score × objectness, 0..1.
         image_K: index of the image within the batch, int64, ascending.
+        anchor_K: index of the anchor point that gave the answer, int64; −1 where none of this input did.
     """
 
     boxes_K4: Tensor
@@ -33,6 +34,7 @@ class Knowledge:
     obj_logits_K: Tensor
     scores_K: Tensor
     image_K: Tensor
+    anchor_K: Tensor
 
     def __len__(self) -> int:
         return len(self.labels_K)

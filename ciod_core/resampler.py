@@ -23,11 +23,14 @@ OVERLAP_ROWS = 4096
 
 
 class TeacherScores:
-    """What the rules compare: per anchor point the best class score s, its label k and f = s · objectness, (B, A)."""
+    """What the rules compare, per anchor point: best class score s, its label k, objectness, f = s · its sigmoid."""
 
     def __init__(self, teacher: HeadOutput) -> None:
         self.boxes_BA4 = teacher.boxes_BA4
-        self.class_score_BA, self.label_BA = teacher.cls_logits_BAC.sigmoid().max(dim=-1)
+        self.obj_logits_BA = teacher.obj_logits_BA
+        # The largest logit has the largest score: one pass over the classes instead of three.
+        best_logit_BA, self.label_BA = teacher.cls_logits_BAC.max(dim=-1)
+        self.class_score_BA = best_logit_BA.sigmoid()
         self.score_BA = self.class_score_BA * teacher.obj_logits_BA.sigmoid()
         self.num_classes = teacher.cls_logits_BAC.shape[-1]
 
@@ -97,31 +100,66 @@ def global_statistics(*, num_std: float) -> SelectionRule:
 
     def select(teacher: TeacherScores) -> Tensor:
         score = teacher.score_BA.double()
-        return score >= score.mean(dim=1, keepdim=True) + num_std * score.std(dim=1, keepdim=True)
+        return score >= _outlier_bound(score, num_std)
 
     return select
 
 
+def elastic_class_response(*, num_std: float) -> SelectionRule:
+    """Points with s > mean + `num_std` · std of s over all points of the image (ERD's class anchors A)."""
+
+    def select(teacher: TeacherScores) -> Tensor:
+        score = teacher.class_score_BA.double()
+        return score > _outlier_bound(score, num_std)
+
+    return select
+
+
+def elastic_location_response(*, num_std: float) -> SelectionRule:
+    """Points whose objectness logit exceeds mean + `num_std` · std over all points of the image (ERD's box anchors B).
+
+    ERD reads how sure a location is off the distribution of its edges; here objectness was trained to say it.
+    """
+
+    def select(teacher: TeacherScores) -> Tensor:
+        logit = teacher.obj_logits_BA.double()
+        return logit > _outlier_bound(logit, num_std)
+
+    return select
+
+
+def every_point() -> SelectionRule:
+    """All anchor points."""
+    return lambda teacher: torch.ones_like(teacher.score_BA, dtype=torch.bool)
+
+
+def _outlier_bound(value_BA: Tensor, num_std: float) -> Tensor:
+    """(B, 1) mean + `num_std` · std of each image."""
+    return value_BA.mean(dim=1, keepdim=True) + num_std * value_BA.std(dim=1, keepdim=True)
+
+
 @torch.no_grad()
-def select_knowledge(teacher: HeadOutput, rule: SelectionRule, *, nms_iou: float) -> Knowledge:
+def select_knowledge(teacher: HeadOutput, rule: SelectionRule, *, nms_iou: float | None) -> Knowledge:
     """Apply a rule to the teacher's answers and thin them by class-wise NMS on f.
 
     Args:
         teacher: the frozen teacher's output for the student's batch; all its classes are old classes.
         rule: which anchor points may be kept.
-        nms_iou: 0.95 deliberately leaves clusters of near-duplicates (the re-sampling); 0.65 leaves single boxes.
+        nms_iou: 0.95 deliberately leaves clusters of near-duplicates (the re-sampling); 0.65 leaves single boxes;
+            None keeps whatever the rule keeps.
     """
     answers = TeacherScores(teacher)
-    image_Q, point_Q = rule(answers).nonzero(as_tuple=True)
-    survivors = grouped_nms(
-        answers.boxes_BA4[image_Q, point_Q],
-        answers.score_BA[image_Q, point_Q],
-        answers.group_BA[image_Q, point_Q],
-        nms_iou,
-    )
-    # Back to the order of images and anchor points, so that ties later on do not depend on scores.
-    survivors = survivors.sort().values
-    image_K, point_K = image_Q[survivors], point_Q[survivors]
+    image_K, point_K = rule(answers).nonzero(as_tuple=True)
+    if nms_iou is not None:
+        survivors = grouped_nms(
+            answers.boxes_BA4[image_K, point_K],
+            answers.score_BA[image_K, point_K],
+            answers.group_BA[image_K, point_K],
+            nms_iou,
+        )
+        # Back to the order of images and anchor points, so that ties later on do not depend on scores.
+        survivors = survivors.sort().values
+        image_K, point_K = image_K[survivors], point_K[survivors]
     return Knowledge(
         boxes_K4=teacher.boxes_BA4[image_K, point_K],
         labels_K=answers.label_BA[image_K, point_K],
@@ -129,4 +167,5 @@ def select_knowledge(teacher: HeadOutput, rule: SelectionRule, *, nms_iou: float
         obj_logits_K=teacher.obj_logits_BA[image_K, point_K],
         scores_K=answers.score_BA[image_K, point_K],
         image_K=image_K,
+        anchor_K=point_K,
     )

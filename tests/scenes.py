@@ -1,6 +1,6 @@
 """Head outputs and targets with chosen contents, for tests that need no network.
 
-Legend: B images, A anchor points, C classes, N objects of a batch.
+Legend: B images, A anchor points, C classes, F channels, H, W cells, N objects of a batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ciod_core.model.head import STRIDES, anchor_points
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.model.output import Features, HeadOutput, Targets
 
 Box = tuple[float, float, float, float]
 GroundTruth = tuple[int, Box, int]
@@ -57,6 +57,28 @@ def random_output(
         points_A2=points_A2,
         strides_A=strides_A,
     )
+
+
+def with_features(output: HeadOutput, side: int, seed: int) -> HeadOutput:
+    """The output with random features: 2, 3 and 4 channels in the neck's maps, 6 in the class tower."""
+    generator = torch.Generator().manual_seed(seed)
+    num_images, num_anchors = output.obj_logits_BA.shape
+    maps = tuple(
+        torch.randn(num_images, channels, side // stride, side // stride, generator=generator)
+        for channels, stride in zip((2, 3, 4), STRIDES, strict=True)
+    )
+    return output._replace(features=Features(maps, torch.randn(num_images, num_anchors, 6, generator=generator)))
+
+
+def clone(output: HeadOutput) -> HeadOutput:
+    """An output of its own, to be changed."""
+    return HeadOutput(*(tensor if tensor is None else tensor.clone() for tensor in output))
+
+
+def assert_same_output(found: HeadOutput, expected: HeadOutput) -> None:
+    """Bit by bit; features do not count."""
+    for name in ("cls_logits_BAC", "obj_logits_BA", "boxes_BA4", "points_A2", "strides_A"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
 def make_targets(objects: Sequence[GroundTruth], dtype: torch.dtype = torch.float32) -> Targets:

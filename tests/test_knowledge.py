@@ -25,6 +25,7 @@ def make_knowledge() -> Knowledge:
         obj_logits_K=torch.arange(5.0),
         scores_K=torch.arange(5.0) / 10,
         image_K=torch.tensor([0, 0, 1, 1, 3]),
+        anchor_K=torch.tensor([7, 12, 0, 3, 9]),
     )
 
 

@@ -41,7 +41,10 @@ def train_step(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="crs-ckd (default), finetune, pseudo-label, or joint (the upper bound)."),
+        typer.Option(
+            "--method",
+            help="crs-ckd (default), erd, sid, rilod, lwf, frozen-branch, pseudo-label, finetune, joint (upper bound).",
+        ),
     ] = None,
     step: Annotated[
         int | None, typer.Option("--step", min=1, help="joint: train on steps 1..N. Default: the last step.")

@@ -1,6 +1,6 @@
 """What a method is: a selection of the teacher's answers and a transfer that turns them into losses.
 
-Legend: B images, A anchor points, P positives.
+Legend: B images, A anchor points, C old classes, K kept answers, P positives.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ciod_core.knowledge import Knowledge
 from ciod_core.model.assigner import Assignment, assign
+from ciod_core.model.detector import Detector
 from ciod_core.model.output import HeadOutput, Targets
 from ciod_core.training.distributed import mean_across_processes
 
@@ -24,20 +25,24 @@ class Lesson(NamedTuple):
 
     Attributes:
         student: the student's answers.
-        objects: what anchor points were assigned to, knowledge first, then ground truth.
+        objects: what anchor points were assigned to: ground truth, and before it what counts as such.
         assignment: the positives for these objects.
+        num_taught: how many of the objects, the first ones, are the teacher's answers.
         knowledge: the teacher's kept answers, None for a method without a teacher.
+        teacher: all of the teacher's answers, None like `knowledge`.
     """
 
     student: HeadOutput
     objects: Targets
     assignment: Assignment
+    num_taught: int
     knowledge: Knowledge | None
+    teacher: HeadOutput | None
 
     @property
     def old_P(self) -> Tensor:
         """Mask of the positives whose object came from the teacher."""
-        return self.assignment.object_P < (len(self.knowledge) if self.knowledge else 0)
+        return self.assignment.object_P < self.num_taught
 
 
 Selection = Callable[[HeadOutput, Targets], Knowledge]
@@ -45,6 +50,9 @@ Selection = Callable[[HeadOutput, Targets], Knowledge]
 
 Transfer = Callable[[Lesson], Losses]
 """From a lesson to named scalar losses, weighted and normalised; their sum is minimised."""
+
+Growth = Callable[[Detector, int], None]
+"""Makes room for so many further classes in a copy of the teacher."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,16 @@ class Method:
     Attributes:
         selection: what to take from the teacher; None where no teacher takes part.
         transfer: the losses.
+        assigns_knowledge: whether anchor points are assigned to the selected boxes too, before the ground truth.
+        features: whether the transfer compares what the answers were made from.
+        grow: how the student makes room for the new classes.
     """
 
     selection: Selection | None
     transfer: Transfer
+    assigns_knowledge: bool = False
+    features: bool = False
+    grow: Growth = Detector.add_classes
 
     def select(self, teacher: HeadOutput | None, targets: Targets) -> Knowledge | None:
         """The knowledge of a batch, or None when the method or the step has no teacher."""
@@ -65,10 +79,25 @@ class Method:
             return None
         return self.selection(teacher, targets)
 
-    def losses(self, student: HeadOutput, targets: Targets, knowledge: Knowledge | None) -> Losses:
-        """Assign anchor points to knowledge and ground truth, and compute the named losses."""
-        objects = targets if knowledge is None else knowledge.before(targets)
-        return self.transfer(Lesson(student, objects, assign(student, objects), knowledge))
+    def losses(
+        self,
+        student: HeadOutput,
+        targets: Targets,
+        knowledge: Knowledge | None,
+        teacher: HeadOutput | None = None,
+    ) -> Losses:
+        """Assign anchor points to the objects of the batch, and compute the named losses.
+
+        Args:
+            student: the student's answers, with features where the method compares them.
+            targets: the step's ground truth.
+            knowledge: what `select` gave.
+            teacher: the answers it was selected from; needed where the transfer looks beyond them.
+        """
+        taught = knowledge if self.assigns_knowledge else None
+        objects = targets if taught is None else taught.before(targets)
+        num_taught = 0 if taught is None else len(taught)
+        return self.transfer(Lesson(student, objects, assign(student, objects), num_taught, knowledge, teacher))
 
 
 def normaliser(positives: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def crs_ckd(resampler: ResamplerConfig, distiller: DistillerConfig) -> Method:
             **_transfer_losses(lesson, lesson.knowledge, distiller),
         }
 
-    return Method(selection=build_selection(resampler), transfer=transfer)
+    return Method(build_selection(resampler), transfer, assigns_knowledge=True)
 
 
 def _objectness_targets(lesson: Lesson, knowledge: Knowledge, distiller: DistillerConfig) -> Tensor:

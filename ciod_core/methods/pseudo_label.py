@@ -14,4 +14,4 @@ SINGLE_BOX_NMS_IOU = 0.65
 def pseudo_label(resampler: ResamplerConfig) -> Method:
     """Boxes with f ≥ `resampler.fixed_score`, thinned to one per object; the filter is the resampler's."""
     selection = build_selection(resampler.model_copy(update={"rule": "fixed", "nms_iou": SINGLE_BOX_NMS_IOU}))
-    return Method(selection=selection, transfer=supervised)
+    return Method(selection, supervised, assigns_knowledge=True)

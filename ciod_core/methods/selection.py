@@ -1,4 +1,4 @@
-"""From the resampler's configuration to the selection that methods compose."""
+"""From a rule to the selection that methods compose: the rule, NMS, and the filter against new ground truth."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from ciod_core.resampler import (
 
 
 def build_selection(config: ResamplerConfig) -> Selection:
-    """The configured rule, NMS, and the filter against the ground truth of the new classes."""
-    rule = _build_rule(config)
+    """The configured rule, NMS and filter."""
+    return selection_by(_build_rule(config), nms_iou=config.nms_iou, ground_truth_iou=config.ground_truth_iou)
+
+
+def selection_by(rule: SelectionRule, *, nms_iou: float | None, ground_truth_iou: float) -> Selection:
+    """A rule, then NMS, then the filter against the ground truth of the new classes.
+
+    Args:
+        nms_iou: class-wise NMS threshold; None leaves NMS out.
+        ground_truth_iou: from which IoU with a ground-truth box an answer is dropped; 1 keeps all.
+    """
 
     def select(teacher: HeadOutput, targets: Targets) -> Knowledge:
-        knowledge = select_knowledge(teacher, rule, nms_iou=config.nms_iou)
-        if config.ground_truth_iou >= 1:
-            return knowledge
-        return knowledge.without_overlap(targets, config.ground_truth_iou)
+        knowledge = select_knowledge(teacher, rule, nms_iou=nms_iou)
+        return knowledge if ground_truth_iou >= 1 else knowledge.without_overlap(targets, ground_truth_iou)
 
     return select
 

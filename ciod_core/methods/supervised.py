@@ -1,4 +1,4 @@
-"""The detector's own loss on labelled objects, the part all methods share. Legend: P positives."""
+"""The detector's own loss on labelled objects, the part all methods share. Legend: B images, A anchors, P positives."""
 
 from __future__ import annotations
 
@@ -15,26 +15,35 @@ def supervised(lesson: Lesson) -> Losses:
     return {"objectness": objectness(lesson), **labelled_losses(lesson, everything_P)}
 
 
-def objectness(lesson: Lesson, target_P: Tensor | None = None) -> Tensor:
+def objectness(lesson: Lesson, target_P: Tensor | None = None, ignored_BA: Tensor | None = None) -> Tensor:
     """Objectness loss over all anchor points, divided by the positives.
 
     Args:
         target_P: what each positive should say; 1 when left out, whoever vouches for the object.
+        ignored_BA: mask of anchor points that are not background, even if they are no positives.
     """
     assignment = lesson.assignment
     if target_P is None:
         target_P = torch.ones_like(assignment.iou_P)
-    total = objectness_loss(lesson.student.obj_logits_BA, assignment.image_P, assignment.anchor_P, target_P)
+    total = objectness_loss(lesson.student.obj_logits_BA, assignment.image_P, assignment.anchor_P, target_P, ignored_BA)
     return total / normaliser(assignment.object_P >= 0)
 
 
-def labelled_losses(lesson: Lesson, chosen_P: Tensor) -> Losses:
-    """Class and box loss of the chosen positives, divided by their number."""
+def labelled_losses(lesson: Lesson, chosen_P: Tensor, *, first_class: int = 0) -> Losses:
+    """Class and box loss of the chosen positives, divided by their number.
+
+    Args:
+        chosen_P: mask of the positives.
+        first_class: labels say nothing about the classes before this one.
+    """
     assignment = lesson.assignment
     image_P, anchor_P = assignment.image_P[chosen_P], assignment.anchor_P[chosen_P]
     object_P, count = assignment.object_P[chosen_P], normaliser(chosen_P)
     classification = class_loss(
-        lesson.student.cls_logits_BAC[image_P, anchor_P], lesson.objects.labels_N[object_P], assignment.iou_P[chosen_P]
+        lesson.student.cls_logits_BAC[image_P, anchor_P],
+        lesson.objects.labels_N[object_P],
+        assignment.iou_P[chosen_P],
+        first_class=first_class,
     )
     location_P = box_loss(lesson.student.boxes_BA4[image_P, anchor_P], lesson.objects.boxes_N4[object_P])
     return {"class": classification / count, "box": location_P.sum() / count}

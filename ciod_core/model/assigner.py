@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ciod_core.model.boxes import pairwise_iou
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets
 
 OUTSIDE_COST = 1e8
 
@@ -43,10 +43,10 @@ def assign(
     """Give every object its cheapest anchor points, every anchor point at most one object.
 
     An anchor point is a candidate when it lies in any box of its image or within `centre_radius` strides of
-    any box's centre. An object takes k of them, k = the sum of its `num_top_ious` best IoUs, at least 1, at the
-    lowest cost: BCE of sqrt(class · objectness) against its one-hot class, plus `iou_cost` · (−log IoU), plus 1e8
-    where the point is not in both its box and its centre region. An anchor point wanted twice goes to the
-    cheapest object of its image; on equal cost the one listed first wins.
+    any box's centre, but never for an object whose class it cannot name. An object takes k of them, k = the sum of its
+    `num_top_ious` best IoUs, at least 1, at the lowest cost: BCE of sqrt(class · objectness) against its one-hot class,
+    plus `iou_cost` · (−log IoU), plus 1e8 where the point is not in both its box and its centre region. An anchor
+    point wanted twice goes to the cheapest object of its image; on equal cost the one listed first wins.
     """
     num_images, num_anchors = output.obj_logits_BA.shape
     num_objects = len(targets.labels_N)
@@ -57,12 +57,13 @@ def assign(
     inside_either_NA, inside_both_NA = _geometry(output, targets, centre_radius)
     candidate_BA = torch.zeros_like(output.obj_logits_BA, dtype=torch.int32)
     candidate_BA = candidate_BA.index_add_(0, targets.image_N, inside_either_NA.int()) > 0
-    candidate_NA = candidate_BA[targets.image_N]
+    own_logits_NA = output.cls_logits_BAC[targets.image_N, :, targets.labels_N]
+    candidate_NA = candidate_BA[targets.image_N] & (own_logits_NA > ABSENT_LOGIT)
 
     iou_NA = pairwise_iou(targets.boxes_N4.unsqueeze(1), output.boxes_BA4[targets.image_N]).squeeze(1)
     iou_NA = iou_NA * candidate_NA
     # In float64 so that adding 1e8 does not round the other terms away.
-    cost_NA = (_class_cost(output, targets, candidate_BA) - iou_cost * (iou_NA + 1e-8).log()).double()
+    cost_NA = (_class_cost(output, targets, candidate_BA, own_logits_NA) - iou_cost * (iou_NA + 1e-8).log()).double()
     cost_NA = (cost_NA + OUTSIDE_COST * ~inside_both_NA).masked_fill_(~candidate_NA, torch.inf)
 
     num_top = min(num_top_ious, num_anchors)
@@ -93,26 +94,26 @@ def _geometry(output: HeadOutput, targets: Targets, centre_radius: float) -> tup
     return in_box | in_centre, in_box & in_centre
 
 
-def _class_cost(output: HeadOutput, targets: Targets, candidate_BA: Tensor) -> Tensor:
+def _class_cost(output: HeadOutput, targets: Targets, candidate_BA: Tensor, own_logits_NA: Tensor) -> Tensor:
     """(N, A) BCE of sqrt(class · objectness) against the object's one-hot class, summed over classes.
 
     The sum differs between objects of an image in one class only, so it is taken once per anchor point with
     every class wrong and corrected for the object's own: N·A·C shrinks to candidates·C + N·A.
     """
     image_P, anchor_P = candidate_BA.nonzero(as_tuple=True)
-    scores_PC = output.cls_logits_BAC[image_P, anchor_P].sigmoid()
-    scores_PC = (scores_PC * output.obj_logits_BA[image_P, anchor_P].sigmoid().unsqueeze(1)).sqrt()
+    # In place: with many classes, fetching fresh memory for every intermediate costs more than the arithmetic.
+    scores_PC = output.cls_logits_BAC[image_P, anchor_P].sigmoid_()
+    scores_PC.mul_(output.obj_logits_BA[image_P, anchor_P].sigmoid().unsqueeze(1)).sqrt_()
     all_wrong_BA = torch.zeros_like(output.obj_logits_BA)
-    all_wrong_BA[image_P, anchor_P] = -_clamped_log(1 - scores_PC).sum(dim=1)
+    all_wrong_BA[image_P, anchor_P] = -_clamped_log_(scores_PC.neg_().add_(1)).sum(dim=1)
 
-    own_NA = output.cls_logits_BAC[targets.image_N, :, targets.labels_N].sigmoid()
-    own_NA = (own_NA * output.obj_logits_BA[targets.image_N].sigmoid()).sqrt()
-    return all_wrong_BA[targets.image_N] + _clamped_log(1 - own_NA) - _clamped_log(own_NA)
+    own_NA = (own_logits_NA.sigmoid() * output.obj_logits_BA[targets.image_N].sigmoid()).sqrt()
+    return all_wrong_BA[targets.image_N] + _clamped_log_(1 - own_NA) - _clamped_log_(own_NA)
 
 
-def _clamped_log(x: Tensor) -> Tensor:
-    # The clamp of torch's binary_cross_entropy, so that a saturated score costs 100 and not infinity.
-    return x.log().clamp(min=-100)
+def _clamped_log_(x: Tensor) -> Tensor:
+    """Logarithm in place, with the clamp of torch's binary_cross_entropy: a saturated score costs 100, not infinity."""
+    return x.log_().clamp_(min=-100)
 
 
 def _cheapest_object(cost_NA: Tensor, image_N: Tensor, num_images: int) -> Tensor:

@@ -5,6 +5,7 @@ Legend: B images, H, W pixels.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ciod_core.config import ModelConfig
 from ciod_core.model.backbone import CspDarknet, ResNet
+from ciod_core.model.branches import among_classes, joined
 from ciod_core.model.head import DecoupledHead
 from ciod_core.model.neck import Pafpn
 from ciod_core.model.output import HeadOutput
@@ -42,7 +44,11 @@ SCALES = {
 
 
 class Detector(nn.Module):
-    """A one-stage anchor-free detector whose class rows can grow."""
+    """A one-stage anchor-free detector that can grow: by class rows of its head, or by a branch.
+
+    A branch is another head on the same backbone and neck. What is frozen keeps its weights and statistics, and a
+    frozen head answers in evaluation only, because training can learn nothing from it.
+    """
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -52,22 +58,57 @@ class Detector(nn.Module):
         self.backbone = backbone
         self.neck = neck
         self.head = head
+        self.branches = nn.ModuleList()
+        self._frozen: tuple[nn.Module, ...] = ()
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1))
 
-    def forward(self, images_B3HW: Tensor) -> HeadOutput:
+    def forward(self, images_B3HW: Tensor, *, features: bool = False) -> HeadOutput:
         """Answer a batch.
 
         Args:
             images_B3HW: RGB in 0..255, uint8 or float; H and W are multiples of 32.
+            features: whether to keep what the answers were made from.
         """
         normalised = (images_B3HW.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        output: HeadOutput = self.head(self.neck(self.backbone(normalised)))
-        return output
+        pyramid = self.neck(self.backbone(normalised))
+        first_classes = accumulate(self.head_classes, initial=0)
+        return joined(
+            [
+                among_classes(head(pyramid, features=features), first, sum(self.head_classes))
+                for head, first in zip(self.heads, first_classes, strict=False)
+                if not (self.training and head in self._frozen)
+            ]
+        )
+
+    @property
+    def heads(self) -> tuple[DecoupledHead, ...]:
+        """The head and its branches, oldest first."""
+        return (self.head, *(branch for branch in self.branches if isinstance(branch, DecoupledHead)))
+
+    @property
+    def head_classes(self) -> tuple[int, ...]:
+        """How many classes each head names; together, in this order, they are the detector's classes."""
+        return tuple(head.num_classes for head in self.heads)
 
     def add_classes(self, count: int) -> None:
-        """Append `count` classes to the head; what was learned stays."""
-        self.head.add_classes(count)
+        """Append `count` classes to the youngest head; what was learned stays."""
+        self.heads[-1].add_classes(count)
+
+    def add_branch(self, num_classes: int) -> None:
+        """Freeze everything there is, and append a copy of the youngest head for `num_classes` further classes."""
+        branch = self.heads[-1].branch(num_classes)
+        self._frozen = (self.backbone, self.neck, *self.heads)
+        for part in self._frozen:
+            part.requires_grad_(False)
+        self.branches.append(branch)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Detector:
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
 
 def uses_pretrained_backbone(config: ModelConfig) -> bool:
@@ -77,8 +118,21 @@ def uses_pretrained_backbone(config: ModelConfig) -> bool:
     return config.backbone_weights != "none"
 
 
-def build_detector(config: ModelConfig, num_classes: int) -> Detector:
-    """A detector with fresh weights; `ciod_core.model.pretrained` fills the backbone."""
+def build_detector(config: ModelConfig, num_classes: int, *branch_classes: int) -> Detector:
+    """A detector with fresh weights; `ciod_core.model.pretrained` fills the backbone.
+
+    Args:
+        config: the detector's shape.
+        num_classes: classes of the head.
+        branch_classes: classes of each further head, nothing of it frozen.
+    """
+    detector = _build_one_headed(config, num_classes)
+    for count in branch_classes:
+        detector.branches.append(detector.head.branch(count))
+    return detector
+
+
+def _build_one_headed(config: ModelConfig, num_classes: int) -> Detector:
     if config.name in SCALES:
         width, depth, depthwise = SCALES[config.name]
         csp = CspDarknet(width=width, depth=depth, depthwise=depthwise)

@@ -1,10 +1,11 @@
 """The decoupled head of YOLOX: one tower for class, one for box and objectness, per pyramid level.
 
-Legend: B images, A anchor points over all levels, C classes.
+Legend: B images, A anchor points over all levels, C classes, F channels of the towers.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ciod_core.model.backbone import Pyramid
 from ciod_core.model.blocks import ConvBlock, spatial_conv
-from ciod_core.model.output import HeadOutput
+from ciod_core.model.output import Features, HeadOutput
 
 STRIDES = (8, 16, 32)
 PRIOR_BIAS = math.log(0.01 / 0.99)
@@ -22,7 +23,10 @@ LARGEST_LOG_SIZE = 8.0
 
 
 class HeadLevel(nn.Module):
-    """The head of one pyramid level: (B, in, H, W) → class (B, C, H, W), box (B, 4, H, W), objectness (B, 1, H, W)."""
+    """The head of one pyramid level.
+
+    (B, in, H, W) → class (B, C, H, W), box (B, 4, H, W), objectness (B, 1, H, W), class tower (B, F, H, W).
+    """
 
     def __init__(self, in_channels: int, channels: int, num_classes: int, *, depthwise: bool) -> None:
         super().__init__()
@@ -36,10 +40,10 @@ class HeadLevel(nn.Module):
         self.box_conv = nn.Conv2d(channels, 4, 1)
         self.obj_conv = _prior_conv(channels, 1)
 
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = self.stem(feature)
-        reg = self.reg_tower(x)
-        return self.cls_conv(self.cls_tower(x)), self.box_conv(reg), self.obj_conv(reg)
+        reg, cls = self.reg_tower(x), self.cls_tower(x)
+        return self.cls_conv(cls), self.box_conv(reg), self.obj_conv(reg), cls
 
     def add_classes(self, count: int) -> None:
         """Append class rows with the prior bias; rows already there keep their weights."""
@@ -67,10 +71,27 @@ class DecoupledHead(nn.Module):
             assert isinstance(level, HeadLevel)
             level.add_classes(count)
 
-    def forward(self, pyramid: Pyramid) -> HeadOutput:
-        cls_logits, obj_logits, boxes, points, strides = [], [], [], [], []
+    @property
+    def num_classes(self) -> int:
+        """How many classes every level names."""
+        level = self.levels[0]
+        assert isinstance(level, HeadLevel)
+        return level.cls_conv.out_channels
+
+    def branch(self, num_classes: int) -> DecoupledHead:
+        """A copy for other classes: towers, boxes and objectness start as here, class rows afresh."""
+        twin = copy.deepcopy(self)
+        for level in twin.levels:
+            assert isinstance(level, HeadLevel)
+            old = level.cls_conv
+            level.cls_conv = _prior_conv(old.in_channels, num_classes).to(old.weight.device, old.weight.dtype)
+        return twin
+
+    def forward(self, pyramid: Pyramid, *, features: bool = False) -> HeadOutput:
+        """Answer at every anchor point; with `features`, tell what the answers were made from."""
+        cls_logits, obj_logits, boxes, points, strides, cls_features = [], [], [], [], [], []
         for level, feature, stride in zip(self.levels, pyramid, STRIDES, strict=True):
-            cls_map, box_map, obj_map = level(feature)
+            cls_map, box_map, obj_map, cls_feature_map = level(feature)
             level_points = anchor_points(box_map.shape[-2], box_map.shape[-1], stride, box_map.device)
             # Full precision from here on: exp() of a half-precision size overflows, and losses need the digits.
             cls_logits.append(_flatten(cls_map).float())
@@ -78,12 +99,15 @@ class DecoupledHead(nn.Module):
             boxes.append(decode_boxes(_flatten(box_map).float(), level_points, stride))
             points.append(level_points)
             strides.append(torch.full_like(level_points[:, 0], stride))
+            if features:
+                cls_features.append(_flatten(cls_feature_map))
         return HeadOutput(
             cls_logits_BAC=torch.cat(cls_logits, dim=1),
             obj_logits_BA=torch.cat(obj_logits, dim=1),
             boxes_BA4=torch.cat(boxes, dim=1),
             points_A2=torch.cat(points),
             strides_A=torch.cat(strides),
+            features=Features(pyramid, torch.cat(cls_features, dim=1)) if features else None,
         )
 
 

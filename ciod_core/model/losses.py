@@ -8,24 +8,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
-from torch.nn.functional import one_hot
 
 from ciod_core.model.boxes import iou
 
 BOX_WEIGHT = 5.0
 
 
-def objectness_loss(obj_logits_BA: Tensor, image_P: Tensor, anchor_P: Tensor, target_P: Tensor) -> Tensor:
-    """BCE of every anchor point's objectness against its target at positives and 0 elsewhere, summed."""
+def objectness_loss(
+    obj_logits_BA: Tensor, image_P: Tensor, anchor_P: Tensor, target_P: Tensor, ignored_BA: Tensor | None = None
+) -> Tensor:
+    """BCE of every anchor point's objectness against its target at positives and 0 elsewhere, summed.
+
+    Anchor points of the mask `ignored_BA` that are no positives are left out.
+    """
     target_BA = torch.zeros_like(obj_logits_BA)
     target_BA[image_P, anchor_P] = target_P
-    return bce(obj_logits_BA, target_BA, reduction="sum")
+    if ignored_BA is None:
+        return bce(obj_logits_BA, target_BA, reduction="sum")
+    counted_BA = (~ignored_BA).to(obj_logits_BA.dtype)
+    counted_BA[image_P, anchor_P] = 1.0
+    return bce(obj_logits_BA, target_BA, weight=counted_BA, reduction="sum")
 
 
-def class_loss(cls_logits_PC: Tensor, labels_P: Tensor, iou_P: Tensor) -> Tensor:
-    """BCE of the class logits against the one-hot label × IoU, summed over positives and classes."""
-    target_PC = one_hot(labels_P, cls_logits_PC.shape[1]) * iou_P.unsqueeze(1)
-    return bce(cls_logits_PC, target_PC, reduction="sum")
+def class_loss(cls_logits_PC: Tensor, labels_P: Tensor, iou_P: Tensor, *, first_class: int = 0) -> Tensor:
+    """BCE of the class logits against the one-hot label × IoU, summed over positives and classes.
+
+    Classes before `first_class` are left out.
+    """
+    target_PC = torch.zeros_like(cls_logits_PC).scatter_(1, labels_P.unsqueeze(1), iou_P.unsqueeze(1))
+    return bce(cls_logits_PC[:, first_class:], target_PC[:, first_class:], reduction="sum")
 
 
 def box_loss(boxes_P4: Tensor, target_boxes_P4: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ciod_core.classes import ClassTable
-from ciod_core.config import ModelConfig
+from ciod_core.config import Count, ModelConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
 from ciod_core.model.detector import Detector, build_detector
@@ -29,11 +29,20 @@ class CheckpointInfo(BaseModel):
     format_version: Literal[1] = 1
     model: ModelConfig
     classes: ClassTable
+    head_classes: tuple[Count, ...] | None = Field(
+        None, description="classes of each head, in the table's order; None: one head names them all"
+    )
     preprocessing: Preprocessing
     run: str
     step: int
     method: str
     parent_sha256: str | None
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> CheckpointInfo:
+        if self.head_classes is not None and sum(self.head_classes) != len(self.classes):
+            raise ValueError("the heads name another number of classes than the table has")
+        return self
 
 
 def save_detector(path: Path, state: dict[str, Tensor], info: CheckpointInfo) -> None:
@@ -70,7 +79,7 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detec
         CheckpointError: the file is missing, damaged, or its tensors do not fit its description.
     """
     info = read_info(path)
-    detector = build_detector(info.model, len(info.classes))
+    detector = build_detector(info.model, *(info.head_classes or (len(info.classes),)))
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
     try:

@@ -130,10 +130,11 @@ class Trainer:
         images = batch.images_B3HW.to(self.device, non_blocking=True).to(memory_format=self.memory_format)
         targets = batch.targets.to(self.device)
         with self._autocast():
-            student: HeadOutput = self._model(images)
+            # Without a teacher there is nothing to compare features with.
+            student: HeadOutput = self._model(images, features=self.method.features and self.teacher is not None)
             teacher = self._ask_teacher(images)
         knowledge = self.method.select(teacher, targets)
-        losses = self.method.losses(student, targets, knowledge)
+        losses = self.method.losses(student, targets, knowledge, teacher)
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
@@ -151,7 +152,7 @@ class Trainer:
     def _ask_teacher(self, images: Tensor) -> HeadOutput | None:
         if self.teacher is None or self.method.selection is None:
             return None
-        output: HeadOutput = self.teacher(images)
+        output: HeadOutput = self.teacher(images, features=self.method.features)
         return output
 
     def _autocast(self) -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ from ciod_core.methods.finetune import finetune
 from ciod_core.methods.pseudo_label import pseudo_label
 from ciod_core.model.assigner import assign
 from tests.plain_crs import plain_answers, plain_class_nms, plain_fixed_threshold
-from tests.scenes import blank_output, make_targets, random_output
+from tests.scenes import blank_output, make_targets, random_output, with_features
 
 PSEUDO_LABEL = ResamplerConfig(rule="crs", fixed_score=0.3, nms_iou=0.95, ground_truth_iou=1.0)
 
@@ -22,10 +22,11 @@ PSEUDO_LABEL = ResamplerConfig(rule="crs", fixed_score=0.3, nms_iou=0.95, ground
 @pytest.mark.parametrize("name", get_args(METHOD_NAMES))
 def test_every_method_builds_and_gives_finite_losses(name: str) -> None:
     method = build_method(Config(method=MethodConfig(name=name)))
-    student, teacher = random_output(2, 5, 64, seed=0), random_output(2, 3, 64, seed=1)
+    student = with_features(random_output(2, 5, 64, seed=0), 64, seed=2)
+    teacher = with_features(random_output(2, 3, 64, seed=1), 64, seed=3)
     student.cls_logits_BAC.requires_grad_()
     targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 4)])
-    losses = method.losses(student, targets, method.select(teacher, targets))
+    losses = method.losses(student, targets, method.select(teacher, targets), teacher)
     total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert total.isfinite() and all(loss.ndim == 0 for loss in losses.values())

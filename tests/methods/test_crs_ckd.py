@@ -22,7 +22,7 @@ from ciod_core.methods.finetune import finetune
 from ciod_core.model.assigner import assign
 from ciod_core.model.boxes import iou
 from ciod_core.model.output import HeadOutput, Targets
-from tests.scenes import GroundTruth, blank_output, make_targets, random_output
+from tests.scenes import GroundTruth, blank_output, clone, make_targets, random_output
 
 NUM_OLD, NUM_ALL = 3, 5
 KEEP_ALL = 1.0
@@ -152,7 +152,7 @@ def test_defect_teacher_read_at_the_students_positions(objectness: str) -> None:
     targets = make_targets([])
 
     def losses_with(edit_anchor: int, logit: float) -> Losses:
-        edited = HeadOutput(*(tensor.clone() for tensor in teacher))
+        edited = clone(teacher)
         edited.cls_logits_BAC[0, edit_anchor, 2] = logit
         edited.obj_logits_BA[0, edit_anchor] = 1.5
         knowledge = chosen.select(edited, targets)

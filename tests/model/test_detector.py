@@ -11,6 +11,7 @@ from torch import nn
 from ciod_core.config import MODEL_NAMES, ModelConfig
 from ciod_core.model.detector import PIXEL_MEAN, PIXEL_STD, build_detector, uses_pretrained_backbone
 from tests.networks import lively_detector
+from tests.scenes import assert_same_output
 
 # Million parameters with 80 classes, from the README of YOLOX (tables "Standard Models" and "Light Models").
 PUBLISHED_PARAMETERS = {
@@ -52,8 +53,7 @@ def test_bytes_and_floats_are_the_same_image() -> None:
     detector = lively_detector()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
-        for from_bytes, from_floats in zip(detector(images), detector(images.float()), strict=True):
-            assert torch.equal(from_bytes, from_floats)
+        assert_same_output(detector(images), detector(images.float()))
 
 
 def test_pixels_are_normalised_inside() -> None:

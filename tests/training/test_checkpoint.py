@@ -20,6 +20,7 @@ from ciod_core.model.detector import Detector
 from ciod_core.preprocessing import Preprocessing
 from ciod_core.training.checkpoint import CheckpointInfo, load_detector, read_info, save_detector
 from tests.networks import lively_detector
+from tests.scenes import assert_same_output
 
 INFO = CheckpointInfo(
     model=ModelConfig(name="yolox-micro", backbone_weights="none"),
@@ -65,9 +66,27 @@ def test_round_trip(detector: Detector, path: Path) -> None:
     assert not found.training
     images = torch.rand(1, 3, 64, 64) * 255
     with torch.inference_mode():
-        for ours, theirs in zip(found(images), detector(images), strict=True):
-            assert torch.equal(ours, theirs)
+        assert_same_output(found(images), detector(images))
     assert found.state_dict().keys() == detector.state_dict().keys()
+
+
+def test_several_heads_describe_themselves(tmp_path: Path) -> None:
+    branched = lively_detector(num_classes=2)
+    branched.add_branch(1)
+    path = tmp_path / "branched.safetensors"
+    save_detector(path, branched.state_dict(), INFO.model_copy(update={"head_classes": branched.head_classes}))
+    found, info = load_detector(path)
+    assert info.head_classes == found.head_classes == (2, 1)
+    images = torch.rand(1, 3, 64, 64) * 255
+    with torch.inference_mode():
+        assert_same_output(found(images), branched.eval()(images))
+
+
+@pytest.mark.parametrize("head_classes", [[2, 2], [3, 0], [], "3"])
+def test_heads_that_do_not_fit_the_class_table_are_refused(path: Path, head_classes: Any) -> None:
+    rewrite(path, lambda description: description.update(head_classes=head_classes))
+    assert "its description is unknown" in refusal(path)
+    assert "its description is unknown" in refusal(path, read_info)
 
 
 def test_same_weights_give_the_same_bytes(detector: Detector, path: Path, tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""Feature distillation: what the answers were made from stays alike. In float32, whatever precision made the features.
+
+Legend: B images, A anchor points, F channels, K kept answers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from ciod_core.model.output import Features, HeadOutput
+
+SMALLEST_MEAN_DISTANCE = 1e-6
+
+
+def features_of(output: HeadOutput) -> Features:
+    """The features of an output that was asked for them."""
+    assert output.features is not None, "the method must declare features=True"
+    return output.features
+
+
+def neck_loss(student: Features, teacher: Features) -> Tensor:
+    """Smooth L1 between the neck's maps: the mean of each pyramid level, averaged over levels."""
+    pairs = zip(student.neck_maps, teacher.neck_maps, strict=True)
+    return torch.stack([smooth_l1_loss(ours.float(), theirs.detach().float()) for ours, theirs in pairs]).mean()
+
+
+def tower_loss(student: Features, teacher: Features) -> Tensor:
+    """Smooth L1 between the last features of the class tower, the mean over anchor points and channels."""
+    return smooth_l1_loss(student.cls_features_BAF.float(), teacher.cls_features_BAF.detach().float())
+
+
+def relation_loss(student_KF: Tensor, teacher_KF: Tensor) -> Tensor:
+    """Smooth L1 between the mean-normalised pairwise distances of instances, the mean over pairs.
+
+    Source: SID, inter-related distillation. One instance has no relation to any other, and no loss.
+    """
+    num_pairs = len(student_KF) * (len(student_KF) - 1)
+    ours, theirs = _relations(student_KF.float()), _relations(teacher_KF.detach().float())
+    # The diagonal adds nothing: every instance is at distance 0 from itself in both.
+    return smooth_l1_loss(ours, theirs, reduction="sum") / max(num_pairs, 1)
+
+
+def _relations(features_KF: Tensor) -> Tensor:
+    """(K, K) distances of every instance to every other, divided by the mean over pairs."""
+    # Not by matrix products, whose rounding drowns the distance between instances that are nearly alike.
+    distance_KK = torch.cdist(features_KF, features_KF, compute_mode="donot_use_mm_for_euclid_dist")
+    num_pairs = len(features_KF) * (len(features_KF) - 1)
+    mean = distance_KK.sum() / max(num_pairs, 1)
+    return distance_KK / mean.clamp(min=SMALLEST_MEAN_DISTANCE)

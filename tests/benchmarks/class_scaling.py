@@ -1,0 +1,141 @@
+"""How the cost of a training step grows with the number of classes, part by part; class convolutions left aside.
+
+    python -m tests.benchmarks.class_scaling
+
+One batch, the same boxes, objectness and objects for every number of classes; the logits of further classes are as low
+as those of classes that an image does not show. Median time of each part on the CPU, and its ratio to 10 classes.
+
+Legend: B images, A anchor points, C classes, N objects of the batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ciod_core.config import DistillerConfig, ResamplerConfig
+from ciod_core.distiller import TransferLosses, collaborative_distillation
+from ciod_core.knowledge import Knowledge
+from ciod_core.methods.base import Lesson
+from ciod_core.methods.crs_ckd import crs_ckd
+from ciod_core.methods.supervised import supervised
+from ciod_core.model.assigner import assign
+from ciod_core.model.output import HeadOutput, Targets
+from tests.scenes import anchors
+
+NUM_CLASSES = (10, 80, 300, 1000)
+NUM_IMAGES, SIDE = 4, 640
+OBJECTS_PER_IMAGE = 8
+Part = Callable[[], Any]
+
+# What a part may reach at the most classes.
+TARGET_RATIO = 1.5
+
+
+def make_output(num_classes: int, targets: Targets, seed: int) -> HeadOutput:
+    """Answers like those of a trained detector: it sees the objects, in one of ten classes, and little else."""
+    points_A2, strides_A = anchors(SIDE, SIDE)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (NUM_IMAGES, len(points_A2))
+
+    def normal(*more: int) -> Tensor:
+        return torch.randn((*shape, *more), generator=generator)
+
+    centres_BA2 = points_A2 + normal(2) * strides_A.unsqueeze(1)
+    halves_BA2 = (0.3 * normal(2)).exp() * strides_A.unsqueeze(1) * 2
+    boxes_BA4, obj_logits_BA = torch.cat((centres_BA2 - halves_BA2, centres_BA2 + halves_BA2), dim=2), normal() - 5
+    first_ten = normal(10) - 6
+    for box_4, label, image in zip(targets.boxes_N4, targets.labels_N.tolist(), targets.image_N.tolist(), strict=True):
+        centre_2, size = (box_4[:2] + box_4[2:]) / 2, float((box_4[2:] - box_4[:2]).max())
+        seen = ((points_A2 - centre_2).abs() < 1.5 * strides_A.unsqueeze(1)).all(dim=1) & (strides_A * 4 < size)
+        boxes_BA4[image, seen] = box_4 + normal(4)[image, seen] * 2
+        obj_logits_BA[image, seen] += 6
+        first_ten[image, seen, label % 10] += 7
+    # Drawn after everything else, so that the first ten classes are the same for any number of classes.
+    others = torch.randn((*shape, num_classes - 10), generator=generator) - 9
+    return HeadOutput(torch.cat((first_ten, others), dim=2), obj_logits_BA, boxes_BA4, points_A2, strides_A)
+
+
+def make_objects(seed: int) -> Targets:
+    """Objects of all sizes, in ten classes."""
+    generator = torch.Generator().manual_seed(seed)
+    count = NUM_IMAGES * OBJECTS_PER_IMAGE
+    sizes_N2 = torch.exp(torch.rand(count, 2, generator=generator) * 3.2 + 2.5)
+    corners_N2 = torch.rand(count, 2, generator=generator) * (SIDE - sizes_N2)
+    return Targets(
+        boxes_N4=torch.cat((corners_N2, corners_N2 + sizes_N2), dim=1),
+        labels_N=torch.arange(count) % 10,
+        image_N=torch.arange(NUM_IMAGES).repeat_interleave(OBJECTS_PER_IMAGE),
+    )
+
+
+def parts_of_a_step(num_classes: int) -> dict[str, Part]:
+    """The parts as functions to time: the teacher knows half of the objects, labels the other half."""
+    objects = make_objects(seed=0)
+    targets = Targets(*(field[1::2] for field in objects))
+    teacher, student = make_output(num_classes, objects, seed=1), make_output(num_classes, objects, seed=2)
+    method = crs_ckd(ResamplerConfig(), DistillerConfig())
+    knowledge = method.select(teacher, targets)
+    assert knowledge is not None and len(knowledge) > NUM_IMAGES
+    merged = knowledge.before(targets)
+    assignment = assign(student, merged)
+    lesson = Lesson(student, merged, assignment, len(knowledge), knowledge, teacher)
+    return {
+        "selection": lambda: method.select(teacher, targets),
+        "assignment": lambda: assign(student, merged),
+        "loss": lambda: supervised(lesson),
+        "transfer": lambda: transfer(lesson, knowledge),
+    }
+
+
+def transfer(lesson: Lesson, knowledge: Knowledge) -> TransferLosses:
+    """CKD of every positive, as if the teacher had named all objects."""
+    image_P, anchor_P = lesson.assignment.image_P, lesson.assignment.anchor_P
+    source_P = lesson.assignment.object_P % len(knowledge)
+    return collaborative_distillation(
+        lesson.student.cls_logits_BAC[image_P, anchor_P],
+        lesson.student.boxes_BA4[image_P, anchor_P],
+        knowledge.class_logits_KC[source_P],
+        knowledge.boxes_K4[source_P],
+        weighting="paper",
+        target="soft",
+    )
+
+
+def median_milliseconds(steps: dict[int, dict[str, Part]], repeats: int) -> dict[int, dict[str, float]]:
+    """Median wall time of every part; in rounds over all of them, so that a machine that slows down slows all alike."""
+    times: dict[int, dict[str, list[float]]] = {number: {name: [] for name in parts} for number, parts in steps.items()}
+    for _ in range(repeats + 1):
+        for number, parts in steps.items():
+            for name, part in parts.items():
+                started = time.perf_counter()
+                part()
+                times[number][name].append(1000 * (time.perf_counter() - started))
+    # The first round warms up.
+    return {
+        number: {name: statistics.median(taken[1:]) for name, taken in parts.items()} for number, parts in times.items()
+    }
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15)
+    repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)
+    times = median_milliseconds({number: parts_of_a_step(number) for number in NUM_CLASSES}, repeats)
+    print(f"{'part':12}" + "".join(f"{f'C = {number}':>18}" for number in NUM_CLASSES))
+    for name, base in times[NUM_CLASSES[0]].items():
+        cells = [f"{times[number][name]:.2f} ms ×{times[number][name] / base:.2f}" for number in NUM_CLASSES]
+        over = times[NUM_CLASSES[-1]][name] > TARGET_RATIO * base
+        print(f"{name:12}" + "".join(f"{cell:>18}" for cell in cells) + f"   over ×{TARGET_RATIO}" * over)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Branches: heads beside each other answer as one, and what is frozen stays bit for bit.
+
+Legend: B images, A anchor points, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ciod_core.config import MODEL_NAMES, ModelConfig, ResamplerConfig
+from ciod_core.methods.selection import build_selection
+from ciod_core.model.assigner import assign
+from ciod_core.model.branches import among_classes, joined
+from ciod_core.model.detector import Detector, build_detector
+from ciod_core.model.head import PRIOR_BIAS
+from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets
+from ciod_core.model.postprocess import detect
+from tests.networks import lively_detector
+from tests.scenes import assert_same_output, make_targets, random_output
+
+NUM_OLD, NUM_NEW = 3, 2
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Three images of noise."""
+    return torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 255
+
+
+def two_heads(seed: int = 0) -> tuple[HeadOutput, HeadOutput, HeadOutput]:
+    """Random answers of a head of three classes and of one of two, and both as one."""
+    first, second = random_output(3, NUM_OLD, 64, seed), random_output(3, NUM_NEW, 64, seed + 1)
+    both = joined([among_classes(first, 0, 5), among_classes(second, NUM_OLD, 5)])
+    return first, second, both
+
+
+def snapshot(detector: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+
+
+@torch.inference_mode()
+def test_old_answers_stay_bit_for_bit_beside_a_branch(images: Tensor) -> None:
+    detector = lively_detector(num_classes=NUM_OLD)
+    before = detector(images, features=True)
+    detector.add_branch(NUM_NEW)
+    after = detector(images, features=True)
+    num_anchors = before.obj_logits_BA.shape[1]
+    assert after.cls_logits_BAC.shape == (3, 2 * num_anchors, NUM_OLD + NUM_NEW)
+    old = HeadOutput(
+        after.cls_logits_BAC[:, :num_anchors, :NUM_OLD], after.obj_logits_BA[:, :num_anchors],
+        after.boxes_BA4[:, :num_anchors], after.points_A2[:num_anchors], after.strides_A[:num_anchors],
+    )  # fmt: skip
+    assert_same_output(old, before)
+    assert (after.cls_logits_BAC[:, :num_anchors, NUM_OLD:] == ABSENT_LOGIT).all()
+    assert (after.cls_logits_BAC[:, num_anchors:, :NUM_OLD] == ABSENT_LOGIT).all()
+    assert (after.cls_logits_BAC[:, num_anchors:, NUM_OLD:] > ABSENT_LOGIT).all()
+    assert before.features is not None and after.features is not None
+    assert torch.equal(after.features.cls_features_BAF[:, :num_anchors], before.features.cls_features_BAF)
+    assert after.features.cls_features_BAF.shape[1] == 2 * num_anchors
+
+
+def test_an_absent_class_has_probability_zero_and_no_gradient_of_nan() -> None:
+    logit = torch.tensor([ABSENT_LOGIT], requires_grad=True)
+    assert logit.sigmoid().item() == 0
+    loss = nn.functional.binary_cross_entropy_with_logits(logit, torch.zeros(1))
+    loss.backward()
+    assert loss.item() == 0 and logit.grad is not None and logit.grad.item() == 0
+
+
+def test_a_branch_starts_as_a_copy_of_the_youngest_head_with_class_rows_of_its_own() -> None:
+    detector = lively_detector(num_classes=NUM_OLD)
+    detector.add_branch(NUM_NEW)
+    old, new = detector.heads
+    assert detector.head_classes == (NUM_OLD, NUM_NEW)
+    fresh = old.state_dict()
+    for name, tensor in new.state_dict().items():
+        if "cls_conv" not in name:
+            assert torch.equal(tensor, fresh[name]), name
+        elif name.endswith("bias"):
+            assert tensor.tolist() == pytest.approx([PRIOR_BIAS] * NUM_NEW)
+    assert {id(tensor) for tensor in old.parameters()}.isdisjoint(map(id, new.parameters()))
+
+
+def test_what_is_frozen_does_not_move_in_training(images: Tensor) -> None:
+    detector = lively_detector(num_classes=NUM_OLD)
+    detector.add_branch(NUM_NEW)
+    before = snapshot(detector)
+    optimizer = torch.optim.SGD([tensor for tensor in detector.parameters() if tensor.requires_grad], lr=0.1)
+    for _ in range(3):
+        output = detector.train()(images)
+        optimizer.zero_grad()
+        (output.cls_logits_BAC[..., NUM_OLD:].sum() + output.obj_logits_BA.sum() + output.boxes_BA4.mean()).backward()
+        optimizer.step()
+    moved = {name for name, tensor in detector.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {name for name in before if name.startswith("branches.0.")}
+    modes = {name: module.training for name, module in detector.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert all(training == name.startswith("branches.") for name, training in modes.items())
+
+
+def test_a_frozen_head_answers_in_evaluation_only(images: Tensor) -> None:
+    detector = lively_detector(num_classes=NUM_OLD)
+    detector.add_branch(NUM_NEW)
+    in_training = detector.train()(images)
+    assert in_training.cls_logits_BAC.shape == (3, 126, NUM_OLD + NUM_NEW)
+    assert (in_training.cls_logits_BAC[..., :NUM_OLD] == ABSENT_LOGIT).all()
+    assert detector.eval()(images).cls_logits_BAC.shape[1] == 252
+
+
+def test_a_chain_of_branches_freezes_all_but_the_youngest() -> None:
+    detector = lively_detector(num_classes=NUM_OLD)
+    detector.add_branch(NUM_NEW)
+    detector.add_branch(4)
+    assert detector.head_classes == (3, 2, 4)
+    trainable = {name for name, tensor in detector.named_parameters() if tensor.requires_grad}
+    assert trainable == {name for name, _ in detector.named_parameters() if name.startswith("branches.1.")}
+    assert not detector.train().branches[0].training
+
+
+def test_class_rows_grow_at_the_youngest_head() -> None:
+    detector = lively_detector(num_classes=NUM_OLD)
+    detector.add_branch(NUM_NEW)
+    detector.add_classes(4)
+    assert detector.head_classes == (3, 6)
+
+
+@pytest.mark.parametrize("name", get_args(MODEL_NAMES))
+def test_every_model_takes_branches(name: str) -> None:
+    with torch.device("meta"):
+        detector = build_detector(ModelConfig(name=name, backbone_weights="none"), 7, 2, 3)
+        output = detector.eval()(torch.empty(2, 3, 64, 96))
+    assert output.cls_logits_BAC.shape == (2, 3 * 126, 12)
+    assert all(parameter.requires_grad for parameter in detector.parameters())
+
+
+def test_detections_are_those_of_the_heads_one_by_one() -> None:
+    first, second, both = two_heads()
+    settings = {"score_threshold": 0.05, "nms_iou": 0.65, "max_detections": 10_000}
+    found = detect(both, **settings)
+    for old, new, together in zip(detect(first, **settings), detect(second, **settings), found, strict=True):
+        for label in range(5):
+            alone, shifted = (old, label) if label < NUM_OLD else (new, label - NUM_OLD)
+            ours_D, theirs_D = together.labels_D == label, alone.labels_D == shifted
+            assert torch.equal(together.boxes_D4[ours_D], alone.boxes_D4[theirs_D])
+            # Vectorised sigmoids round by where in the tensor a logit lies.
+            torch.testing.assert_close(together.scores_D[ours_D], alone.scores_D[theirs_D], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_objects_go_to_anchor_points_that_can_name_them(seed: int) -> None:
+    """Assigning over both heads is assigning over each, to its own classes."""
+    first, second, both = two_heads(seed)
+    boxes = [(0, (4.0, 4.0, 30.0, 40.0)), (0, (6.0, 6.0, 32.0, 38.0)), (1, (30.0, 20.0, 60.0, 60.0))]
+    old = make_targets([(image, box, label) for label, (image, box) in enumerate(boxes)])
+    new = make_targets([(image, box, label % NUM_NEW) for label, (image, box) in enumerate(boxes)])
+    everything = Targets(
+        torch.cat((old.boxes_N4, new.boxes_N4)),
+        torch.cat((old.labels_N, new.labels_N + NUM_OLD)),
+        torch.cat((old.image_N, new.image_N)),
+    )
+    apart = [
+        (found.image_P, found.anchor_P + index * 84, found.object_P + index * len(boxes), found.iou_P)
+        for index, found in enumerate((assign(first, old), assign(second, new)))
+    ]
+    expected = {row for parts in apart for row in zip(*(part.tolist() for part in parts), strict=True)}
+    assert len({anchor < 84 for _, anchor, *_ in expected}) == 2
+    found = assign(both, everything)
+    assert set(zip(*(field.tolist() for field in found), strict=True)) == expected
+
+
+@pytest.mark.parametrize("rule", ["crs", "fixed", "class-stat", "global-stat"])
+def test_knowledge_of_a_teacher_with_branches(rule: str) -> None:
+    select = build_selection(ResamplerConfig(rule=rule, min_score=0.1, nms_iou=0.65, ground_truth_iou=1.0))
+    first, second, both = two_heads()
+    kept = select(both, make_targets([]))
+    assert len(kept) and (kept.class_logits_KC[torch.arange(len(kept)), kept.labels_K] > ABSENT_LOGIT).all()
+    assert torch.equal(kept.labels_K >= NUM_OLD, kept.anchor_K >= 84)
+    if rule != "global-stat":
+        assert len(kept) == sum(len(select(output, make_targets([]))) for output in (first, second))
+
+
+def test_branches_survive_the_state_dict(images: Tensor) -> None:
+    detector = lively_detector(num_classes=NUM_OLD)
+    detector.add_branch(NUM_NEW)
+    stir_branch(detector)
+    again = build_detector(ModelConfig(name="yolox-micro", backbone_weights="none"), *detector.head_classes)
+    again.load_state_dict(detector.state_dict())
+    with torch.inference_mode():
+        assert_same_output(again.eval()(images), detector.eval()(images))
+
+
+def stir_branch(detector: Detector) -> None:
+    """Make the branch differ from the head it was copied from."""
+    detector.branches[0].load_state_dict(lively_detector(num_classes=NUM_NEW, seed=9).head.state_dict())
