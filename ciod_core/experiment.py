@@ -15,8 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
-
 from ciod_core.classes import ClassTable
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.files import atomic_write_text, sha256_of_file
@@ -106,6 +104,9 @@ class Experiment:
         Raises:
             CiodError: when another process keeps the lock for half a minute.
         """
+        # Commands that only read an experiment need not wait for what a lock brings along.
+        from filelock import FileLock, Timeout
+
         try:
             with FileLock(self.folder / _LOCK_NAME, timeout=_LOCK_SECONDS):
                 manifest = change(self.manifest)

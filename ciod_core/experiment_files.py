@@ -13,7 +13,7 @@ from ciod_core import __version__
 from ciod_core.classes import class_table
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import write_coco
-from ciod_core.data.images import check_images_exist
+from ciod_core.data.image_files import check_images_exist
 from ciod_core.data.protocols import SEEDED, Protocol, parse_protocol
 from ciod_core.data.reading import read_dataset
 from ciod_core.data.source import DatasetSource, SplitSource
@@ -71,16 +71,16 @@ def create_experiment(
     planned = plan_classes(plan, train.categories, order, leave_out)
     rule = parse_protocol(protocol)
     split = split_steps(train, val, planned.groups, rule, seed)
-    for table, half in ((train, source.train), (val, source.val)):
-        check_images_exist(table, half.images)
     made = _make_folders(out)
     try:
         with tempfile.TemporaryDirectory(prefix=".tmp-split-", dir=out) as temporary:
             staged = Path(temporary) / SPLITS_NAME
             staged.mkdir()
             with ThreadPoolExecutor(2) as pool:
-                # One step's text is put together while another's waits for the disk.
+                # Folders are listed and one step's text is put together while another's waits for the disk.
+                checks = pool.map(check_images_exist, (train, val), (source.train.images, source.val.images))
                 steps = tuple(pool.map(partial(_write_step, staged), split.steps))
+                list(checks)
             manifest = ExperimentManifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 ciod_version=__version__,

@@ -122,7 +122,8 @@ class AnnotationTable:
         """
         if image_mask_I is None:
             image_mask_I = np.ones(self.num_images, dtype=np.bool_)
-        kept_N = box_mask_N & image_mask_I[self.image_of_box_N]
+        # Row numbers, because every column is picked by them faster than by a mask.
+        kept_N = np.flatnonzero(box_mask_N & image_mask_I[self.image_of_box_N])
         boxes_per_image_I = np.bincount(self.image_of_box_N[kept_N], minlength=self.num_images)[image_mask_I]
         return replace(
             self,

@@ -109,28 +109,26 @@ def write_coco(table: AnnotationTable, path: Path) -> str:
     table = with_json(table)
     assert table.image_json is not None and table.box_json is not None
     categories = [{"id": category.id, "name": category.name} for category in table.categories]
-    parts = (
-        b'{"info":{"description":"COCO detection file written by ciod"},"licenses":[],"images":[\n',
-        table.image_json.join(),
-        b'\n],"annotations":[\n',
-        table.box_json.join(),
-        b'\n],"categories":' + msgspec.json.encode(categories) + b"}\n",
+    parts = chain(
+        [b'{"info":{"description":"COCO detection file written by ciod"},"licenses":[],"images":[\n'],
+        table.image_json.blocks(),
+        [b'\n],"annotations":[\n'],
+        table.box_json.blocks(),
+        [b'\n],"categories":' + msgspec.json.encode(categories) + b"}\n"],
     )
     try:
-        with ThreadPoolExecutor(1) as pool:
-            # Hashing takes as long as writing; it need not wait for the disk.
-            sha256 = pool.submit(_sha256_of_parts, parts)
-            with atomic_path(path) as temporary, temporary.open("wb") as stream:
-                stream.writelines(parts)
-            return sha256.result()
+        return _write_parts(path, parts)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); check the folder and the free space") from None
 
 
-def _sha256_of_parts(parts: Iterable[bytes]) -> str:
+def _write_parts(path: Path, parts: Iterable[bytes]) -> str:
+    """Write a file atomically; return its SHA-256."""
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+    with atomic_path(path) as temporary, temporary.open("wb", buffering=0) as stream:
+        for part in parts:
+            digest.update(part)
+            stream.write(part)
     return digest.hexdigest()
 
 

@@ -20,7 +20,8 @@ from torch.utils.data import Dataset, get_worker_info
 from ciod_core.classes import ClassTable
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.compact import CompactTable
-from ciod_core.data.images import decode_image, image_path
+from ciod_core.data.image_files import image_path
+from ciod_core.data.images import decode_image
 from ciod_core.data.mixing import PAD_VALUE, Mixing, Mixup, Mosaic, Source, average, empty_frame, paste
 from ciod_core.data.placement import Placement, Size, move_boxes, place_alone
 from ciod_core.data.transforms import STRIDE_MULTIPLE, Augmentation, ImageArray, Transform, render

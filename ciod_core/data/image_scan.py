@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.findings import Finding, Severity
-from ciod_core.data.images import decode_image, image_path
+from ciod_core.data.image_files import image_path
+from ciod_core.data.images import decode_image
 from ciod_core.errors import DataError
 
 

@@ -8,7 +8,7 @@ Legend: N rows, W characters of the widest row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ UInt8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.signedinteger]
 
 SEPARATOR = b",\n"
-# Rows of one block stay in the processor's cache while their columns are filled.
+# Rows of one block stay in the processor's cache while their columns are filled, and while they are written.
 BLOCK = 8192
 
 
@@ -50,21 +50,22 @@ class JsonRows:
         text = np.frombuffer(SEPARATOR.join(records) + SEPARATOR, dtype=np.uint8)
         return cls.of(text, np.cumsum(lengths_N))
 
-    def select(self, mask_N: BoolArray) -> JsonRows:
-        """The rows of a mask; the buffer is shared."""
-        return JsonRows(self.text, self.starts_N[mask_N], self.ends_N[mask_N])
+    def select(self, rows_N: BoolArray | Int64Array) -> JsonRows:
+        """The rows of a mask, or of these numbers; the buffer is shared."""
+        return JsonRows(self.text, self.starts_N[rows_N], self.ends_N[rows_N])
 
-    def join(self) -> bytes:
-        """The rows as the inside of a JSON array."""
-        if not len(self.starts_N):
-            return b""
-        # Neighbours in the buffer are copied together.
-        breaks = np.flatnonzero(self.starts_N[1:] != self.ends_N[:-1])
-        starts = self.starts_N[np.concatenate([[0], breaks + 1])].tolist()
-        ends = self.ends_N[np.concatenate([breaks, [len(self.ends_N) - 1]])].tolist()
-        ends[-1] -= len(SEPARATOR)
-        view = self.text.data
-        return b"".join([view[start:end] for start, end in zip(starts, ends, strict=True)])
+    def blocks(self) -> Iterator[bytes]:
+        """The rows as the inside of a JSON array, a few thousand rows at a time."""
+        view, count = self.text.data, len(self.starts_N)
+        for first in range(0, count, BLOCK):
+            starts_N, ends_N = self.starts_N[first : first + BLOCK], self.ends_N[first : first + BLOCK]
+            # Neighbours in the buffer are copied together.
+            breaks = np.flatnonzero(starts_N[1:] != ends_N[:-1]) + 1
+            starts = starts_N[np.concatenate([[0], breaks])].tolist()
+            ends = ends_N[np.concatenate([breaks - 1, [-1]])].tolist()
+            if first + BLOCK >= count:
+                ends[-1] -= len(SEPARATOR)
+            yield b"".join([view[start:end] for start, end in zip(starts, ends, strict=True)])
 
 
 class NumberField:

@@ -8,8 +8,6 @@ from ciod_core.data.coco import parse_coco, read_coco
 from ciod_core.data.inspection import strict_table
 from ciod_core.data.raw import RawAnnotations
 from ciod_core.data.source import DatasetSource
-from ciod_core.data.voc import parse_voc
-from ciod_core.data.yolo import parse_yolo
 
 
 def read_dataset(source: DatasetSource) -> tuple[AnnotationTable, AnnotationTable]:
@@ -30,8 +28,13 @@ def parse_dataset(source: DatasetSource) -> tuple[RawAnnotations, RawAnnotations
     Raises:
         DataError: they cannot be read at all.
     """
+    # Reading COCO, the usual case, need not wait for what opens images and XML.
     if source.format == "yolo":
+        from ciod_core.data.yolo import parse_yolo
+
         return parse_yolo(source)
     if source.format == "voc":
+        from ciod_core.data.voc import parse_voc
+
         return parse_voc(source)
     return parse_coco(source.train.annotations), parse_coco(source.val.annotations)

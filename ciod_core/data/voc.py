@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from ciod_core.data.annotations import Category
 from ciod_core.data.findings import Severity
-from ciod_core.data.image_files import images_below, upright_size
+from ciod_core.data.image_files import images_below
+from ciod_core.data.images import upright_size
 from ciod_core.data.labelled import FaultLog, LabelledImage, LabelledObject, digest_of, raw_annotations
 from ciod_core.data.layouts.base import DatasetSource, SplitSource
 from ciod_core.data.layouts.voc import annotation_path, listed_names

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ciod_core.data.findings import Severity
-from ciod_core.data.image_files import upright_size
+from ciod_core.data.images import upright_size
 from ciod_core.data.labelled import FaultLog, LabelledImage, LabelledObject, digest_of, raw_annotations
 from ciod_core.data.layouts.base import DatasetSource, SplitSource
 from ciod_core.data.layouts.yolo import YoloConfig, listed_images, read_yolo_config

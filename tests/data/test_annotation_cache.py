@@ -49,7 +49,7 @@ def same(first: AnnotationTable, second: AnnotationTable) -> None:
     for field in fields(AnnotationTable):
         expected, found = getattr(first, field.name), getattr(second, field.name)
         if isinstance(expected, JsonRows):
-            assert expected.join() == found.join()
+            assert b"".join(expected.blocks()) == b"".join(found.blocks())
         elif isinstance(expected, np.ndarray):
             assert expected.dtype == found.dtype, field.name
             np.testing.assert_array_equal(expected, found, err_msg=field.name)

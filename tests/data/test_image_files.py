@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ciod_core.data.image_files import images_below, upright_size
-from ciod_core.data.images import EXIF_ORIENTATION, decode_image
+from ciod_core.data.image_files import images_below
+from ciod_core.data.images import EXIF_ORIENTATION, decode_image, upright_size
 from ciod_core.errors import DataError
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
-from ciod_core.data.images import EXIF_ORIENTATION, check_images_exist, decode_image, image_path
+from ciod_core.data.image_files import check_images_exist, image_path
+from ciod_core.data.images import EXIF_ORIENTATION, decode_image
 from ciod_core.errors import DataError
 
 LIST = Path("labels.json")

@@ -16,7 +16,7 @@ WHOLE = st.integers(-(2**53), 2**53)
 
 
 def parsed(rows: JsonRows) -> list[Any]:
-    return json.loads(b"[" + rows.join() + b"]")
+    return json.loads(b"[" + b"".join(rows.blocks()) + b"]")
 
 
 @given(st.lists(st.tuples(WHOLE, st.integers(-(2**40), 2**40)), max_size=30), st.integers(0, 6))
@@ -42,7 +42,8 @@ def test_numbers_read_back(values: list[tuple[int, int]], decimals: int) -> None
     ],
 )
 def test_numbers_are_written_without_needless_digits(value: int, decimals: int, text: str) -> None:
-    assert encode_rows([NumberField("", np.array([value, 99999]), decimals)], "").join().split(b",")[0] == text.encode()
+    rows = encode_rows([NumberField("", np.array([value, 99999]), decimals)], "")
+    assert b"".join(rows.blocks()).split(b",")[0] == text.encode()
 
 
 def test_more_rows_than_a_block_keep_their_order() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ciod_core.data import shape_painting, shapes
 from ciod_core.data.coco import read_coco
-from ciod_core.data.images import check_images_exist
+from ciod_core.data.image_files import check_images_exist
 from ciod_core.data.shape_outlines import SHAPE_NAMES, shape_outline
 from ciod_core.data.shape_painting import paint_image
 from ciod_core.data.shapes import GENERATOR_VERSION, RECORD_NAME, ShapesRecord, generate_shapes
