@@ -157,7 +157,9 @@ def _remarks(raw: RawAnnotations, table: AnnotationTable) -> list[Finding]:
         found.append(Finding(Severity.WARNING, "box-repeated", message, int(duplicates_N.sum())))
     empty = int(np.count_nonzero(np.diff(table.offsets) == 0))
     if empty:
-        message = f"{raw.path}: images without any box serve as background in joint training alone"
+        message = (
+            f"{raw.path}: has images without any box: no step trains on them, in evaluation they count false alarms"
+        )
         found.append(Finding(Severity.NOTE, "image-without-box", message, empty))
     return found
 

@@ -1,0 +1,56 @@
+"""`ciod run`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import TINY, Ciod
+
+# As the runs of the shared experiment were trained.
+SAME = (*TINY, "--model", "yolox-micro", "--no-upper-bounds")
+
+
+@pytest.mark.slow
+def test_only_what_is_missing_is_trained_and_everything_is_compared(ciod: Ciod, own_copy: Path) -> None:
+    answer = ciod("run", own_copy, "--methods", "finetune,crs-ckd", *SAME)
+    assert answer.code == 0, answer.err
+    assert "3 runs, 2 of them finished already" in answer.err
+    assert "1/1  step2-finetune: AP " in answer.err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in answer.out.splitlines() if "│" in line]
+    assert [row[0] for row in rows] == ["step 1", "finetune", "crs-ckd"]
+
+    again = ciod("run", own_copy, "--methods", "finetune,crs-ckd", *SAME, "--json")
+    assert "3 runs, 3 of them finished already" in again.err
+    document = json.loads(again.out)
+    assert [(row["method"], row["step"]) for row in document["rows"]] == [("base", 1), ("finetune", 2), ("crs-ckd", 2)]
+    manifest = json.loads((own_copy / "experiment.json").read_text())
+    metrics = {run["name"]: run["metrics"] for run in manifest["runs"]}
+    for row, name in zip(document["rows"], ("step1", "step2-finetune", "step2"), strict=True):
+        assert row["measures"]["ap_all"]["values"] == [metrics[name]["all"]]
+
+
+def test_a_finished_run_of_other_settings_is_not_passed_off(ciod: Ciod, trained: Path) -> None:
+    answer = ciod("run", trained, *TINY, "--model", "yolox-micro")
+    assert answer.code == 2
+    assert "run 'joint2' is finished with training.epochs = 1, now it is 2" in answer.error_line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--methods", "finetun"), "did you mean 'finetune'"),
+        (("--set", "training.seed=1"), "pass --seed and --seeds"),
+        (("--set", "training.epoch=1"), "epochs"),
+    ],
+)
+def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], expected: str) -> None:
+    answer = ciod("run", trained, *arguments)
+    assert answer.code == 2
+    assert expected in answer.error_line
+
+
+def test_a_folder_without_an_experiment(ciod: Ciod, tmp_path: Path) -> None:
+    assert "make one with 'ciod split'" in ciod("run", tmp_path).error_line
