@@ -1,3 +1,3 @@
 """ciod core: class-incremental object detection without the old training data."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
