@@ -23,11 +23,16 @@ def sha256_of_file(path: Path) -> str:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Lend a temporary path in the same folder; it becomes `path` when the block ends without an exception.
 
     The temporary name keeps the suffix of `path`, because some writers choose the format by it. Missing parent
     folders are made. When the block fails, the temporary file goes and an existing `path` stays as it was.
+
+    Args:
+        path: the file.
+        durable: wait until the disk has it, so that not even a power failure shows half of it. Large files that are
+            cheap to make again, and whose hash is recorded, can do without.
 
     Raises:
         OSError: when the folder cannot be written (full disk, permission); the error carries `path`.
@@ -36,7 +41,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
     try:
         yield temporary
-        _flush_to_disk(temporary)
+        if durable:
+            _flush_to_disk(temporary)
         temporary.replace(path)
     except OSError as error:
         # A user knows the file that was asked for, not the temporary one beside it.

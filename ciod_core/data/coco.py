@@ -125,7 +125,7 @@ def write_coco(table: AnnotationTable, path: Path) -> str:
 def _write_parts(path: Path, parts: Iterable[bytes]) -> str:
     """Write a file atomically; return its SHA-256."""
     digest = hashlib.sha256()
-    with atomic_path(path) as temporary, temporary.open("wb", buffering=0) as stream:
+    with atomic_path(path, durable=False) as temporary, temporary.open("wb", buffering=0) as stream:
         for part in parts:
             digest.update(part)
             stream.write(part)
