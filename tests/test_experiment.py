@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ciod_core import experiment as experiment_module
 from ciod_core.classes import class_table
@@ -78,7 +79,7 @@ class TestUpdate:
         experiment = make_experiment(tmp_path)
         monkeypatch.setattr(experiment_module, "_LOCK_SECONDS", 0.05)
         with (
-            experiment_module.FileLock(tmp_path / experiment_module._LOCK_NAME),
+            FileLock(tmp_path / experiment_module._LOCK_NAME),
             pytest.raises(CiodError, match="another ciod process"),
         ):
             experiment.update(lambda manifest: manifest)
