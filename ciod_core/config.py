@@ -99,7 +99,7 @@ class ResamplerConfig(Section):
     global_std: float = Field(2.0, description="'global-stat' threshold: mean + global_std · std per image")
     nms_iou: Fraction = Field(0.65, description="class-wise NMS threshold; 0.95 (published) keeps clusters of boxes")
     ground_truth_iou: Fraction = Field(
-        0.5, description="drop answers overlapping a new ground-truth box by this IoU; 1 (published) keeps them all"
+        0.5, description="drop answers overlapping a ground-truth box by this IoU; 1 (published) keeps them all"
     )
 
 
@@ -146,6 +146,33 @@ class ErdConfig(Section):
     box_weight: NotNegative = 1.0
 
 
+class ReplayConfig(Section):
+    """Exemplar replay: a few images of earlier steps are trained on again, with the labels they had then."""
+
+    images: Annotated[int, Field(ge=0)] = Field(0, description="images in all; 0 switches replay off")
+    images_per_class: Annotated[int, Field(ge=0)] = Field(0, description="images of every old class instead")
+    choice: Literal["random", "balanced"] = Field(
+        "balanced", description="serve the class with the fewest images, or draw from all images alike"
+    )
+    unlabelled: Literal["ignore", "background"] = Field(
+        "ignore",
+        description="new classes on old images: no background where the student suspects them, or background",
+    )
+    suspect_score: Fraction = Field(0.1, description="class score × objectness from which the student suspects")
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a budget."""
+        return bool(self.images or self.images_per_class)
+
+    @model_validator(mode="after")
+    def _check_one_budget(self) -> ReplayConfig:
+        if self.images and self.images_per_class:
+            given = f"replay.images is {self.images} and replay.images_per_class is {self.images_per_class}"
+            raise ValueError(f"{given}; set one of them")
+        return self
+
+
 class EvaluationConfig(Section):
     """How detections are read off the head's output."""
 
@@ -168,4 +195,5 @@ class Config(Section):
     rilod: RilodConfig = RilodConfig()
     sid: SidConfig = SidConfig()
     erd: ErdConfig = ErdConfig()
+    replay: ReplayConfig = ReplayConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -22,12 +22,14 @@ from ciod_core.errors import CheckpointError
 from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.evaluation.records import with_report
 from ciod_core.experiment import WEIGHTS_KEY, Experiment
-from ciod_core.manifest import FileRecord, RunRecord
+from ciod_core.manifest import FileRecord, ReplayedImage, RunRecord
 from ciod_core.methods import build_method
 from ciod_core.methods.base import Method
+from ciod_core.methods.unlabelled import suspected_objects
 from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.preprocessing import Preprocessing
+from ciod_core.replay import TrainingData, add_replay, choose_replayed, replay_table, resumed_replay
 from ciod_core.run_plan import RunPlan, check_free, plan_run, resumed_config, settle_config
 from ciod_core.run_record import honest_status, start_record, write_settings
 from ciod_core.training.checkpoint import CheckpointInfo, load_detector, save_detector
@@ -69,27 +71,30 @@ def train_step(
     """
     plan = plan_run(experiment, config, teacher=teacher, step=step, run=run)
     check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
-    if resume:
-        config = resumed_config(experiment.run(plan.name), plan, config)
+    begun = experiment.run(plan.name) if resume else None
+    if begun is not None:
+        config = resumed_config(begun, plan, config)
     config = settle_config(plan, config)
     experiment.check_step_files(plan.step)
     device = pick_device(config.training.device)
+    replayed = resumed_replay(experiment, begun) if begun else choose_replayed(experiment, plan, config)
     with reproducible(config.training.seed, strict=config.training.deterministic):
         method = build_method(config)
         student, teacher_model = _build_models(plan, config, method)
-        trainer = _build_trainer(experiment, plan, config, method, student, teacher_model, device)
+        data = training_data(experiment, plan, replayed)
+        trainer = _build_trainer(experiment, plan, config, method, student, teacher_model, data, device)
         folder = experiment.run_folder(plan.name)
         if resume:
             _restore(trainer, folder)
         elif (folder / STATE_FILE).exists():
             (folder / STATE_FILE).unlink()
-        record = start_record(experiment, plan, config, device)
+        record = start_record(experiment, plan, config, device, replayed)
         experiment.put_run(record)
         write_settings(folder, config, record)
         log = MetricsLog(folder / "metrics.csv", after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
         trainer.listener = Listeners((log, listener or SilentListener()))
         with honest_status(experiment, record):
-            _train(trainer, plan, folder)
+            _train(trainer, record, folder)
             return _finish(experiment, plan, config, trainer, record)
 
 
@@ -101,6 +106,12 @@ def training_table(experiment: Experiment, plan: RunPlan) -> AnnotationTable:
     table = read_coco(experiment.verified(source, "the split was made", "restore it or split the dataset again"))
     wanted_N = plan.classes.labels_of(table.category_ids_N) >= 0
     return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
+
+
+def training_data(experiment: Experiment, plan: RunPlan, replayed: tuple[ReplayedImage, ...]) -> TrainingData:
+    """The images and boxes of a run, those that it replays included."""
+    table = training_table(experiment, plan)
+    return add_replay(table, replay_table(experiment, replayed)) if replayed else TrainingData(table)
 
 
 def _build_models(plan: RunPlan, config: Config, method: Method) -> tuple[Detector, Detector | None]:
@@ -122,17 +133,19 @@ def _build_trainer(
     method: Method,
     student: Detector,
     teacher: Detector | None,
+    found: TrainingData,
     device: torch.device,
 ) -> Trainer:
     data, training = config.data, config.training
     dataset = DetectionDataset(
-        training_table(experiment, plan),
+        found.table,
         experiment.train_images(),
         plan.classes,
         TrainTransform(data.image_size, data.multi_scale, data.photometric, data.flip),
         seed=training.seed,
         mixing=Mixing(data.mosaic, data.mixup) if data.mosaic or data.mixup else None,
         skip_corrupt=data.corrupt_images == "skip",
+        replayed_I=found.replayed_I,
     )
 
     def load_epoch(epoch: int) -> BatchLoader:
@@ -147,7 +160,11 @@ def _build_trainer(
             world_size=world_size(),
         )
 
-    return Trainer(student, teacher, method, load_epoch, training, device, SilentListener())
+    suspects = None
+    if found.replayed_I is not None and config.replay.unlabelled == "ignore":
+        first_new_class = len(plan.classes) - plan.num_new
+        suspects = suspected_objects(first_new_class=first_new_class, min_score=config.replay.suspect_score)
+    return Trainer(student, teacher, method, load_epoch, training, device, SilentListener(), suspects)
 
 
 def _restore(trainer: Trainer, folder: Path) -> None:
@@ -160,9 +177,11 @@ def _restore(trainer: Trainer, folder: Path) -> None:
         ) from error
 
 
-def _train(trainer: Trainer, plan: RunPlan, folder: Path) -> None:
-    notes = (str(trainer.skipped),) if trainer.skipped else ()
-    trainer.listener.begin(plan.name, trainer.config.epochs, trainer.iterations, notes)
+def _train(trainer: Trainer, record: RunRecord, folder: Path) -> None:
+    notes = [str(trainer.skipped)] if trainer.skipped else []
+    if record.replayed:
+        notes.append(f"images of earlier steps that are trained on again: {len(record.replayed)}")
+    trainer.listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
     while trainer.epochs_done < trainer.config.epochs:
         trainer.train_epoch()
         save_state(folder, epochs_done=trainer.epochs_done, parts=trainer.state())

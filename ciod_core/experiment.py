@@ -268,11 +268,13 @@ class Experiment:
         return path
 
 
-def run_name(step: int, method: str = DEFAULT_METHOD, kind: RunKind = "step") -> str:
-    """The default name of a run: `step1`, `step2`, `step2-finetune`, `joint2`."""
+def run_name(step: int, method: str = DEFAULT_METHOD, kind: RunKind = "step", *, replay: bool = False) -> str:
+    """The default name of a run: `step1`, `step2`, `step2-finetune`, `step2-finetune-replay`, `joint2`."""
     if kind == "joint" or method == "joint":
         return f"joint{step}"
-    return f"step{step}" if step == 1 or method == DEFAULT_METHOD else f"step{step}-{method}"
+    if step == 1:
+        return "step1"
+    return f"step{step}{'' if method == DEFAULT_METHOD else f'-{method}'}{'-replay' if replay else ''}"
 
 
 def check_run_name(name: str) -> str:

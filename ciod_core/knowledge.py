@@ -51,12 +51,20 @@ class Knowledge:
             image_N=torch.cat((self.image_K, targets.image_N)),
         )
 
-    def without_overlap(self, targets: Targets, iou_threshold: float) -> Knowledge:
+    def without_overlap(self, targets: Targets, iou_threshold: float, *, spare_agreeing: bool = False) -> Knowledge:
         """Drop answers whose IoU with a ground-truth box of their image reaches the threshold.
 
         A teacher calls objects it does not know by the names it knows; where the ground truth of the new classes
         says what an object is, the teacher's answer for it is wrong (CL-DETR's calibration, arXiv 2304.03110).
+
+        Args:
+            targets: ground truth; with replay some of it names old classes.
+            iou_threshold: from which IoU an answer is dropped.
+            spare_agreeing: keep the answers that name the class of the ground truth.
         """
         iou_KN = pairwise_iou(self.boxes_K4, targets.boxes_N4)
         same_image_KN = self.image_K.unsqueeze(1) == targets.image_N
-        return self.pick(~((iou_KN >= iou_threshold) & same_image_KN).any(dim=1))
+        covered_KN = (iou_KN >= iou_threshold) & same_image_KN
+        if spare_agreeing:
+            covered_KN &= self.labels_K.unsqueeze(1) != targets.labels_N
+        return self.pick(~covered_KN.any(dim=1))

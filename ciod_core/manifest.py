@@ -121,6 +121,15 @@ class StepRecord(Record):
     statistics: StatisticsRecord
 
 
+class ReplayedImage(Record):
+    """An image of earlier steps that a run trained on again."""
+
+    image_id: int
+    file_name: str = Field(description="relative to the folder of training images")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    steps: tuple[int, ...] = Field(description="earlier steps whose labels it carries")
+
+
 class RunRecord(Record):
     """One training run: what went in, what came out, how it was made and how good it is.
 
@@ -144,6 +153,7 @@ class RunRecord(Record):
     started: str = Field(description="ISO 8601 with offset")
     seconds: float | None = None
     skipped_images: tuple[str, ...] = Field((), description="training images that could not be loaded, by file name")
+    replayed: tuple[ReplayedImage, ...] = Field((), description="images of earlier steps, kept for this run")
     metrics: dict[str, Any] = {}
 
 

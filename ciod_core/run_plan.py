@@ -77,7 +77,7 @@ def plan_run(
             f"--teacher {teacher}: it knows {len(info.classes)} of the plan's {len(manifest.classes)} classes; "
             f"a teacher must have finished one of the steps 1 to {len(manifest.steps) - 1}"
         )
-    name = check_run_name(run or run_name(following, method))
+    name = check_run_name(run or run_name(following, method, replay=config.replay.on))
     return RunPlan(name, following, joint=False, teacher=verified, classes=manifest.classes.up_to(following))
 
 

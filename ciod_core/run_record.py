@@ -15,7 +15,7 @@ from ciod_core import __version__
 from ciod_core.config import Config
 from ciod_core.experiment import Experiment
 from ciod_core.files import atomic_write_json, atomic_write_text
-from ciod_core.manifest import FileRecord, RunRecord
+from ciod_core.manifest import FileRecord, ReplayedImage, RunRecord
 from ciod_core.run_plan import RunPlan
 from ciod_core.settings import config_text
 from ciod_core.training.distributed import world_size
@@ -23,7 +23,13 @@ from ciod_core.training.distributed import world_size
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "hotcoco")
 
 
-def start_record(experiment: Experiment, plan: RunPlan, config: Config, device: torch.device) -> RunRecord:
+def start_record(
+    experiment: Experiment,
+    plan: RunPlan,
+    config: Config,
+    device: torch.device,
+    replayed: tuple[ReplayedImage, ...],
+) -> RunRecord:
     """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
     manifest = experiment.manifest
     source = manifest.dataset.train.annotations if plan.joint else experiment.step(plan.step).train
@@ -44,6 +50,7 @@ def start_record(experiment: Experiment, plan: RunPlan, config: Config, device: 
         device=_device_name(device),
         effective_batch_size=config.training.batch_size * world_size(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
+        replayed=replayed,
     )
 
 

@@ -206,6 +206,10 @@ def test_default_run_names() -> None:
     assert run_name(2) == "step2"
     assert run_name(2, "pseudo-label") == "step2-pseudo-label"
     assert run_name(2, "joint") == "joint2"
+    assert run_name(2, replay=True) == "step2-replay"
+    assert run_name(2, "erd", replay=True) == "step2-erd-replay"
+    assert run_name(1, "erd", replay=True) == "step1"
+    assert run_name(2, "joint", replay=True) == "joint2"
     assert run_name(2, kind="joint") == "joint2"
 
 

@@ -36,6 +36,13 @@ def assert_entries(found: Knowledge, numbers: list[int]) -> None:
         assert torch.equal(tensor, vars(everything)[name][numbers]), name
 
 
+def test_answers_that_agree_with_the_ground_truth_can_be_spared() -> None:
+    # Entry 0 is of class 0 and entry 1 of class 1; entries 2 and 4 lie there too, in other images.
+    targets = make_targets([(0, (0.0, 0.0, 10.0, 10.0), 0), (0, (20.0, 0.0, 30.0, 10.0), 0)])
+    assert_entries(make_knowledge().without_overlap(targets, 0.9), [2, 3, 4])
+    assert_entries(make_knowledge().without_overlap(targets, 0.9, spare_agreeing=True), [0, 2, 3, 4])
+
+
 def test_pick_by_mask_and_by_index() -> None:
     knowledge = make_knowledge()
     assert_entries(knowledge.pick(torch.tensor([True, False, True, False, True])), [0, 2, 4])

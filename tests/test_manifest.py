@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from ciod_core.errors import CheckpointError
-from ciod_core.manifest import FileRecord, RunRecord, read_manifest
+from ciod_core.manifest import FileRecord, ReplayedImage, RunRecord, read_manifest
 from tests.experiments import make_experiment, make_run
 
 
@@ -77,13 +77,21 @@ def test_manifests_from_before_protocols_still_load(tmp_path: Path) -> None:
     assert [step.statistics.hidden_left_out_boxes for step in manifest.steps] == [0, 0]
 
 
-def test_runs_recorded_before_images_could_be_skipped_still_load(tmp_path: Path) -> None:
+def test_runs_recorded_before_images_could_be_skipped_or_replayed_still_load(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path)
     make_run(experiment, "step1", 1)
     document = json.loads(experiment.manifest_path.read_text())
-    del document["runs"][0]["skipped_images"]
+    del document["runs"][0]["skipped_images"], document["runs"][0]["replayed"]
     experiment.manifest_path.write_text(json.dumps(document))
-    assert read_manifest(experiment.manifest_path).runs[0].skipped_images == ()
+    run = read_manifest(experiment.manifest_path).runs[0]
+    assert (run.skipped_images, run.replayed) == ((), ())
+
+
+def test_replayed_images_survive_the_disk(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path)
+    image = ReplayedImage(image_id=7, file_name="ü/a.jpg", sha256="0" * 64, steps=(1, 2))
+    experiment.put_run(make_run(experiment, "step1", 1).model_copy(update={"replayed": (image,)}))
+    assert experiment.run("step1").replayed == (image,)
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a b"])

@@ -121,6 +121,16 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
         resolve_config(tmp_path / "binary.yaml")
 
 
+def test_replay_has_one_budget() -> None:
+    assert not Config().replay.on
+    assert resolve_config(flags={"replay.images": 3}).replay.on
+    assert resolve_config(assignments=["replay.images_per_class=3"]).replay.on
+    with pytest.raises(ConfigError, match=r"^replay\.images is 3 and replay\.images_per_class is 2; set one of them$"):
+        resolve_config(flags={"replay.images": 3}, assignments=["replay.images_per_class=2"])
+    with pytest.raises(ConfigError, match=r"^--replay: replay\.images: should be greater"):
+        resolve_config(flags={"replay.images": -1}, flag_names={"replay.images": "--replay"})
+
+
 def test_a_mistake_in_a_flag_names_the_flag() -> None:
     with pytest.raises(ConfigError, match=r"^--epochs: training\.epochs: should be greater"):
         resolve_config(None, {"training.epochs": 0}, flag_names={"training.epochs": "--epochs"})

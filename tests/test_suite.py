@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ciod_core.config import Config
 from ciod_core.data.source import DatasetSource
 from ciod_core.errors import CiodError, ConfigError
 from ciod_core.evaluation.records import chain_to
@@ -14,7 +15,7 @@ from ciod_core.experiment_files import create_experiment
 from ciod_core.manifest import RunRecord
 from ciod_core.settings import resolve_config
 from ciod_core.suite import runner
-from ciod_core.suite.plan import Epochs, SuiteRun, suite_runs
+from ciod_core.suite.plan import Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.suite.results import Spread, suite_rows
 from ciod_core.suite.runner import run_suite
 from ciod_core.training.progress import SilentListener, TrainingListener
@@ -84,11 +85,54 @@ def test_upper_bounds_train_as_long_as_the_steps_they_cover() -> None:
 
 @pytest.mark.parametrize(
     ("methods", "expected"),
-    [(["finetun"], "did you mean 'finetune'"), (["joint"], "leave it out"), (["finetune"] * 2, "listed twice")],
+    [
+        (["finetun"], "did you mean 'finetune'"),
+        (["joint+replay"], "cannot be compared"),
+        (["finetune+replay"] * 2, "listed twice"),
+        (["joint"], "leave it out"),
+        (["finetune"] * 2, "listed twice"),
+    ],
 )
 def test_methods_that_cannot_be_compared(methods: list[str], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         suite_runs(2, methods, [0])
+
+
+def test_replay_is_added_to_the_methods_that_ask_for_it() -> None:
+    config = resolve_config(flags=TINY | {"replay.images": 6, "replay.choice": "random"})
+    runs = suite_runs(3, ["erd", "erd+replay", "crs-ckd+replay"], [1])
+    found = {run.name.removesuffix("-seed1"): config_of(run, config, EPOCHS) for run in runs}
+    replaying = {name for name, settings in found.items() if settings.replay.on}
+    assert replaying == {"step2-erd-replay", "step3-erd-replay", "step2-replay", "step3-replay"}
+    assert found.keys() - replaying == {"step1", "joint2", "joint3", "step2-erd", "step3-erd"}
+    assert found["step2-erd-replay"].replay == config.replay
+    assert found["step2-erd"].replay == Config().replay
+    assert {found[name].method.name for name in ("step2-erd", "step2-erd-replay")} == {"erd"}
+    assert found["step3-replay"].method.name == "crs-ckd"
+    assert [run.method for run in runs if run.step == 2] == ["joint", "erd", "erd+replay", "crs-ckd+replay"]
+
+
+def test_replay_without_a_budget(experiment: Experiment) -> None:
+    recorder = Recorder()
+    with pytest.raises(ConfigError, match=r"^--methods erd\+replay: nothing is replayed without a budget; [^\n]*$"):
+        run_suite(experiment, suite_runs(3, ["erd+replay"], [0]), resolve_config(flags=TINY), EPOCHS, recorder)
+    assert recorder.missing == -1 and experiment.manifest.runs == ()
+
+
+@pytest.mark.slow
+def test_rows_tell_replay_from_its_absence(experiment: Experiment) -> None:
+    config = resolve_config(flags=TINY | {"replay.images_per_class": 1})
+    runs = suite_runs(3, ["finetune", "finetune+replay"], [0], upper_bounds=False)
+    run_suite(experiment, runs, config, Epochs(1, 1), Recorder())
+    rows = [(row.method, row.step) for row in suite_rows(experiment, runs)]
+    assert rows == [("base", 1), *((method, step) for method in ("finetune", "finetune+replay") for step in (2, 3))]
+    assert experiment.run("step2-finetune").replayed == ()
+    assert {step for image in experiment.run("step3-finetune-replay").replayed for step in image.steps} == {1, 2}
+    again = Recorder()
+    run_suite(experiment, runs, config, Epochs(1, 1), again)
+    assert again.missing == 0
+    with pytest.raises(ConfigError, match=r"'step2-finetune-replay' is finished with replay\.images = 0, now it is 9"):
+        run_suite(experiment, runs, resolve_config(flags=TINY | {"replay.images": 9}), Epochs(1, 1), Recorder())
 
 
 @pytest.mark.slow

@@ -45,7 +45,11 @@ _COLUMNS = {
 def run(
     folder: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="Experiment folder, made by 'ciod split'.")],
     methods: Annotated[
-        str, typer.Option("--methods", help="Methods to compare, with commas, for example finetune,erd,crs-ckd.")
+        str,
+        typer.Option(
+            "--methods",
+            help="Methods to compare, with commas: finetune,erd,crs-ckd+replay. '+replay' adds the replay of --set.",
+        ),
     ] = "crs-ckd",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repeat everything with this many seeds.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The first seed.")] = 0,

@@ -30,6 +30,7 @@ FLAG_NAMES = {
     "training.seed": "--seed",
     "training.device": "--device",
     "training.precision": "--precision",
+    "replay.images": "--replay",
 }
 
 
@@ -46,11 +47,14 @@ def train_step(
             help="crs-ckd (default), erd, sid, rilod, lwf, frozen-branch, pseudo-label, finetune, joint (upper bound).",
         ),
     ] = None,
+    replay: Annotated[
+        int | None, typer.Option("--replay", help="Images of earlier steps to train on again. Default: 0.")
+    ] = None,
     step: Annotated[
         int | None, typer.Option("--step", min=1, help="joint: train on steps 1..N. Default: the last step.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the run. Default: step2, step2-finetune, joint2, …")
+        str | None, typer.Option("--name", help="Name of the run. Default: step2, step2-erd-replay, joint2, …")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="resnet18, resnet50, yolox-micro, -nano … -x. Default: resnet50.")
@@ -90,6 +94,7 @@ def train_step(
         "training.seed": seed,
         "training.device": device,
         "training.precision": precision,
+        "replay.images": replay,
     }
     resolved = resolve_config(config, flags, settings or (), flag_names=FLAG_NAMES)
     found = Experiment.find(experiment, teacher)

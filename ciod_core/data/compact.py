@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ciod_core.classes import ClassTable
-from ciod_core.data.annotations import AnnotationTable, Float32Array, Int32Array, Int64Array
+from ciod_core.data.annotations import AnnotationTable, BoolArray, Float32Array, Int32Array, Int64Array
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class CompactTable:
         labels_N: labels of the class table.
         names_C: all file names in UTF-8, one after the other.
         name_ends: shape (I+1,); bytes name_ends[i]:name_ends[i+1] are the name of image i.
+        replayed_I: True for images of earlier steps, on which objects of the new classes carry no label.
         path: the file the table was read from, for messages.
     """
 
@@ -37,16 +38,20 @@ class CompactTable:
     labels_N: Int32Array
     names_C: npt.NDArray[np.uint8]
     name_ends: Int64Array
+    replayed_I: BoolArray
     path: Path | None
 
     @classmethod
-    def of(cls, table: AnnotationTable, classes: ClassTable, *, skip_crowd: bool) -> CompactTable:
+    def of(
+        cls, table: AnnotationTable, classes: ClassTable, *, skip_crowd: bool, replayed_I: BoolArray | None = None
+    ) -> CompactTable:
         """Keep all images, and the boxes whose category has a label.
 
         Args:
             table: images and boxes.
             classes: labels of the categories.
             skip_crowd: leave crowd boxes out.
+            replayed_I: mask of the images of earlier steps; None where there are none.
         """
         labels_N = classes.labels_of(table.category_ids_N)
         kept_N = labels_N >= 0
@@ -62,6 +67,7 @@ class CompactTable:
             labels_N=labels_N[kept_N].astype(np.int32),
             names_C=np.frombuffer(b"".join(names), dtype=np.uint8),
             name_ends=np.cumsum([0, *map(len, names)], dtype=np.int64),
+            replayed_I=np.zeros(table.num_images, dtype=np.bool_) if replayed_I is None else replayed_I,
             path=table.path,
         )
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from ciod_core.classes import ClassTable
-from ciod_core.data.annotations import AnnotationTable
+from ciod_core.data.annotations import AnnotationTable, BoolArray
 from ciod_core.data.compact import CompactTable
 from ciod_core.data.image_files import image_path
 from ciod_core.data.images import decode_image
@@ -41,6 +41,7 @@ class Sample(NamedTuple):
         size_hw: height and width of the image in pixels.
         placements: where each source image lies in the input frame; what moved the boxes moves others alike.
         skipped: file names of images that could not be loaded and were replaced.
+        replayed: whether an image of an earlier step is in it, on which objects of the new classes carry no label.
     """
 
     image_3HW: Tensor
@@ -51,6 +52,7 @@ class Sample(NamedTuple):
     size_hw: tuple[int, int]
     placements: tuple[Placement, ...] = ()
     skipped: tuple[str, ...] = ()
+    replayed: bool = False
 
 
 class Batch(NamedTuple):
@@ -62,6 +64,7 @@ class Batch(NamedTuple):
         image_ids_B: the dataset's image ids, int64.
         scales_B: input pixels per original pixel, float32.
         sizes_B2: height and width of the part that is not padding, int64.
+        replayed_B: which samples hold an image of an earlier step, bool.
         skipped: file names of images that could not be loaded and were replaced.
     """
 
@@ -70,6 +73,7 @@ class Batch(NamedTuple):
     image_ids_B: Tensor
     scales_B: Tensor
     sizes_B2: Tensor
+    replayed_B: Tensor
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
@@ -80,6 +84,7 @@ class Batch(NamedTuple):
             self.image_ids_B.to(device, non_blocking=True),
             self.scales_B.to(device, non_blocking=True),
             self.sizes_B2.to(device, non_blocking=True),
+            self.replayed_B.to(device, non_blocking=True),
             self.skipped,
         )
 
@@ -111,6 +116,7 @@ class DetectionDataset(Dataset[Sample]):
         skip_crowd: bool = True,
         mixing: Mixing | None = None,
         skip_corrupt: bool = False,
+        replayed_I: BoolArray | None = None,
     ) -> None:
         """Prepare the dataset; no image is read yet.
 
@@ -123,8 +129,9 @@ class DetectionDataset(Dataset[Sample]):
             skip_crowd: leave crowd boxes out.
             mixing: mosaic and mixup; None leaves every image to itself.
             skip_corrupt: put the next image that can be loaded in the place of one that cannot.
+            replayed_I: mask of the images of earlier steps; None where there are none.
         """
-        self.table = CompactTable.of(table, classes, skip_crowd=skip_crowd)
+        self.table = CompactTable.of(table, classes, skip_crowd=skip_crowd, replayed_I=replayed_I)
         self.images_root = images_root
         self.transform = transform
         self.seed = seed
@@ -219,6 +226,7 @@ class DetectionDataset(Dataset[Sample]):
             size_hw=(height, width),
             placements=placements,
             skipped=skipped,
+            replayed=any(self.table.replayed_I[placement.index] for placement in placements),
         )
 
 
@@ -243,6 +251,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         image_ids_B=torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),
         scales_B=torch.tensor([sample.scale for sample in samples], dtype=torch.float32),
         sizes_B2=sizes_B2,
+        replayed_B=torch.tensor([sample.replayed for sample in samples], dtype=torch.bool),
         skipped=tuple(name for sample in samples for name in sample.skipped),
     )
 

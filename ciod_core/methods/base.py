@@ -30,6 +30,7 @@ class Lesson(NamedTuple):
         num_taught: how many of the objects, the first ones, are the teacher's answers.
         knowledge: the teacher's kept answers, None for a method without a teacher.
         teacher: all of the teacher's answers, None like `knowledge`.
+        ignored_BA: mask of anchor points that are not background, even if they are no positives; None: none are.
     """
 
     student: HeadOutput
@@ -38,6 +39,7 @@ class Lesson(NamedTuple):
     num_taught: int
     knowledge: Knowledge | None
     teacher: HeadOutput | None
+    ignored_BA: Tensor | None = None
 
     @property
     def old_P(self) -> Tensor:
@@ -85,6 +87,7 @@ class Method:
         targets: Targets,
         knowledge: Knowledge | None,
         teacher: HeadOutput | None = None,
+        ignored_BA: Tensor | None = None,
     ) -> Losses:
         """Assign anchor points to the objects of the batch, and compute the named losses.
 
@@ -93,11 +96,13 @@ class Method:
             targets: the step's ground truth.
             knowledge: what `select` gave.
             teacher: the answers it was selected from; needed where the transfer looks beyond them.
+            ignored_BA: mask of anchor points where labels may be missing: no background, even if no positives.
         """
         taught = knowledge if self.assigns_knowledge else None
         objects = targets if taught is None else taught.before(targets)
         num_taught = 0 if taught is None else len(taught)
-        return self.transfer(Lesson(student, objects, assign(student, objects), num_taught, knowledge, teacher))
+        assignment = assign(student, objects)
+        return self.transfer(Lesson(student, objects, assignment, num_taught, knowledge, teacher, ignored_BA))
 
 
 def normaliser(positives: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ Legend: B images, A anchor points, P positives, K kept answers.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -26,16 +28,17 @@ def erd(config: ErdConfig, *, ground_truth_iou: float) -> Method:
     Class anchors (A): class and objectness logits by squared error. Box anchors (B, thinned to B′): 1 − IoU² to the
     teacher's box. Neither A nor B′ is background for the objectness loss.
 
+    The paper has no labels of old classes; on replayed images there are some. The rule stays: they teach box and
+    objectness, and that the object is of no new class; its name is left to the teacher. So an answer that agrees with
+    a label is never dropped: nothing else would teach it.
+
     Args:
         config: the method's numbers.
-        ground_truth_iou: from which IoU with a new ground-truth box a response is dropped; 1 keeps all.
+        ground_truth_iou: from which IoU with a ground-truth box of another class a response is dropped; 1 keeps all.
     """
-    select_classes = selection_by(
-        elastic_class_response(num_std=config.num_std), nms_iou=None, ground_truth_iou=ground_truth_iou
-    )
-    select_boxes = selection_by(
-        elastic_location_response(num_std=config.num_std), nms_iou=config.nms_iou, ground_truth_iou=ground_truth_iou
-    )
+    select_by = partial(selection_by, ground_truth_iou=ground_truth_iou, spare_agreeing=True)
+    select_classes = select_by(elastic_class_response(num_std=config.num_std), nms_iou=None)
+    select_boxes = select_by(elastic_location_response(num_std=config.num_std), nms_iou=config.nms_iou)
 
     def transfer(lesson: Lesson) -> Losses:
         if lesson.knowledge is None:

@@ -12,5 +12,8 @@ from ciod_core.model.detector import Detector
 
 
 def frozen_branch() -> Method:
-    """Labels teach the new head alone; no teacher is asked."""
+    """Labels teach the new head alone; no teacher is asked.
+
+    Replayed labels of old classes go to the old heads, which nothing moves; the new head learns what is not new.
+    """
     return Method(selection=None, transfer=supervised, grow=Detector.add_branch)

@@ -21,17 +21,22 @@ def build_selection(config: ResamplerConfig) -> Selection:
     return selection_by(_build_rule(config), nms_iou=config.nms_iou, ground_truth_iou=config.ground_truth_iou)
 
 
-def selection_by(rule: SelectionRule, *, nms_iou: float | None, ground_truth_iou: float) -> Selection:
-    """A rule, then NMS, then the filter against the ground truth of the new classes.
+def selection_by(
+    rule: SelectionRule, *, nms_iou: float | None, ground_truth_iou: float, spare_agreeing: bool = False
+) -> Selection:
+    """A rule, then NMS, then the filter against the ground truth.
 
     Args:
         nms_iou: class-wise NMS threshold; None leaves NMS out.
         ground_truth_iou: from which IoU with a ground-truth box an answer is dropped; 1 keeps all.
+        spare_agreeing: keep answers that name the ground truth's class, where labels do not take their place.
     """
 
     def select(teacher: HeadOutput, targets: Targets) -> Knowledge:
         knowledge = select_knowledge(teacher, rule, nms_iou=nms_iou)
-        return knowledge if ground_truth_iou >= 1 else knowledge.without_overlap(targets, ground_truth_iou)
+        if ground_truth_iou >= 1:
+            return knowledge
+        return knowledge.without_overlap(targets, ground_truth_iou, spare_agreeing=spare_agreeing)
 
     return select
 

@@ -20,11 +20,14 @@ def objectness(lesson: Lesson, target_P: Tensor | None = None, ignored_BA: Tenso
 
     Args:
         target_P: what each positive should say; 1 when left out, whoever vouches for the object.
-        ignored_BA: mask of anchor points that are not background, even if they are no positives.
+        ignored_BA: mask of anchor points that are not background, even if they are no positives, besides those of the
+            lesson.
     """
     assignment = lesson.assignment
     if target_P is None:
         target_P = torch.ones_like(assignment.iou_P)
+    if lesson.ignored_BA is not None:
+        ignored_BA = lesson.ignored_BA if ignored_BA is None else ignored_BA | lesson.ignored_BA
     total = objectness_loss(lesson.student.obj_logits_BA, assignment.image_P, assignment.anchor_P, target_P, ignored_BA)
     return total / normaliser(assignment.object_P >= 0)
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from ciod_core.config import METHOD_NAMES, Config
+from ciod_core.config import METHOD_NAMES, Config, ReplayConfig
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import run_name
 
 BASE = "base"
 JOINT = "joint"
+REPLAY_SUFFIX = "+replay"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class SuiteRun:
 
     Attributes:
         name: in the experiment.
-        method: a method's name, `base` (step 1) or `joint` (an upper bound).
+        method: a method as it was listed, with `+replay` where it replays; `base` (step 1) or `joint` (an upper bound).
         seed: of the training.
         step: from 1.
         teacher: name of the run it continues; None for step 1 and upper bounds.
@@ -32,6 +33,11 @@ class SuiteRun:
     seed: int
     step: int
     teacher: str | None
+
+    @property
+    def replays(self) -> bool:
+        """Whether the configured replay is added to the method."""
+        return self.method.endswith(REPLAY_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ def suite_runs(
 
     Args:
         steps: number of steps of the plan.
-        methods: names of methods; `joint` is no method here, because it bounds all of them.
+        methods: names of methods, with `+replay` behind those that replay; `joint` is no method here, because it bounds
+            all of them.
         seeds: of the trainings. Runs of seed 0 have the usual names, others end in `-seed1`, `-seed2`, …
         upper_bounds: train the joint run of every step from 2 on.
 
@@ -77,17 +84,29 @@ def suite_runs(
         for method in methods:
             teacher = first
             for step in range(2, steps + 1):
-                name = _named(run_name(step, method), seed)
+                name = _named(_name(step, method), seed)
                 runs.append(SuiteRun(name, method, seed, step, teacher))
                 teacher = name
     return tuple(runs)
 
 
 def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
-    """The settings of one run: the common ones with its method, seed and length."""
+    """The settings of one run: the common ones with its method, seed and length, and replay where it was asked for.
+
+    Raises:
+        ConfigError: replay was asked for without a budget.
+    """
+    if run.replays and not config.replay.on:
+        raise ConfigError(f"--methods {run.method}: nothing is replayed without a budget; pass --set replay.images=60")
     training = config.training.model_copy(update={"seed": run.seed, "epochs": epochs.of(run)})
-    method = config.method if run.method == BASE else config.method.model_copy(update={"name": run.method})
-    return config.model_copy(update={"training": training, "method": method})
+    name = run.method.removesuffix(REPLAY_SUFFIX)
+    method = config.method if run.method == BASE else config.method.model_copy(update={"name": name})
+    replay = config.replay if run.replays else ReplayConfig()
+    return config.model_copy(update={"training": training, "method": method, "replay": replay})
+
+
+def _name(step: int, method: str) -> str:
+    return run_name(step, method.removesuffix(REPLAY_SUFFIX), replay=method.endswith(REPLAY_SUFFIX))
 
 
 def _named(name: str, seed: int) -> str:
@@ -97,7 +116,7 @@ def _named(name: str, seed: int) -> str:
 def _check_methods(methods: Sequence[str]) -> None:
     known = [name for name in get_args(METHOD_NAMES) if name != JOINT]
     for position, method in enumerate(methods):
-        if method not in known:
+        if method.removesuffix(REPLAY_SUFFIX) not in known:
             close = difflib.get_close_matches(method, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(known)}"
             if method == JOINT:

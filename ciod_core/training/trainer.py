@@ -14,6 +14,7 @@ from ciod_core.data.dataset import Batch
 from ciod_core.data.loader import BatchLoader
 from ciod_core.errors import CiodError
 from ciod_core.methods.base import Method
+from ciod_core.methods.unlabelled import Suspects
 from ciod_core.model.detector import Detector
 from ciod_core.model.output import HeadOutput
 from ciod_core.training.average import WeightAverage
@@ -41,6 +42,7 @@ class Trainer:
         config: TrainingConfig,
         device: torch.device,
         listener: TrainingListener,
+        suspects: Suspects | None = None,
     ) -> None:
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.student = student.to(device).to(memory_format=memory_format)
@@ -48,6 +50,7 @@ class Trainer:
         if teacher is not None:
             self.teacher = teacher.to(device).to(memory_format=memory_format).eval().requires_grad_(False)
         self.method = method
+        self.suspects = suspects
         self.load_epoch = load_epoch
         self.config = config
         self.device = device
@@ -134,7 +137,7 @@ class Trainer:
             student: HeadOutput = self._model(images, features=self.method.features and self.teacher is not None)
             teacher = self._ask_teacher(images)
         knowledge = self.method.select(teacher, targets)
-        losses = self.method.losses(student, targets, knowledge, teacher)
+        losses = self.method.losses(student, targets, knowledge, teacher, self._ignored(student, batch.replayed_B))
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
@@ -154,6 +157,10 @@ class Trainer:
             return None
         output: HeadOutput = self.teacher(images, features=self.method.features)
         return output
+
+    def _ignored(self, student: HeadOutput, replayed_B: Tensor) -> Tensor | None:
+        """(B, A) mask of the anchor points that may be unlabelled objects; None when the run has no old images."""
+        return None if self.suspects is None else self.suspects(student, replayed_B.to(self.device, non_blocking=True))
 
     def _autocast(self) -> AbstractContextManager[None]:
         dtype = AUTOCAST_DTYPES.get(self.config.precision)

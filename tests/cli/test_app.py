@@ -30,7 +30,7 @@ FLAGS = {
     ),
     "train-step": (
         "--backbone-weights --batch-size --config --device --epochs --experiment --image-size --json --lr --method "
-        "--model --name --overwrite --precision --resume --seed --set --step --teacher --workers"
+        "--model --name --overwrite --precision --replay --resume --seed --set --step --teacher --workers"
     ),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "

@@ -64,6 +64,14 @@ def test_json_is_the_run(ciod: Ciod, own_copy: Path) -> None:
     assert document["metrics"].keys() >= {"all", "old", "new"}
 
 
+def test_replay_is_a_flag_away(ciod: Ciod, own_copy: Path) -> None:
+    answer = ciod("train-step", "--experiment", own_copy, *TINY, "--teacher", "step1", "--replay", "3", "--json")
+    document = json.loads(answer.out)
+    assert document["name"] == "step2-replay"
+    assert len(document["replayed"]) == 3 == document["config"]["replay"]["images"]
+    assert "images of earlier steps that are trained on again: 3" in answer.err
+
+
 def test_config_file_and_set(ciod: Ciod, untrained: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("model:\n  name: yolox-micro\ntraining:\n  lr: 0.5\n  epochs: 7\n")
     answer = ciod(

@@ -228,7 +228,7 @@ def test_collate_of_images_without_objects() -> None:
 
 def test_a_batch_moves_as_a_whole() -> None:
     moved = collate([make_sample(32, 32, 1, 1)]).to(torch.device("meta"))
-    tensors = [moved.images_B3HW, *moved.targets, moved.image_ids_B, moved.scales_B, moved.sizes_B2]
+    tensors = [moved.images_B3HW, *moved.targets, moved.image_ids_B, moved.scales_B, moved.sizes_B2, moved.replayed_B]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 

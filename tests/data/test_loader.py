@@ -16,6 +16,7 @@ from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
 from ciod_core.data.dataset import Batch, DetectionDataset
 from ciod_core.data.loader import batch_indices, make_loader
+from ciod_core.data.mixing import Mixing
 from ciod_core.data.source import DatasetSource
 from ciod_core.data.transforms import Augmentation, EvalTransform, TrainTransform
 from ciod_core.errors import CiodError, DataError
@@ -116,6 +117,28 @@ def test_a_worker_that_dies_is_reported_in_one_line(dataset: DetectionDataset) -
     dataset.transform = _DyingTransform(64)
     with pytest.raises(CiodError, match=r"^data loading: DataLoader worker [^\n]*; lower data\.workers [^\n]*$"):
         list(make_loader(dataset, 4, shuffle=False, workers=1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("mixing", [None, Mixing(mosaic=0.5), Mixing(mixup=0.5)])
+def test_samples_with_a_replayed_image_are_marked(
+    dataset: DetectionDataset, shapes_dataset: DatasetSource, workers: int, mixing: Mixing | None
+) -> None:
+    table = read_coco(shapes_dataset.train.annotations)
+    replayed_I = np.arange(table.num_images) % 5 == 2
+    dataset = build(table, shapes_dataset, mixing=mixing, replayed_I=replayed_I)
+    marks = [batch.replayed_B for batch in make_loader(dataset, 5, shuffle=True, workers=workers)]
+    order = [index for batch in batch_indices(24, 5, order_seed=(0, 0)) for index in batch]
+    sources = [[placement.index for placement in dataset[index].placements] for index in order]
+    expected = [bool(replayed_I[indices].any()) for indices in sources]
+    assert torch.cat(marks).tolist() == expected
+    assert any(expected) and not all(expected)
+    by_company = [marked and not replayed_I[first] for marked, (first, *_) in zip(expected, sources, strict=True)]
+    assert any(by_company) == (mixing is not None)
+
+
+def test_without_replay_nothing_is_marked(dataset: DetectionDataset) -> None:
+    assert not any(batch.replayed_B.any() for batch in make_loader(dataset, 8, shuffle=True))
 
 
 def test_an_image_listed_twice_is_loaded_twice(shapes_dataset: DatasetSource) -> None:

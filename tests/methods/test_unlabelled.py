@@ -1,0 +1,123 @@
+"""What the student suspects on old images, and that it is background no longer."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from ciod_core.config import METHOD_NAMES, Config, ErdConfig, MethodConfig, ResamplerConfig
+from ciod_core.methods import build_method
+from ciod_core.methods.erd import erd
+from ciod_core.methods.finetune import finetune
+from ciod_core.methods.unlabelled import suspected_objects
+from ciod_core.model.assigner import assign
+from ciod_core.model.output import ABSENT_LOGIT
+from tests.scenes import clone, make_targets, random_output, with_features
+
+NUM_OLD = 3
+
+
+def plain_sigmoid(logit: float) -> float:
+    return float(torch.tensor(logit, dtype=torch.float32).sigmoid())
+
+
+def test_the_rule_against_a_plain_loop() -> None:
+    student = random_output(3, 5, 64, seed=0)
+    replayed_B = torch.tensor([True, False, True])
+    found_BA = suspected_objects(first_new_class=NUM_OLD, min_score=0.1)(student, replayed_B)
+    num_suspected = 0
+    for image in range(3):
+        for anchor in range(found_BA.shape[1]):
+            scores = [
+                plain_sigmoid(float(student.cls_logits_BAC[image, anchor, label]))
+                * plain_sigmoid(float(student.obj_logits_BA[image, anchor]))
+                for label in (3, 4)
+            ]
+            expected = bool(replayed_B[image]) and max(scores) >= 0.1
+            assert bool(found_BA[image, anchor]) == expected
+            num_suspected += expected
+    assert 0 < num_suspected < found_BA[replayed_B].numel()
+
+
+def test_an_anchor_point_that_cannot_name_a_new_class_is_never_suspected() -> None:
+    student = random_output(1, 5, 64, seed=0)
+    student.cls_logits_BAC[..., NUM_OLD:] = ABSENT_LOGIT
+    assert not suspected_objects(first_new_class=NUM_OLD, min_score=1e-6)(student, torch.tensor([True])).any()
+
+
+@pytest.mark.parametrize("name", get_args(METHOD_NAMES))
+def test_ignored_anchor_points_learn_no_objectness_unless_they_are_positive(name: str) -> None:
+    config = Config(method=MethodConfig(name=name), erd=ErdConfig(num_std=1.0))
+    method = build_method(config)
+    teacher = with_features(random_output(2, NUM_OLD, 64, seed=1), 64, seed=3)
+    targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1), (1, (4.0, 4.0, 40.0, 40.0), 4)])
+    ignored_BA = torch.rand(2, 84, generator=torch.Generator().manual_seed(0)) < 0.5
+
+    def gradients(ignored: torch.Tensor | None) -> torch.Tensor:
+        student = with_features(random_output(2, 5, 64, seed=0), 64, seed=2)
+        student.obj_logits_BA.requires_grad_()
+        knowledge = method.select(teacher, targets)
+        method.losses(student, targets, knowledge, teacher, ignored)["objectness"].backward()
+        assert student.obj_logits_BA.grad is not None
+        return student.obj_logits_BA.grad
+
+    plain_BA, spared_BA = gradients(None), gradients(ignored_BA)
+    student, knowledge = random_output(2, 5, 64, seed=0), method.select(teacher, targets)
+    objects = knowledge.before(targets) if knowledge is not None and method.assigns_knowledge else targets
+    positives = assign(student, objects)
+    positive_BA = torch.zeros_like(ignored_BA)
+    positive_BA[positives.image_P, positives.anchor_P] = True
+    left_out_BA = ignored_BA & ~positive_BA
+    assert left_out_BA.any() and (ignored_BA & positive_BA).any()
+    assert torch.equal(spared_BA == 0, (plain_BA == 0) | left_out_BA)
+    assert torch.equal(spared_BA[~left_out_BA], plain_BA[~left_out_BA])
+
+
+def test_an_old_label_takes_no_answer_away_that_agrees_with_it() -> None:
+    """ERD's labels say nothing of old classes: where the teacher is right, nobody else would teach them."""
+    teacher = random_output(1, NUM_OLD, 64, seed=4)
+    method = erd(ErdConfig(num_std=1.0), ground_truth_iou=0.5)
+    knowledge = method.select(teacher, make_targets([]))
+    assert knowledge is not None and len(knowledge)
+    box, label = tuple(knowledge.boxes_K4[0].tolist()), int(knowledge.labels_K[0])
+    agreeing = method.select(teacher, make_targets([(0, box, label)]))
+    differing = method.select(teacher, make_targets([(0, box, (label + 1) % NUM_OLD)]))
+    assert agreeing is not None and differing is not None
+    assert knowledge.anchor_K[0] in agreeing.anchor_K and knowledge.anchor_K[0] not in differing.anchor_K
+
+
+@pytest.mark.parametrize("name", ["crs-ckd", "pseudo-label"])
+def test_where_answers_count_as_objects_a_label_takes_their_place(name: str) -> None:
+    resampler = ResamplerConfig(rule="fixed", fixed_score=0.15, ground_truth_iou=0.5)
+    method = build_method(Config(method=MethodConfig(name=name), resampler=resampler))
+    teacher = random_output(1, NUM_OLD, 64, seed=4)
+    knowledge = method.select(teacher, make_targets([]))
+    assert knowledge is not None and len(knowledge)
+    box, label = tuple(knowledge.boxes_K4[0].tolist()), int(knowledge.labels_K[0])
+    left = method.select(teacher, make_targets([(0, box, label)]))
+    assert left is not None and knowledge.anchor_K[0] not in left.anchor_K
+
+
+def test_labels_of_old_classes_leave_erds_old_logits_alone() -> None:
+    student, teacher = random_output(1, 5, 64, seed=0), random_output(1, NUM_OLD, 64, seed=1)
+    method = erd(ErdConfig(num_std=1.0, class_weight=0.0, box_weight=0.0), ground_truth_iou=0.5)
+    targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1)])
+    student.cls_logits_BAC.requires_grad_()
+    losses = method.losses(student, targets, method.select(teacher, targets), teacher)
+    losses["class"].backward()
+    gradient_AC = student.cls_logits_BAC.grad
+    assert gradient_AC is not None
+    assert not gradient_AC[..., :NUM_OLD].any() and (gradient_AC[..., NUM_OLD:] >= 0).all() and gradient_AC.any()
+    assert float(losses["box"].detach()) > 0
+
+
+def test_old_labels_on_a_branch_that_cannot_name_them() -> None:
+    """The new branch alone answers: SimOTA finds no candidate, and the losses are those of an empty image."""
+    output = random_output(1, 5, 64, seed=0)
+    output.cls_logits_BAC[..., :NUM_OLD] = ABSENT_LOGIT
+    targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1)])
+    found, empty = finetune().losses(clone(output), targets, None), finetune().losses(output, make_targets([]), None)
+    for name, loss in found.items():
+        torch.testing.assert_close(loss, empty[name])
