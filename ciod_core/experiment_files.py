@@ -17,7 +17,7 @@ from ciod_core.data.image_files import check_images_exist
 from ciod_core.data.protocols import SEEDED, Protocol, parse_protocol
 from ciod_core.data.reading import read_dataset
 from ciod_core.data.source import DatasetSource, SplitSource
-from ciod_core.data.split import StepSplit, StepStatistics, split_steps
+from ciod_core.data.split import DatasetSplit, StepSplit, StepStatistics, split_steps
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import MANIFEST_NAME, SPLITS_NAME, Experiment
 from ciod_core.files import atomic_write_text, relative_if_inside
@@ -76,18 +76,13 @@ def create_experiment(
         with tempfile.TemporaryDirectory(prefix=".tmp-split-", dir=out) as temporary:
             staged = Path(temporary) / SPLITS_NAME
             staged.mkdir()
-            with ThreadPoolExecutor(2) as pool:
-                # Folders are listed and one step's text is put together while another's waits for the disk.
-                checks = pool.map(check_images_exist, (train, val), (source.train.images, source.val.images))
-                steps = tuple(pool.map(partial(_write_step, staged), split.steps))
-                list(checks)
             manifest = ExperimentManifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 ciod_version=__version__,
                 dataset=_dataset_record(source, train, val, staged, out),
                 plan=_plan_record(planned, rule, seed, split.unused_images),
                 classes=class_table([[(category.name, category.id) for category in group] for group in planned.groups]),
-                steps=steps,
+                steps=_write_steps(staged, split, source, train, val),
             )
             _install(staged, manifest, out, Path(temporary) / "replaced")
     except BaseException:
@@ -126,6 +121,18 @@ def _make_folders(out: Path) -> list[Path]:
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     return missing
+
+
+def _write_steps(
+    folder: Path, split: DatasetSplit, source: DatasetSource, train: AnnotationTable, val: AnnotationTable
+) -> tuple[StepRecord, ...]:
+    """Write the files of all steps, and make sure meanwhile that the images are there."""
+    with ThreadPoolExecutor(2) as pool:
+        # Folders are listed and one step's text is put together while another's waits for the disk.
+        checks = pool.map(check_images_exist, (train, val), (source.train.images, source.val.images))
+        steps = tuple(pool.map(partial(_write_step, folder), split.steps))
+        list(checks)
+    return steps
 
 
 def _write_step(folder: Path, split: StepSplit) -> StepRecord:
