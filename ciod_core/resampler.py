@@ -9,62 +9,68 @@ Legend: B images, A anchor points, C old classes, K kept answers, Q points to lo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ciod_core.knowledge import Knowledge
 from ciod_core.model.boxes import pairwise_iou
-from ciod_core.model.output import HeadOutput
+from ciod_core.model.output import HeadOutput, rows_at
 from ciod_core.model.postprocess import grouped_nms
 
-# Rows of the (points × anchor points) overlap matrix held at once: 4096 × 8400 floats are 140 MB.
-OVERLAP_ROWS = 4096
+# Rows of the (points × anchor points) overlap matrix held at once: 512 × 8400 floats are 17 MB.
+OVERLAP_ROWS = 512
+
+
+class Answers(NamedTuple):
+    """What the teacher says at Q anchor points: best class k, its score s, and f = s · the objectness's sigmoid."""
+
+    label_Q: Tensor
+    class_score_Q: Tensor
+    score_Q: Tensor
+
+
+def answers_at(teacher: HeadOutput, image_Q: Tensor, point_Q: Tensor) -> Answers:
+    """The answers at these anchor points; whatever the number of classes, only their logits are read."""
+    # The largest logit has the largest score: one pass over the classes instead of three.
+    best_logit_Q, label_Q = rows_at(teacher.cls_logits_BAC, image_Q, point_Q).max(dim=-1)
+    class_score_Q = best_logit_Q.sigmoid()
+    return Answers(label_Q, class_score_Q, class_score_Q * teacher.obj_logits_BA[image_Q, point_Q].sigmoid())
 
 
 class TeacherScores:
-    """What the rules compare, per anchor point: best class score s, its label k, objectness, f = s · its sigmoid."""
+    """The answers at all anchor points, (B, A) each, for rules that compare with what is usual in an image."""
 
     def __init__(self, teacher: HeadOutput) -> None:
-        self.boxes_BA4 = teacher.boxes_BA4
-        self.obj_logits_BA = teacher.obj_logits_BA
-        # The largest logit has the largest score: one pass over the classes instead of three.
         best_logit_BA, self.label_BA = teacher.cls_logits_BAC.max(dim=-1)
         self.class_score_BA = best_logit_BA.sigmoid()
         self.score_BA = self.class_score_BA * teacher.obj_logits_BA.sigmoid()
-        self.num_classes = teacher.cls_logits_BAC.shape[-1]
-
-    @property
-    def group_BA(self) -> Tensor:
-        """One number per image and class."""
-        images_B1 = torch.arange(len(self.label_BA), device=self.label_BA.device).unsqueeze(1)
-        return images_B1 * self.num_classes + self.label_BA
 
 
-SelectionRule = Callable[[TeacherScores], Tensor]
-"""From the teacher's scores to a (B, A) mask of the anchor points kept before NMS."""
+SelectionRule = Callable[[HeadOutput], Tensor]
+"""From the teacher's output to a (B, A) mask of the anchor points kept before NMS."""
 
 
 def centre_resampling(*, centre_score: float, other_iou: float, min_score: float) -> SelectionRule:
     """CRS: centres, where s ≥ `centre_score`, and the points of the same class whose box has IoU ≥ `other_iou`
     with a centre's; of both, those with f ≥ `min_score`."""
 
-    def select(teacher: TeacherScores) -> Tensor:
-        kept_BA = teacher.score_BA >= min_score
-        centre_BA = teacher.class_score_BA >= centre_score
-        # Only points that pass min_score and are no centres themselves need an overlap: few, even at COCO's size.
-        image_Q, point_Q = (kept_BA & ~centre_BA).nonzero(as_tuple=True)
-        # Only points that are a centre in some image can vouch for another: V columns instead of all anchor points.
-        vouching_V = centre_BA.any(dim=0).nonzero().squeeze(1)
-        boxes_BV4, label_BV = teacher.boxes_BA4[:, vouching_V], teacher.label_BA[:, vouching_V]
-        centre_BV = centre_BA[:, vouching_V]
-        for start in range(0, len(image_Q), OVERLAP_ROWS):
-            image, point = image_Q[start : start + OVERLAP_ROWS], point_Q[start : start + OVERLAP_ROWS]
-            boxes_Q4 = teacher.boxes_BA4[image, point]
-            iou_QV = pairwise_iou(boxes_Q4.unsqueeze(1), boxes_BV4[image]).squeeze(1)
-            same_class_QV = teacher.label_BA[image, point].unsqueeze(1) == label_BV[image]
-            near_QV = (iou_QV >= other_iou) & centre_BV[image] & same_class_QV
-            kept_BA[image, point] = near_QV.any(dim=1)
+    def select(teacher: HeadOutput) -> Tensor:
+        image_Q, point_Q = _promising(teacher, min_score)
+        answers = answers_at(teacher, image_Q, point_Q)
+        enough_Q, centre_Q = answers.score_Q >= min_score, answers.class_score_Q >= centre_score
+        kept_BA = torch.zeros_like(teacher.obj_logits_BA, dtype=torch.bool)
+        kept_BA[image_Q, point_Q] = enough_Q & centre_Q
+        # The others need a centre that vouches for them: few, even at COCO's size.
+        for other_Q in (enough_Q & ~centre_Q).nonzero().squeeze(1).split(OVERLAP_ROWS):
+            image, point, label = image_Q[other_Q], point_Q[other_Q], answers.label_Q[other_Q]
+            iou_QA = pairwise_iou(teacher.boxes_BA4[image, point].unsqueeze(1), teacher.boxes_BA4[image]).squeeze(1)
+            # Only boxes that are near enough are asked for their class; a centre's objectness does not matter.
+            row_V, point_V = (iou_QA >= other_iou).nonzero(as_tuple=True)
+            vouching = answers_at(teacher, image[row_V], point_V)
+            vouches_V = (vouching.class_score_Q >= centre_score) & (vouching.label_Q == label[row_V])
+            kept_BA[image[row_V[vouches_V]], point[row_V[vouches_V]]] = True
         return kept_BA
 
     return select
@@ -72,7 +78,20 @@ def centre_resampling(*, centre_score: float, other_iou: float, min_score: float
 
 def fixed_threshold(score: float) -> SelectionRule:
     """Points with f ≥ `score`."""
-    return lambda teacher: teacher.score_BA >= score
+
+    def select(teacher: HeadOutput) -> Tensor:
+        image_Q, point_Q = _promising(teacher, score)
+        kept_BA = torch.zeros_like(teacher.obj_logits_BA, dtype=torch.bool)
+        kept_BA[image_Q, point_Q] = answers_at(teacher, image_Q, point_Q).score_Q >= score
+        return kept_BA
+
+    return select
+
+
+def _promising(teacher: HeadOutput, score: float) -> tuple[Tensor, Tensor]:
+    """Image and anchor point wherever f can reach `score`: f never exceeds the objectness, which needs no class."""
+    image_Q, point_Q = (teacher.obj_logits_BA.sigmoid() >= score).nonzero(as_tuple=True)
+    return image_Q, point_Q
 
 
 def class_statistics(*, num_std: float, fixed_score: float) -> SelectionRule:
@@ -81,16 +100,19 @@ def class_statistics(*, num_std: float, fixed_score: float) -> SelectionRule:
     A class that fewer than two points of the image name has no spread and uses `fixed_score`.
     """
 
-    def select(teacher: TeacherScores) -> Tensor:
-        group = teacher.group_BA.flatten()
-        score = teacher.score_BA.flatten().double()
-        num_groups = len(teacher.label_BA) * teacher.num_classes
+    def select(teacher: HeadOutput) -> Tensor:
+        answers = TeacherScores(teacher)
+        images_B1 = torch.arange(len(answers.label_BA), device=answers.label_BA.device).unsqueeze(1)
+        num_images, _, num_classes = teacher.cls_logits_BAC.shape
+        group = (images_B1 * num_classes + answers.label_BA).flatten()
+        score = answers.score_BA.flatten().double()
+        num_groups = num_images * num_classes
         count = torch.bincount(group, minlength=num_groups)
         mean = score.new_zeros(num_groups).index_add_(0, group, score) / count.clamp(min=1)
         deviation = (score - mean[group]).square()
         variance = score.new_zeros(num_groups).index_add_(0, group, deviation) / (count - 1).clamp(min=1)
         threshold = torch.where(count >= 2, mean + num_std * variance.sqrt(), fixed_score)
-        return (score >= threshold[group]).view_as(teacher.score_BA)
+        return (score >= threshold[group]).view_as(answers.score_BA)
 
     return select
 
@@ -98,8 +120,8 @@ def class_statistics(*, num_std: float, fixed_score: float) -> SelectionRule:
 def global_statistics(*, num_std: float) -> SelectionRule:
     """Points with f ≥ mean + `num_std` · std of f over all points of the image."""
 
-    def select(teacher: TeacherScores) -> Tensor:
-        score = teacher.score_BA.double()
+    def select(teacher: HeadOutput) -> Tensor:
+        score = TeacherScores(teacher).score_BA.double()
         return score >= _outlier_bound(score, num_std)
 
     return select
@@ -108,8 +130,8 @@ def global_statistics(*, num_std: float) -> SelectionRule:
 def elastic_class_response(*, num_std: float) -> SelectionRule:
     """Points with s > mean + `num_std` · std of s over all points of the image (ERD's class anchors A)."""
 
-    def select(teacher: TeacherScores) -> Tensor:
-        score = teacher.class_score_BA.double()
+    def select(teacher: HeadOutput) -> Tensor:
+        score = TeacherScores(teacher).class_score_BA.double()
         return score > _outlier_bound(score, num_std)
 
     return select
@@ -121,7 +143,7 @@ def elastic_location_response(*, num_std: float) -> SelectionRule:
     ERD reads how sure a location is off the distribution of its edges; here objectness was trained to say it.
     """
 
-    def select(teacher: TeacherScores) -> Tensor:
+    def select(teacher: HeadOutput) -> Tensor:
         logit = teacher.obj_logits_BA.double()
         return logit > _outlier_bound(logit, num_std)
 
@@ -130,7 +152,7 @@ def elastic_location_response(*, num_std: float) -> SelectionRule:
 
 def every_point() -> SelectionRule:
     """All anchor points."""
-    return lambda teacher: torch.ones_like(teacher.score_BA, dtype=torch.bool)
+    return lambda teacher: torch.ones_like(teacher.obj_logits_BA, dtype=torch.bool)
 
 
 def _outlier_bound(value_BA: Tensor, num_std: float) -> Tensor:
@@ -148,24 +170,21 @@ def select_knowledge(teacher: HeadOutput, rule: SelectionRule, *, nms_iou: float
         nms_iou: 0.95 deliberately leaves clusters of near-duplicates (the re-sampling); 0.65 leaves single boxes;
             None keeps whatever the rule keeps.
     """
-    answers = TeacherScores(teacher)
-    image_K, point_K = rule(answers).nonzero(as_tuple=True)
+    image_K, point_K = rule(teacher).nonzero(as_tuple=True)
+    answers = answers_at(teacher, image_K, point_K)
     if nms_iou is not None:
-        survivors = grouped_nms(
-            answers.boxes_BA4[image_K, point_K],
-            answers.score_BA[image_K, point_K],
-            answers.group_BA[image_K, point_K],
-            nms_iou,
-        )
+        group_K = image_K * teacher.cls_logits_BAC.shape[2] + answers.label_Q
+        survivors = grouped_nms(teacher.boxes_BA4[image_K, point_K], answers.score_Q, group_K, nms_iou)
         # Back to the order of images and anchor points, so that ties later on do not depend on scores.
         survivors = survivors.sort().values
         image_K, point_K = image_K[survivors], point_K[survivors]
+        answers = Answers(*(field[survivors] for field in answers))
     return Knowledge(
         boxes_K4=teacher.boxes_BA4[image_K, point_K],
-        labels_K=answers.label_BA[image_K, point_K],
-        class_logits_KC=teacher.cls_logits_BAC[image_K, point_K],
+        labels_K=answers.label_Q,
+        class_logits_KC=rows_at(teacher.cls_logits_BAC, image_K, point_K),
         obj_logits_K=teacher.obj_logits_BA[image_K, point_K],
-        scores_K=answers.score_BA[image_K, point_K],
+        scores_K=answers.score_Q,
         image_K=image_K,
         anchor_K=point_K,
     )

@@ -1,6 +1,6 @@
 """SimOTA over a whole batch: which anchor point answers for which object (YOLOX §2.1; arXiv 2103.14259).
 
-Legend: B images, A anchor points, C classes, N objects of the batch (flat), P pairs or positives.
+Legend: B images, A anchor points, C classes, N objects of the batch (flat), Q pairs, P positives.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ciod_core.model.boxes import pairwise_iou
-from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets
+from ciod_core.model.boxes import iou
+from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets, rows_at
 
 OUTSIDE_COST = 1e8
 
@@ -57,17 +57,24 @@ def assign(
     inside_either_NA, inside_both_NA = _geometry(output, targets, centre_radius)
     candidate_BA = torch.zeros_like(output.obj_logits_BA, dtype=torch.int32)
     candidate_BA = candidate_BA.index_add_(0, targets.image_N, inside_either_NA.int()) > 0
-    own_logits_NA = output.cls_logits_BAC[targets.image_N, :, targets.labels_N]
-    candidate_NA = candidate_BA[targets.image_N] & (own_logits_NA > ABSENT_LOGIT)
-
-    iou_NA = pairwise_iou(targets.boxes_N4.unsqueeze(1), output.boxes_BA4[targets.image_N]).squeeze(1)
-    iou_NA = iou_NA * candidate_NA
-    # In float64 so that adding 1e8 does not round the other terms away.
-    cost_NA = (_class_cost(output, targets, candidate_BA, own_logits_NA) - iou_cost * (iou_NA + 1e-8).log()).double()
-    cost_NA = (cost_NA + OUTSIDE_COST * ~inside_both_NA).masked_fill_(~candidate_NA, torch.inf)
-
+    pairs = _pairs(output, targets, candidate_BA)
+    iou_NA = pairs.spread(pairs.iou_Q, over=(num_objects, num_anchors), elsewhere=0.0)
     num_top = min(num_top_ious, num_anchors)
     dynamic_k_N = iou_NA.topk(num_top, dim=1).values.sum(dim=1).int().clamp(min=1)
+
+    # An object takes points outside only when those inside do not suffice: most costs are never looked at.
+    inside_Q = inside_both_NA[pairs.object_Q, pairs.anchor_Q]
+    num_inside_N = torch.zeros_like(dynamic_k_N).index_add_(0, pairs.object_Q, inside_Q.int())
+    wanted_Q = inside_Q | (num_inside_N < dynamic_k_N)[pairs.object_Q]
+    wanted_BA = torch.zeros_like(candidate_BA)
+    wanted_BA[pairs.image_Q[wanted_Q], pairs.anchor_Q[wanted_Q]] = True
+    chosen_Q = wanted_BA[pairs.image_Q, pairs.anchor_Q]
+    pairs, inside_Q = pairs.pick(chosen_Q), inside_Q[chosen_Q]
+
+    # In float64 so that adding 1e8 does not round the other terms away.
+    cost_Q = (_class_cost(output, pairs, wanted_BA) - iou_cost * (pairs.iou_Q + 1e-8).log()).double()
+    cost_Q += OUTSIDE_COST * ~inside_Q
+    cost_NA = pairs.spread(cost_Q, over=(num_objects, num_anchors), elsewhere=torch.inf)
     top = cost_NA.topk(num_top, dim=1, largest=False)
     taken = (torch.arange(num_top, device=cost_NA.device) < dynamic_k_N.unsqueeze(1)) & top.values.isfinite()
     object_P, rank_P = taken.nonzero(as_tuple=True)
@@ -94,21 +101,48 @@ def _geometry(output: HeadOutput, targets: Targets, centre_radius: float) -> tup
     return in_box | in_centre, in_box & in_centre
 
 
-def _class_cost(output: HeadOutput, targets: Targets, candidate_BA: Tensor, own_logits_NA: Tensor) -> Tensor:
-    """(N, A) BCE of sqrt(class · objectness) against the object's one-hot class, summed over classes.
+class _Pairs(NamedTuple):
+    """Objects with the anchor points that may answer for them: Q pairs, and what is known of each."""
+
+    image_Q: Tensor
+    anchor_Q: Tensor
+    object_Q: Tensor
+    own_logit_Q: Tensor
+    iou_Q: Tensor
+
+    def pick(self, chosen_Q: Tensor) -> _Pairs:
+        return _Pairs(*(field[chosen_Q] for field in self))
+
+    def spread(self, value_Q: Tensor, *, over: tuple[int, int], elsewhere: float) -> Tensor:
+        """(N, A) the values where their pairs are."""
+        return value_Q.new_full(over, elsewhere).index_put_((self.object_Q, self.anchor_Q), value_Q)
+
+
+def _pairs(output: HeadOutput, targets: Targets, candidate_BA: Tensor) -> _Pairs:
+    """Every object with the candidates of its image that can name its class."""
+    object_Q, anchor_Q = candidate_BA[targets.image_N].nonzero(as_tuple=True)
+    image_Q = targets.image_N[object_Q]
+    own_logit_Q = output.cls_logits_BAC[image_Q, anchor_Q, targets.labels_N[object_Q]]
+    iou_Q = iou(targets.boxes_N4[object_Q], output.boxes_BA4[image_Q, anchor_Q])
+    pairs = _Pairs(image_Q, anchor_Q, object_Q, own_logit_Q, iou_Q)
+    return pairs.pick(own_logit_Q > ABSENT_LOGIT)
+
+
+def _class_cost(output: HeadOutput, pairs: _Pairs, wanted_BA: Tensor) -> Tensor:
+    """(Q,) BCE of sqrt(class · objectness) against the object's one-hot class, summed over classes.
 
     The sum differs between objects of an image in one class only, so it is taken once per anchor point with
-    every class wrong and corrected for the object's own: N·A·C shrinks to candidates·C + N·A.
+    every class wrong and corrected for the object's own: Q·C shrinks to wanted·C + Q.
     """
-    image_P, anchor_P = candidate_BA.nonzero(as_tuple=True)
+    image_P, anchor_P = wanted_BA.nonzero(as_tuple=True)
     # In place: with many classes, fetching fresh memory for every intermediate costs more than the arithmetic.
-    scores_PC = output.cls_logits_BAC[image_P, anchor_P].sigmoid_()
+    scores_PC = rows_at(output.cls_logits_BAC, image_P, anchor_P).sigmoid_()
     scores_PC.mul_(output.obj_logits_BA[image_P, anchor_P].sigmoid().unsqueeze(1)).sqrt_()
     all_wrong_BA = torch.zeros_like(output.obj_logits_BA)
     all_wrong_BA[image_P, anchor_P] = -_clamped_log_(scores_PC.neg_().add_(1)).sum(dim=1)
 
-    own_NA = (own_logits_NA.sigmoid() * output.obj_logits_BA[targets.image_N].sigmoid()).sqrt()
-    return all_wrong_BA[targets.image_N] + _clamped_log_(1 - own_NA) - _clamped_log_(own_NA)
+    own_Q = (pairs.own_logit_Q.sigmoid() * output.obj_logits_BA[pairs.image_Q, pairs.anchor_Q].sigmoid()).sqrt()
+    return all_wrong_BA[pairs.image_Q, pairs.anchor_Q] + _clamped_log_(1 - own_Q) - _clamped_log_(own_Q)
 
 
 def _clamped_log_(x: Tensor) -> Tensor:

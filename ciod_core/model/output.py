@@ -63,3 +63,8 @@ class Targets(NamedTuple):
     def to(self, device: torch.device) -> Targets:
         """The same targets on another device."""
         return Targets(*(field.to(device, non_blocking=True) for field in self))
+
+
+def rows_at(x_BAC: Tensor, image_P: Tensor, anchor_P: Tensor) -> Tensor:
+    """(P, C) the rows of some anchor points: like indexing with both, but several times as fast for long rows."""
+    return x_BAC.flatten(0, 1).index_select(0, image_P * x_BAC.shape[1] + anchor_P)
