@@ -23,6 +23,7 @@ from ciod_core.evaluation.incremental import omega, relative_gap
 from ciod_core.experiment import MANIFEST_NAME, Experiment, run_name
 from ciod_core.experiment_files import create_experiment
 from ciod_core.manifest import RunRecord
+from ciod_core.processes import end_with_parent
 from ciod_core.settings import resolve_config
 from ciod_core.training.progress import SilentListener, TrainingListener
 
@@ -112,7 +113,7 @@ def run_demo(out: Path, seed: int, listener: TrainingListener, size: DemoSize | 
     folder = _open_or_create(out, seed, size).folder
     train = partial(train_missing, folder, seed=seed, size=size)
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as background:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as background:
         joint = background.submit(train, "joint")
         base = train("base", listener=listener)
         pseudo_label = background.submit(train, "pseudo-label")

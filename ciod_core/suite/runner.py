@@ -17,6 +17,7 @@ from ciod_core.engine import train_step
 from ciod_core.errors import CiodError, ConfigError
 from ciod_core.experiment import Experiment
 from ciod_core.manifest import RunRecord
+from ciod_core.processes import end_with_parent
 from ciod_core.run_plan import FREE_ON_RESUME, plan_run, settle_config
 from ciod_core.suite.plan import JOINT, Epochs, SuiteRun, config_of
 from ciod_core.training.progress import SilentListener, TrainingListener
@@ -158,7 +159,7 @@ def _side_by_side(folder: Path, queue: Sequence[Job], jobs: int) -> Iterator[Out
     running: dict[Future[RunRecord | CiodError], SuiteRun] = {}
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool:
         while waiting or running:
             unfinished = {run.name for run, _ in waiting} | {run.name for run in running.values()}
             ready = [job for job in waiting if job[0].teacher not in unfinished][: jobs - len(running)]
@@ -174,6 +175,11 @@ def _side_by_side(folder: Path, queue: Sequence[Job], jobs: int) -> Iterator[Out
                 if job[0].teacher in failed:
                     failed.add(job[0].name)
                     waiting.remove(job)
+
+
+def _start_worker(threads: int) -> None:
+    end_with_parent()
+    torch.set_num_threads(threads)
 
 
 def _attempt(

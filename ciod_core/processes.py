@@ -1,0 +1,22 @@
+"""Processes that work beside the one people started."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as the one that started it has ended, even if that was killed.
+
+    A killed training can be started again; a process that trains on unseen would get in its way.
+    """
+    threading.Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
