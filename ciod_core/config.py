@@ -106,13 +106,25 @@ class ResamplerConfig(Section):
 class DistillerConfig(Section):
     """How knowledge is transferred (collaborative distillation)."""
 
-    weighting: Literal["paper", "balanced", "none"] = "paper"
+    weighting: Literal["paper", "balanced", "none"] = Field(
+        "none", description="of class against location: by their errors as published ('paper') or corrected, or equal"
+    )
     target: Literal["soft", "hybrid", "margin-weighted", "hard"] = "soft"
     objectness: Literal["hard", "soft"] = Field(
         "soft", description="objectness target at positives of old objects: 1 (published), or the teacher's objectness"
     )
     class_weight: NotNegative = 1.0
     location_weight: NotNegative = 1.0
+    background: Literal["teacher", "zero"] = Field(
+        "teacher", description="objectness target where no object is: the teacher's objectness, or 0 (published)"
+    )
+    batch_norm: Literal["keep", "update"] = Field(
+        "keep", description="statistics of batch normalisation: the teacher's, or those of the new images (published)"
+    )
+    trunk_balance: NotNegative = Field(
+        0.5,
+        description="old objects per new one below which backbone and neck learn more slowly; 0: never (published)",
+    )
 
 
 class LwfConfig(Section):

@@ -12,11 +12,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits as bce
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import one_hot
 
 from ciod_core.model.boxes import giou
-from ciod_core.model.losses import box_loss
+from ciod_core.model.losses import box_loss, summed_bce
 
 Weighting = Literal["paper", "balanced", "none"]
 TargetKind = Literal["soft", "hybrid", "margin-weighted", "hard"]
@@ -63,13 +62,11 @@ def collaborative_weights(
     if weighting == "none":
         ones_P = student_logits_PC.new_ones(len(student_logits_PC))
         return ones_P, ones_P
-    target_PC = teacher_logits_PC.sigmoid()
-    cross_entropy_PC = bce(student_logits_PC, target_PC, reduction="none")
-    if weighting == "paper":
-        class_error_P = cross_entropy_PC.sum(dim=1)
-    else:
-        entropy_PC = bce(teacher_logits_PC, target_PC, reduction="none")
-        class_error_P = (cross_entropy_PC - entropy_PC).clamp(min=0).mean(dim=1)
+    probability_PC = teacher_logits_PC.sigmoid()
+    class_error_P = summed_bce(student_logits_PC, probability_PC)
+    if weighting == "balanced":
+        entropy_P = summed_bce(teacher_logits_PC, probability_PC)
+        class_error_P = (class_error_P - entropy_P).clamp(min=0) / student_logits_PC.shape[1]
     location_error_P = 1 - giou(student_boxes_P4, teacher_boxes_P4)
     class_error_P, location_error_P = class_error_P + WEIGHT_FLOOR, location_error_P + WEIGHT_FLOOR
     total_P = class_error_P + location_error_P
@@ -97,7 +94,6 @@ def collaborative_distillation(
     )
     if target == "margin-weighted":
         class_weight_P = (1 - teacher_logits_PC.sigmoid().amax(dim=1)).square()
-    target_PD = pad(class_targets(teacher_logits_PC, target), (0, student_logits_PD.shape[1] - num_old))
-    class_P = bce(student_logits_PD, target_PD, reduction="none").sum(dim=1)
+    class_P = summed_bce(student_logits_PD, class_targets(teacher_logits_PC, target))
     location_P = box_loss(student_boxes_P4, teacher_boxes_P4)
     return TransferLosses((class_weight_P * class_P).sum(), (location_weight_P * location_P).sum())

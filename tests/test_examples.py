@@ -57,4 +57,6 @@ def test_published_settings_are_the_published_ones() -> None:
         "soft",
         "hard",
     )
+    changed = (config.distiller.background, config.distiller.batch_norm, config.distiller.trunk_balance)
+    assert changed == ("zero", "update", 0.0)
     assert (config.training.optimizer, config.training.lr, config.training.milestones) == ("sgd", 0.02, (8, 11))

@@ -53,6 +53,9 @@ Selection = Callable[[HeadOutput, Targets], Knowledge]
 Transfer = Callable[[Lesson], Losses]
 """From a lesson to named scalar losses, weighted and normalised; their sum is minimised."""
 
+TrunkRate = Callable[[Knowledge, Targets], float]
+"""From a batch's knowledge and ground truth to the share of the learning rate, 0..1, at which the trunk learns."""
+
 Growth = Callable[[Detector, int], None]
 """Makes room for so many further classes in a copy of the teacher."""
 
@@ -67,6 +70,7 @@ class Method:
         assigns_knowledge: whether anchor points are assigned to the selected boxes too, before the ground truth.
         features: whether the transfer compares what the answers were made from.
         grow: how the student makes room for the new classes.
+        trunk_rate: how fast backbone and neck learn beside the head; None: as fast.
     """
 
     selection: Selection | None
@@ -74,6 +78,7 @@ class Method:
     assigns_knowledge: bool = False
     features: bool = False
     grow: Growth = Detector.add_classes
+    trunk_rate: TrunkRate | None = None
 
     def select(self, teacher: HeadOutput | None, targets: Targets) -> Knowledge | None:
         """The knowledge of a batch, or None when the method or the step has no teacher."""

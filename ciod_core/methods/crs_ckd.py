@@ -8,33 +8,72 @@ from torch import Tensor
 from ciod_core.config import DistillerConfig, ResamplerConfig
 from ciod_core.distiller import collaborative_distillation
 from ciod_core.knowledge import Knowledge
-from ciod_core.methods.base import Lesson, Losses, Method, normaliser
+from ciod_core.methods.base import Lesson, Losses, Method, TrunkRate, normaliser
 from ciod_core.methods.selection import build_selection
 from ciod_core.methods.supervised import labelled_losses, objectness, supervised
+from ciod_core.model.detector import Detector
+from ciod_core.model.output import Targets, rows_at
+from ciod_core.training.distributed import mean_across_processes
 
 
 def crs_ckd(resampler: ResamplerConfig, distiller: DistillerConfig) -> Method:
-    """Positives of new objects learn from their labels, positives of old objects from the teacher."""
+    """Positives of new objects learn from their labels, positives of old objects from the teacher.
+
+    What is not published: where nothing is labelled, the teacher's objectness is kept instead of denied, so that an
+    answer too weak to be selected is not unlearned; and the student changes no faster than the old objects of a batch
+    can hold it in place.
+    """
 
     def transfer(lesson: Lesson) -> Losses:
         if lesson.knowledge is None:
             return supervised(lesson)
         return {
-            "objectness": objectness(lesson, _objectness_targets(lesson, lesson.knowledge, distiller)),
+            "objectness": _objectness(lesson, lesson.knowledge, distiller),
             **labelled_losses(lesson, ~lesson.old_P),
             **_transfer_losses(lesson, lesson.knowledge, distiller),
         }
 
-    return Method(build_selection(resampler), transfer, assigns_knowledge=True)
+    return Method(
+        build_selection(resampler),
+        transfer,
+        assigns_knowledge=True,
+        grow=_grow_keeping_statistics if distiller.batch_norm == "keep" else Detector.add_classes,
+        trunk_rate=_balanced_trunk_rate(distiller.trunk_balance) if distiller.trunk_balance else None,
+    )
 
 
-def _objectness_targets(lesson: Lesson, knowledge: Knowledge, distiller: DistillerConfig) -> Tensor:
-    """(P,) 1 where a label vouches for the object; where the teacher does, 1 or how sure it was."""
+def _balanced_trunk_rate(balance: float) -> TrunkRate:
+    """The full rate where a batch holds `balance` old objects for every new one, proportionally less below that.
+
+    New objects alone pull the features that old classes need wherever they like; nothing in such a batch would notice.
+    An answer counts as much of an object as the teacher is sure of it.
+    """
+
+    def rate(knowledge: Knowledge, targets: Targets) -> float:
+        labelled = knowledge.scores_K.new_tensor(len(targets.labels_N))
+        num_old, num_new = mean_across_processes(torch.stack((knowledge.scores_K.sum(), labelled))).tolist()
+        return min(1.0, num_old / max(balance * num_new, 1e-9))
+
+    return rate
+
+
+def _grow_keeping_statistics(student: Detector, num_new: int) -> None:
+    """A later step's images may look different from those that the old classes were learned on."""
+    student.add_classes(num_new)
+    student.keep_statistics()
+
+
+def _objectness(lesson: Lesson, knowledge: Knowledge, distiller: DistillerConfig) -> Tensor:
+    """Targets: 1 where a label vouches for the object; where the teacher does, 1 or how sure it was."""
     target_P = torch.ones_like(lesson.assignment.iou_P)
     if distiller.objectness == "soft":
         source_P = lesson.assignment.object_P[lesson.old_P]
         target_P[lesson.old_P] = knowledge.obj_logits_K[source_P].sigmoid()
-    return target_P
+    background_BA = None
+    if distiller.background == "teacher":
+        assert lesson.teacher is not None
+        background_BA = lesson.teacher.obj_logits_BA.sigmoid()
+    return objectness(lesson, target_P=target_P, background_BA=background_BA)
 
 
 def _transfer_losses(lesson: Lesson, knowledge: Knowledge, distiller: DistillerConfig) -> Losses:
@@ -42,9 +81,9 @@ def _transfer_losses(lesson: Lesson, knowledge: Knowledge, distiller: DistillerC
     old_P, assignment = lesson.old_P, lesson.assignment
     image_P, anchor_P, source_P = assignment.image_P[old_P], assignment.anchor_P[old_P], assignment.object_P[old_P]
     sums = collaborative_distillation(
-        lesson.student.cls_logits_BAC[image_P, anchor_P],
+        rows_at(lesson.student.cls_logits_BAC, image_P, anchor_P),
         lesson.student.boxes_BA4[image_P, anchor_P],
-        knowledge.class_logits_KC[source_P],
+        knowledge.class_logits_KC.index_select(0, source_P),
         knowledge.boxes_K4[source_P],
         weighting=distiller.weighting,
         target=distiller.target,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ciod_core.methods.base import Lesson, Losses, normaliser
 from ciod_core.model.losses import box_loss, class_loss, objectness_loss
+from ciod_core.model.output import rows_at
 
 
 def supervised(lesson: Lesson) -> Losses:
@@ -15,11 +16,18 @@ def supervised(lesson: Lesson) -> Losses:
     return {"objectness": objectness(lesson), **labelled_losses(lesson, everything_P)}
 
 
-def objectness(lesson: Lesson, target_P: Tensor | None = None, ignored_BA: Tensor | None = None) -> Tensor:
+def objectness(
+    lesson: Lesson,
+    *,
+    target_P: Tensor | None = None,
+    background_BA: Tensor | None = None,
+    ignored_BA: Tensor | None = None,
+) -> Tensor:
     """Objectness loss over all anchor points, divided by the positives.
 
     Args:
         target_P: what each positive should say; 1 when left out, whoever vouches for the object.
+        background_BA: what every other anchor point should say; 0 when left out.
         ignored_BA: mask of anchor points that are not background, even if they are no positives, besides those of the
             lesson.
     """
@@ -28,7 +36,14 @@ def objectness(lesson: Lesson, target_P: Tensor | None = None, ignored_BA: Tenso
         target_P = torch.ones_like(assignment.iou_P)
     if lesson.ignored_BA is not None:
         ignored_BA = lesson.ignored_BA if ignored_BA is None else ignored_BA | lesson.ignored_BA
-    total = objectness_loss(lesson.student.obj_logits_BA, assignment.image_P, assignment.anchor_P, target_P, ignored_BA)
+    total = objectness_loss(
+        lesson.student.obj_logits_BA,
+        assignment.image_P,
+        assignment.anchor_P,
+        target_P,
+        background_BA=background_BA,
+        ignored_BA=ignored_BA,
+    )
     return total / normaliser(assignment.object_P >= 0)
 
 
@@ -43,7 +58,7 @@ def labelled_losses(lesson: Lesson, chosen_P: Tensor, *, first_class: int = 0) -
     image_P, anchor_P = assignment.image_P[chosen_P], assignment.anchor_P[chosen_P]
     object_P, count = assignment.object_P[chosen_P], normaliser(chosen_P)
     classification = class_loss(
-        lesson.student.cls_logits_BAC[image_P, anchor_P],
+        rows_at(lesson.student.cls_logits_BAC, image_P, anchor_P),
         lesson.objects.labels_N[object_P],
         assignment.iou_P[chosen_P],
         first_class=first_class,

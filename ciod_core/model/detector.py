@@ -60,6 +60,7 @@ class Detector(nn.Module):
         self.head = head
         self.branches = nn.ModuleList()
         self._frozen: tuple[nn.Module, ...] = ()
+        self._keeps_statistics = False
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1))
 
@@ -104,10 +105,19 @@ class Detector(nn.Module):
         self.branches.append(branch)
         self.train(self.training)
 
+    def keep_statistics(self) -> None:
+        """Normalise by the statistics there are from now on, in training too; what scales and shifts still learns."""
+        self._keeps_statistics = True
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Detector:
         super().train(mode)
         for part in self._frozen:
             part.eval()
+        if self._keeps_statistics:
+            for part in self.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
         return self
 
 

@@ -20,6 +20,7 @@ from ciod_core.model.output import HeadOutput
 from ciod_core.training.average import WeightAverage
 from ciod_core.training.distributed import parallel, union_across_processes
 from ciod_core.training.meter import IntervalMeter
+from ciod_core.training.optimizer import build_optimizer, set_learning_rates
 from ciod_core.training.progress import TrainingListener
 from ciod_core.training.resume import Tensors, optimizer_tensors, restore_optimizer
 from ciod_core.training.schedule import learning_rate
@@ -128,8 +129,6 @@ class Trainer:
         self.seconds += time.perf_counter() - started
 
     def _train_batch(self, batch: Batch, lr: float, iteration: int) -> tuple[dict[str, Tensor], int | None]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         images = batch.images_B3HW.to(self.device, non_blocking=True).to(memory_format=self.memory_format)
         targets = batch.targets.to(self.device)
         with self._autocast():
@@ -137,6 +136,10 @@ class Trainer:
             student: HeadOutput = self._model(images, features=self.method.features and self.teacher is not None)
             teacher = self._ask_teacher(images)
         knowledge = self.method.select(teacher, targets)
+        trunk_rate = 1.0
+        if self.method.trunk_rate is not None and knowledge is not None:
+            trunk_rate = self.method.trunk_rate(knowledge, targets)
+        set_learning_rates(self.optimizer, lr, trunk_rate)
         losses = self.method.losses(student, targets, knowledge, teacher, self._ignored(student, batch.replayed_B))
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -179,16 +182,3 @@ class Trainer:
         if len(self.skipped) > self._told_skipped:
             self.listener.warn(str(self.skipped))
             self._told_skipped = len(self.skipped)
-
-
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW; weight decay on convolution kernels alone."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            (decayed if parameter.ndim > 1 else free).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)

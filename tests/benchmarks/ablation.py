@@ -1,39 +1,51 @@
-"""What each choice in CRS + CKD is worth: one change at a time, from the defaults, on the demo's images.
+"""What each choice in CRS + CKD is worth: one change at a time, from the settings of a finished run of crs-ckd.
 
-    ciod demo --out DEMO
-    python -m tests.benchmarks.ablation DEMO [--only NAME ...]
+    python -m tests.benchmarks.ablation EXPERIMENT ... [--seeds 3] [--only NAME ...]
 
-Trains every variant from the demo's step 1 and prints a table; variants that are trained already are only printed.
+Each EXPERIMENT was made by `ciod run` (or by `tests.benchmarks.methods`). Trains every variant of its step 2 from the
+same step 1 with the same seeds, and prints a table; variants that are trained already are only printed.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from statistics import fmean, stdev
+
+import torch
 
 from ciod_core.config import Config
-from ciod_core.demo import DemoSize, demo_config, one_thread
 from ciod_core.engine import train_step
 from ciod_core.experiment import Experiment
 from ciod_core.manifest import RunRecord
-from ciod_core.training.progress import SilentListener
 
+GROUPS = ("old", "new", "all")
 PUBLISHED = {
     "resampler": {"min_score": 0.1, "nms_iou": 0.95, "ground_truth_iou": 1.0},
-    "distiller": {"objectness": "hard"},
+    "distiller": {
+        "weighting": "paper",
+        "objectness": "hard",
+        "background": "zero",
+        "batch_norm": "update",
+        "trunk_balance": 0.0,
+    },
 }
 VARIANTS: dict[str, dict[str, dict[str, object]]] = {
     "default": {},
     "published": PUBLISHED,
+    "batch-norm-update": {"distiller": {"batch_norm": "update"}},
+    "trunk-balance-0": {"distiller": {"trunk_balance": 0.0}},
+    "trunk-balance-1": {"distiller": {"trunk_balance": 1.0}},
+    "background-zero": {"distiller": {"background": "zero"}},
+    "weighting-paper": {"distiller": {"weighting": "paper"}},
+    "weighting-balanced": {"distiller": {"weighting": "balanced"}},
+    "objectness-hard": {"distiller": {"objectness": "hard"}},
     "nms-0.95": {"resampler": {"nms_iou": 0.95}},
     "no-ground-truth-filter": {"resampler": {"ground_truth_iou": 1.0}},
-    "hard-objectness": {"distiller": {"objectness": "hard"}},
     "min-score-0.1": {"resampler": {"min_score": 0.1}},
     "rule-fixed": {"resampler": {"rule": "fixed"}},
     "rule-class-stat": {"resampler": {"rule": "class-stat"}},
     "rule-global-stat": {"resampler": {"rule": "global-stat"}},
-    "weighting-balanced": {"distiller": {"weighting": "balanced"}},
-    "weighting-none": {"distiller": {"weighting": "none"}},
     "target-hybrid": {"distiller": {"target": "hybrid"}},
     "target-margin-weighted": {"distiller": {"target": "margin-weighted"}},
     "target-hard": {"distiller": {"target": "hard"}},
@@ -41,37 +53,44 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
 
 
 def main() -> None:
-    """Train what is missing and print one row per variant."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("demo", type=Path, help="folder that `ciod demo --out` wrote")
+    """Train what is missing and print one row per variant and experiment."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", type=Path, nargs="+", metavar="EXPERIMENT")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     arguments = parser.parse_args()
 
-    experiment = Experiment.open(arguments.demo)
-    seed = experiment.run("step1").seed
-    print(f"{'variant':24s} {'AP old':>7s} {'AP new':>7s} {'AP all':>7s}")
-    for name in arguments.only:
-        metrics = _train_once(experiment, name, _config(name, seed)).metrics
-        print(f"{name:24s} " + " ".join(f"{100 * metrics[group]:7.1f}" for group in ("old", "new", "all")), flush=True)
+    torch.set_num_threads(1)
+    print(f"{'experiment':16s} {'variant':24s}" + "".join(f"{'AP ' + group:>14s}" for group in GROUPS))
+    for folder in arguments.experiments:
+        experiment = Experiment.open(folder)
+        for name in arguments.only:
+            runs = [_train_once(experiment, name, seed) for seed in range(arguments.seeds)]
+            cells = [_spread([100 * (run.metrics[group] or 0.0) for run in runs]) for group in GROUPS]
+            print(f"{folder.name:16s} {name:24s}" + "".join(f"{cell:>14s}" for cell in cells), flush=True)
 
 
-def _config(variant: str, seed: int) -> Config:
-    config = demo_config("crs-ckd", seed, DemoSize())
-    sections = {
-        section: getattr(config, section).model_copy(update=changes) for section, changes in VARIANTS[variant].items()
-    }
-    return config.model_copy(update=sections)
-
-
-def _train_once(experiment: Experiment, variant: str, config: Config) -> RunRecord:
-    name = "step2" if variant == "default" else f"ablation-{variant}"
+def _train_once(experiment: Experiment, variant: str, seed: int) -> RunRecord:
+    suffix = f"-seed{seed}" if seed else ""
+    finished = experiment.run(f"step2{suffix}")
+    if variant == "default":
+        return finished
+    name = f"ablation-{variant}{suffix}"
     done = experiment.manifest.run(name)
     if done is not None and done.status == "finished":
         return done
-    with one_thread():
-        return train_step(
-            experiment, config, teacher="step1", run=name, overwrite=done is not None, listener=SilentListener()
-        )
+    config = Config.model_validate(finished.config)
+    changed = {
+        section: getattr(config, section).model_copy(update=changes) for section, changes in VARIANTS[variant].items()
+    }
+    teacher = finished.parent
+    return train_step(
+        experiment, config.model_copy(update=changed), teacher=teacher, run=name, overwrite=done is not None
+    )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

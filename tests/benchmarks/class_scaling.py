@@ -26,7 +26,7 @@ from ciod_core.methods.base import Lesson
 from ciod_core.methods.crs_ckd import crs_ckd
 from ciod_core.methods.supervised import supervised
 from ciod_core.model.assigner import assign
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.model.output import HeadOutput, Targets, rows_at
 from tests.scenes import anchors
 
 NUM_CLASSES = (10, 80, 300, 1000)
@@ -99,9 +99,9 @@ def transfer(lesson: Lesson, knowledge: Knowledge) -> TransferLosses:
     image_P, anchor_P = lesson.assignment.image_P, lesson.assignment.anchor_P
     source_P = lesson.assignment.object_P % len(knowledge)
     return collaborative_distillation(
-        lesson.student.cls_logits_BAC[image_P, anchor_P],
+        rows_at(lesson.student.cls_logits_BAC, image_P, anchor_P),
         lesson.student.boxes_BA4[image_P, anchor_P],
-        knowledge.class_logits_KC[source_P],
+        knowledge.class_logits_KC.index_select(0, source_P),
         knowledge.boxes_K4[source_P],
         weighting="paper",
         target="soft",

@@ -6,6 +6,7 @@ Legend: K knowledge entries.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -37,6 +38,9 @@ def method(ground_truth_iou: float = KEEP_ALL, **distiller: Any) -> Method:
         "weighting": "balanced",
         "target": "soft",
         "objectness": "hard",
+        "background": "zero",
+        "batch_norm": "update",
+        "trunk_balance": 0.0,
         "class_weight": 1.0,
         "location_weight": 1.0,
     }
@@ -68,7 +72,8 @@ def plain_losses(
     objects = knowledge.before(targets)
     found = assign(student, objects)
     sums = dict.fromkeys(("class", "box", "old class", "old box"), 0.0)
-    objectness_BA = torch.zeros_like(student.obj_logits_BA)
+    kept_as_it_was = settings["background"] == "teacher"
+    objectness_BA = teacher.obj_logits_BA.sigmoid() if kept_as_it_was else torch.zeros_like(student.obj_logits_BA)
     num_old = 0
     for image, anchor, index, overlap in zip(*(field.tolist() for field in found), strict=True):
         logits, box, wanted = student.cls_logits_BAC[image, anchor], student.boxes_BA4[image, anchor], objects.boxes_N4
@@ -103,19 +108,21 @@ SETTINGS = [
     *({"target": "soft", "weighting": weighting} for weighting in get_args(Weighting)),
     {"objectness": "soft"},
     {"objectness": "soft", "weighting": "paper", "target": "hybrid"},
+    {"background": "teacher"},
+    {"background": "teacher", "objectness": "soft", "weighting": "paper"},
 ]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(settings.values()))
 @pytest.mark.parametrize("ground_truth_iou", [KEEP_ALL, 0.3])
 def test_losses_positive_by_positive(settings: dict[str, str], ground_truth_iou: float) -> None:
-    defaults = {"weighting": "balanced", "target": "soft", "objectness": "hard"}
+    defaults = {"weighting": "balanced", "target": "soft", "objectness": "hard", "background": "zero"}
     for seed in range(2):
         student, teacher, targets = random_scene(seed)
         chosen = method(ground_truth_iou, **settings)
         knowledge = chosen.select(teacher, targets)
         assert knowledge is not None
-        losses = chosen.losses(student, targets, knowledge)
+        losses = chosen.losses(student, targets, knowledge, teacher)
         expected = plain_losses(student, teacher, targets, knowledge, defaults | settings)
         assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(expected, rel=1e-4)
 
@@ -129,6 +136,12 @@ def test_part_weights_scale_their_part() -> None:
     factors = {"old class": 3.0, "old box": 0.5}
     for name, loss in plain.items():
         torch.testing.assert_close(scaled[name], loss * factors.get(name, 1.0))
+
+
+def none_of(knowledge: Knowledge | None) -> Knowledge:
+    """Knowledge without entries."""
+    assert knowledge is not None
+    return knowledge.pick(torch.zeros(len(knowledge), dtype=torch.bool))
 
 
 def lone_answer() -> tuple[HeadOutput, HeadOutput]:
@@ -281,3 +294,40 @@ def test_answers_over_ground_truth_are_dropped_at_the_threshold() -> None:
         ]
         assert overlaps and max(overlaps) < ground_truth_iou
     assert kept == sorted(set(kept))
+
+
+def test_where_no_object_is_the_teachers_objectness_asks_for_no_change() -> None:
+    """A student that still says what the teacher says is left alone there; with the published target it is not."""
+    _, teacher, _ = random_scene(0)
+    student = clone(teacher)
+    student.obj_logits_BA.requires_grad_()
+    nothing = make_targets([])
+    for background, moved in (("teacher", False), ("zero", True)):
+        chosen = method(background=background)
+        loss = chosen.losses(student, nothing, none_of(chosen.select(teacher, nothing)), teacher)
+        (gradient_BA,) = torch.autograd.grad(loss["objectness"], student.obj_logits_BA)
+        assert (gradient_BA.abs().max() > 1e-6) == moved
+
+
+@pytest.mark.parametrize(
+    ("scores", "num_new", "expected"),
+    [
+        ([], 4, 0.0),
+        ([0.5, 0.3], 4, 0.4),
+        ([1.0, 1.0], 4, 1.0),
+        ([0.9] * 9, 4, 1.0),
+        ([], 0, 0.0),
+        ([0.2], 0, 1.0),
+    ],
+)
+def test_the_trunk_learns_as_fast_as_old_objects_can_hold_it(
+    scores: list[float], num_new: int, expected: float
+) -> None:
+    _, teacher, _ = random_scene(0)
+    chosen = method(trunk_balance=0.5)
+    knowledge = chosen.select(teacher, make_targets([]))
+    assert chosen.trunk_rate is not None and knowledge is not None
+    knowledge = replace(knowledge.pick(torch.arange(len(scores))), scores_K=torch.tensor(scores))
+    targets = make_targets([(0, (4.0, 4.0, 30.0, 40.0), 3)] * num_new)
+    assert chosen.trunk_rate(knowledge, targets) == pytest.approx(expected)
+    assert method(trunk_balance=0.0).trunk_rate is None

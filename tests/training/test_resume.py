@@ -12,8 +12,8 @@ from torch import nn
 
 from ciod_core.config import TrainingConfig
 from ciod_core.errors import CheckpointError
+from ciod_core.training.optimizer import build_optimizer
 from ciod_core.training.resume import STATE_FILE, load_state, optimizer_tensors, restore_optimizer, save_state
-from ciod_core.training.trainer import build_optimizer
 
 
 def refusal(folder: Path) -> str:
@@ -115,6 +115,6 @@ def test_settings_are_those_of_the_new_optimiser() -> None:
     old.step()
     new = build_optimizer(network, TrainingConfig(optimizer="adamw", lr=0.2, weight_decay=0.25))
     restore_optimizer(new, optimizer_tensors(old))
-    assert [(group["lr"], group["weight_decay"]) for group in new.param_groups] == [(0.2, 0.25), (0.2, 0.0)]
+    assert {(group["lr"], group["weight_decay"]) for group in new.param_groups} == {(0.2, 0.25), (0.2, 0.0)}
     state = new.state[network.weight]
     assert torch.equal(state["exp_avg"], old.state[network.weight]["exp_avg"]) and float(state["step"]) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +159,26 @@ def test_the_learning_rate_reaches_the_optimiser(make_trainer: MakeTrainer) -> N
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_only_kernels_decay(optimizer: str, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("finetune", optimizer=optimizer, weight_decay=0.25)
-    decayed, free = trainer.optimizer.param_groups
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.25, 0.0)
-    assert {parameter.ndim for parameter in decayed["params"]} == {4}
-    assert {parameter.ndim for parameter in free["params"]} == {1}
-    assert len(decayed["params"]) + len(free["params"]) == len(list(trainer.student.parameters()))
+    groups = trainer.optimizer.param_groups
+    for group in groups:
+        kernels = group["weight_decay"] == 0.25
+        assert kernels or group["weight_decay"] == 0.0
+        assert {parameter.ndim for parameter in group["params"]} == {4 if kernels else 1}
+    assert sum(len(group["params"]) for group in groups) == len(list(trainer.student.parameters()))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 1.0])
+def test_the_trunk_learns_at_the_methods_rate(rate: float, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("crs-ckd", weight_decay=0.0, warmup_iterations=0, schedule="step")
+    trainer.method = replace(trainer.method, trunk_rate=lambda knowledge, targets: rate)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.student.named_parameters()}
+    train(trainer, 1)
+    rates = {group["in_head"]: group["lr"] for group in trainer.optimizer.param_groups}
+    assert rates == pytest.approx({True: 1e-3, False: rate * 1e-3})
+    for name, parameter in trainer.student.named_parameters():
+        if not name.startswith("head."):
+            assert torch.equal(parameter, before[name]) == (rate == 0.0), name
+    assert not torch.equal(trainer.student.head.levels[0].cls_conv.weight, before["head.levels.0.cls_conv.weight"])
 
 
 def test_frozen_layers_stay_out_of_the_optimiser(make_trainer: MakeTrainer) -> None:
@@ -226,3 +242,16 @@ def test_batch_statistics_move_while_training(make_trainer: MakeTrainer) -> None
     before = norm.running_mean.clone()
     train(trainer, 1)
     assert not torch.equal(norm.running_mean, before)
+
+
+def test_a_student_that_keeps_its_statistics_still_learns_scale_and_shift(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("finetune")
+    trainer.student.keep_statistics()
+    before = {name: tensor.clone() for name, tensor in trainer.student.state_dict().items()}
+    train(trainer, 1)
+    norms = [(name, part) for name, part in trainer.student.named_modules() if isinstance(part, nn.BatchNorm2d)]
+    assert norms and not any(part.training for _, part in norms)
+    for name, norm in norms:
+        for kept in ("running_mean", "running_var", "num_batches_tracked"):
+            assert torch.equal(getattr(norm, kept), before[f"{name}.{kept}"])
+        assert not torch.equal(norm.bias, before[f"{name}.bias"])
