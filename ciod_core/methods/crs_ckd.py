@@ -46,12 +46,13 @@ def _balanced_trunk_rate(balance: float) -> TrunkRate:
     """The full rate where a batch holds `balance` old objects for every new one, proportionally less below that.
 
     New objects alone pull the features that old classes need wherever they like; nothing in such a batch would notice.
-    An answer counts as much of an object as the teacher is sure of it.
+    An answer counts as much of an object as the teacher is sure of it; replayed labels of old classes hold as well.
     """
 
     def rate(knowledge: Knowledge, targets: Targets) -> float:
-        labelled = knowledge.scores_K.new_tensor(len(targets.labels_N))
-        num_old, num_new = mean_across_processes(torch.stack((knowledge.scores_K.sum(), labelled))).tolist()
+        is_new_N = targets.labels_N >= knowledge.class_logits_KC.shape[1]
+        counts = torch.stack((knowledge.scores_K.sum() + (~is_new_N).sum(), is_new_N.sum()))
+        num_old, num_new = mean_across_processes(counts).tolist()
         return min(1.0, num_old / max(balance * num_new, 1e-9))
 
     return rate

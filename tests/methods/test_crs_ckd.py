@@ -310,24 +310,27 @@ def test_where_no_object_is_the_teachers_objectness_asks_for_no_change() -> None
 
 
 @pytest.mark.parametrize(
-    ("scores", "num_new", "expected"),
+    ("scores", "num_old", "num_new", "expected"),
     [
-        ([], 4, 0.0),
-        ([0.5, 0.3], 4, 0.4),
-        ([1.0, 1.0], 4, 1.0),
-        ([0.9] * 9, 4, 1.0),
-        ([], 0, 0.0),
-        ([0.2], 0, 1.0),
+        ([], 0, 4, 0.0),
+        ([0.5, 0.3], 0, 4, 0.4),
+        ([1.0, 1.0], 0, 4, 1.0),
+        ([0.9] * 9, 0, 4, 1.0),
+        ([0.5, 0.3], 1, 4, 0.9),
+        ([], 2, 4, 1.0),
+        ([], 0, 0, 0.0),
+        ([0.2], 0, 0, 1.0),
     ],
 )
 def test_the_trunk_learns_as_fast_as_old_objects_can_hold_it(
-    scores: list[float], num_new: int, expected: float
+    scores: list[float], num_old: int, num_new: int, expected: float
 ) -> None:
     _, teacher, _ = random_scene(0)
     chosen = method(trunk_balance=0.5)
     knowledge = chosen.select(teacher, make_targets([]))
     assert chosen.trunk_rate is not None and knowledge is not None
     knowledge = replace(knowledge.pick(torch.arange(len(scores))), scores_K=torch.tensor(scores))
-    targets = make_targets([(0, (4.0, 4.0, 30.0, 40.0), 3)] * num_new)
+    box = (4.0, 4.0, 30.0, 40.0)
+    targets = make_targets([(0, box, NUM_OLD - 1)] * num_old + [(0, box, NUM_OLD)] * num_new)
     assert chosen.trunk_rate(knowledge, targets) == pytest.approx(expected)
     assert method(trunk_balance=0.0).trunk_rate is None
