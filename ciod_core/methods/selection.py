@@ -18,7 +18,7 @@ from ciod_core.resampler import (
 
 def build_selection(config: ResamplerConfig) -> Selection:
     """The configured rule, NMS and filter."""
-    return selection_by(_build_rule(config), nms_iou=config.nms_iou, ground_truth_iou=config.ground_truth_iou)
+    return selection_by(build_rule(config), nms_iou=config.nms_iou, ground_truth_iou=config.ground_truth_iou)
 
 
 def selection_by(
@@ -41,7 +41,8 @@ def selection_by(
     return select
 
 
-def _build_rule(config: ResamplerConfig) -> SelectionRule:
+def build_rule(config: ResamplerConfig) -> SelectionRule:
+    """The configured rule alone."""
     match config.rule:
         case "crs":
             return centre_resampling(

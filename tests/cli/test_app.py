@@ -32,6 +32,7 @@ FLAGS = {
         "--backbone-weights --batch-size --config --device --epochs --experiment --image-size --json --lr --method "
         "--model --name --overwrite --precision --replay --resume --seed --set --step --teacher --workers"
     ),
+    "distill": ("--config --device --experiment --flip --json --out --overwrite --scales --set --teacher --workers"),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "
         "--upper-bound --workers"
