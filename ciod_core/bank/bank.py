@@ -9,7 +9,7 @@ Legend: I images, K answers of all images or of one, C old classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from ciod_core.data.annotations import Float32Array, Int64Array
 from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
 
+# What a run's record calls the bank it learned from.
+KNOWLEDGE_KEY = "knowledge"
 METADATA_KEY = "ciod-knowledge"
 HASH_BYTES = 32
 # Logits of a detector lie within ±30; half precision keeps three digits of them, which is finer than any two teachers.
@@ -202,6 +204,11 @@ def write_bank(path: Path, info: BankInfo, answers: Mapping[str, ImageKnowledge]
         tensors[name] = np.concatenate([getattr(entry, name) for entry in (empty, *ordered)]).astype(kind)
     metadata = {METADATA_KEY: json.dumps(info.model_dump(mode="json"))}
     atomic_write_bytes(path, save(tensors, metadata=metadata))
+
+
+def joined(parts: Sequence[ImageKnowledge]) -> ImageKnowledge:
+    """The answers of several images, one after the other."""
+    return ImageKnowledge(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 def no_answers(num_classes: int) -> ImageKnowledge:

@@ -16,7 +16,6 @@ import torch
 
 from ciod_core.bank.averaging import averaged
 from ciod_core.bank.bank import BankInfo, ImageKnowledge, KnowledgeBank, write_bank
-from ciod_core.config import Config
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.dataset import Batch, DetectionDataset
 from ciod_core.data.image_files import image_path
@@ -55,20 +54,6 @@ class Built(NamedTuple):
     bank: KnowledgeBank
     hashes_I: tuple[str, ...]
     num_asked: int
-
-
-def bank_info(
-    teacher_sha256: str, teacher: CheckpointInfo, config: Config, *, flip: bool, scales: Sequence[float]
-) -> BankInfo:
-    """The description of the bank that these settings make."""
-    return BankInfo(
-        teacher_sha256=teacher_sha256,
-        classes=teacher.classes.names,
-        image_size=teacher.preprocessing.image_size,
-        flip=flip,
-        scales=tuple(scales),
-        resampler=config.resampler,
-    )
 
 
 def build_bank(

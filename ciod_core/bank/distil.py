@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ciod_core.bank.bank import KnowledgeBank
-from ciod_core.bank.build import bank_info, build_bank
+from ciod_core.bank.bank import BankInfo, KnowledgeBank
+from ciod_core.bank.build import build_bank
 from ciod_core.bank.summary import BankSummary, summarise
-from ciod_core.config import Config
+from ciod_core.bank.use import from_bank
+from ciod_core.config import Config, ResamplerConfig
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
 from ciod_core.device import pick_device
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.experiment import Experiment, run_name
+from ciod_core.methods import build_method
 from ciod_core.training.checkpoint import load_detector
 
 BANK_SUFFIX = ".knowledge.safetensors"
@@ -77,7 +79,14 @@ def distil(
     table = read_coco(experiment.step_train_path(step))
     built = build_bank(
         out or experiment.folder / f"{run_name(step)}{BANK_SUFFIX}",
-        bank_info(verified.sha256, info, config, flip=flip, scales=scales),
+        BankInfo(
+            teacher_sha256=verified.sha256,
+            classes=info.classes.names,
+            image_size=info.preprocessing.image_size,
+            flip=flip,
+            scales=tuple(scales),
+            resampler=_selection(config),
+        ),
         detector,
         info,
         table,
@@ -90,6 +99,14 @@ def distil(
     )
     summary = summarise(built.bank, built.hashes_I, info.classes, table, _hidden_labels(experiment))
     return Distilled(built.bank, step, built.num_asked, summary)
+
+
+def _selection(config: Config) -> ResamplerConfig:
+    """How the method that is going to learn from the bank selects."""
+    recall = build_method(from_bank(config)).recall
+    if recall is None:
+        raise ConfigError(f"method.name: '{config.method.name}' cannot learn from a bank; leave it out")
+    return recall.resampler
 
 
 def _only_leaf(experiment: Experiment) -> str:

@@ -10,7 +10,7 @@ import pytest
 from ciod_core.bank.bank import KnowledgeBank
 from tests.cli.conftest import Ciod
 
-SPEAKING = ("--workers", "0", "--set", "resampler.rule=fixed", "--set", "resampler.fixed_score=0.005")
+SPEAKING = ("--workers", "0", "--set", "resampler.rule=fixed", "--set", "resampler.fixed_score=0.00002")
 
 
 def test_the_next_steps_images_are_asked_about(ciod: Ciod, own_copy: Path) -> None:
@@ -19,6 +19,7 @@ def test_the_next_steps_images_are_asked_about(ciod: Ciod, own_copy: Path) -> No
     bank = KnowledgeBank(own_copy / "step2.knowledge.safetensors")
     assert answer.out.splitlines()[-1] == str(bank.path)
     assert "hidden boxes" in answer.out and "Answers by score" in answer.out
+    assert bank.num_answers > len(bank)
     assert f"Asked about {len(bank)} images, 0 were known" in answer.err
     again = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING)
     assert f"Asked about 0 images, {len(bank)} were known" in again.err
