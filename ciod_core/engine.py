@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 
+from ciod_core.bank.bank import KNOWLEDGE_KEY
+from ciod_core.bank.use import BankMemory, check_same_knowledge, from_bank, open_bank
 from ciod_core.config import Config
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
-from ciod_core.data.dataset import DetectionDataset
+from ciod_core.data.dataset import DetectionDataset, Memory
 from ciod_core.data.loader import BatchLoader, make_loader
 from ciod_core.data.mixing import Mixing
 from ciod_core.data.transforms import TrainTransform
@@ -50,6 +52,7 @@ def train_step(
     run: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    knowledge: Path | None = None,
     listener: TrainingListener | None = None,
 ) -> RunRecord:
     """Train one run, evaluate it and record both.
@@ -62,6 +65,7 @@ def train_step(
         run: a name other than the default one.
         resume: continue an interrupted run after its last complete epoch.
         overwrite: replace a run of the same name.
+        knowledge: a bank to learn from instead of asking the teacher.
         listener: told about the progress.
 
     Raises:
@@ -75,6 +79,12 @@ def train_step(
     if begun is not None:
         config = resumed_config(begun, plan, config)
     config = settle_config(plan, config)
+    if begun is not None:
+        check_same_knowledge(begun, knowledge)
+    bank = None
+    if knowledge is not None:
+        config = from_bank(config)
+        bank = open_bank(knowledge, config, plan.teacher)
     experiment.check_step_files(plan.step)
     device = pick_device(config.training.device)
     replayed = resumed_replay(experiment, begun) if begun else choose_replayed(experiment, plan, config)
@@ -82,13 +92,16 @@ def train_step(
         method = build_method(config)
         student, teacher_model = _build_models(plan, config, method)
         data = training_data(experiment, plan, replayed)
-        trainer = _build_trainer(experiment, plan, config, method, student, teacher_model, data, device)
+        memory = None
+        if bank is not None:
+            memory, teacher_model = BankMemory.of(bank, data.table, experiment.train_images()), None
+        trainer = _build_trainer(experiment, plan, config, method, student, teacher_model, data, device, memory)
         folder = experiment.run_folder(plan.name)
         if resume:
             _restore(trainer, folder)
         elif (folder / STATE_FILE).exists():
             (folder / STATE_FILE).unlink()
-        record = start_record(experiment, plan, config, device, replayed)
+        record = start_record(experiment, plan, config, device, replayed, bank)
         experiment.put_run(record)
         write_settings(folder, config, record)
         log = MetricsLog(folder / "metrics.csv", after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
@@ -135,6 +148,7 @@ def _build_trainer(
     teacher: Detector | None,
     found: TrainingData,
     device: torch.device,
+    memory: Memory | None,
 ) -> Trainer:
     data, training = config.data, config.training
     dataset = DetectionDataset(
@@ -146,6 +160,7 @@ def _build_trainer(
         mixing=Mixing(data.mosaic, data.mixup) if data.mosaic or data.mixup else None,
         skip_corrupt=data.corrupt_images == "skip",
         replayed_I=found.replayed_I,
+        memory=memory,
     )
 
     def load_epoch(epoch: int) -> BatchLoader:
@@ -181,6 +196,8 @@ def _train(trainer: Trainer, record: RunRecord, folder: Path) -> None:
     notes = [str(trainer.skipped)] if trainer.skipped else []
     if record.replayed:
         notes.append(f"images of earlier steps that are trained on again: {len(record.replayed)}")
+    if KNOWLEDGE_KEY in record.inputs:
+        notes.append(f"learns from {record.inputs[KNOWLEDGE_KEY].path} instead of asking the teacher")
     trainer.listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
     while trainer.epochs_done < trainer.config.epochs:
         trainer.train_epoch()

@@ -39,6 +39,10 @@ class Knowledge:
     def __len__(self) -> int:
         return len(self.labels_K)
 
+    def to(self, device: torch.device) -> Knowledge:
+        """The same knowledge on another device."""
+        return Knowledge(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+
     def pick(self, chosen: Tensor) -> Knowledge:
         """The entries that a boolean mask or an index tensor names."""
         return Knowledge(**{name: tensor[chosen] for name, tensor in vars(self).items()})

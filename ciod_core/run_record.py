@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ciod_core import __version__
+from ciod_core.bank.bank import KNOWLEDGE_KEY, KnowledgeBank
 from ciod_core.config import Config
 from ciod_core.experiment import Experiment
 from ciod_core.files import atomic_write_json, atomic_write_text
@@ -29,6 +30,7 @@ def start_record(
     config: Config,
     device: torch.device,
     replayed: tuple[ReplayedImage, ...],
+    bank: KnowledgeBank | None = None,
 ) -> RunRecord:
     """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
     manifest = experiment.manifest
@@ -36,6 +38,8 @@ def start_record(
     inputs = {"train": source, "val": experiment.step(plan.step).val}
     if plan.teacher is not None:
         inputs["teacher"] = FileRecord.of(plan.teacher.path, experiment.folder)
+    if bank is not None:
+        inputs[KNOWLEDGE_KEY] = FileRecord.of(bank.path, experiment.folder)
     return RunRecord(
         name=plan.name,
         kind="joint" if plan.joint else "step",

@@ -50,6 +50,10 @@ def train_step(
     replay: Annotated[
         int | None, typer.Option("--replay", help="Images of earlier steps to train on again. Default: 0.")
     ] = None,
+    knowledge: Annotated[
+        Path | None,
+        typer.Option("--knowledge", metavar="BANK", help="Learn from what 'ciod distill' kept; no teacher runs."),
+    ] = None,
     step: Annotated[
         int | None, typer.Option("--step", min=1, help="joint: train on steps 1..N. Default: the last step.")
     ] = None,
@@ -111,6 +115,7 @@ def train_step(
             step=step,
             resume=resume,
             overwrite=overwrite,
+            knowledge=knowledge,
             listener=display,
         )
     weights = found.weights_path(run.name)

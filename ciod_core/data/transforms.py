@@ -67,13 +67,14 @@ class Transformed(NamedTuple):
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the longer side to `image_size`, nothing else."""
+    """Resize the longer side to `image_size`, and mirror if asked to; nothing else, and nothing random."""
 
     image_size: int
+    flip: bool = False
 
     def draw(self, rng: np.random.Generator) -> Augmentation:
         """The same augmentation every time."""
-        return Augmentation(longer_side=self.image_size)
+        return Augmentation(longer_side=self.image_size, flip=self.flip)
 
 
 @dataclass(frozen=True)

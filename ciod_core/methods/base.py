@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ciod_core.config import ResamplerConfig
 from ciod_core.knowledge import Knowledge
 from ciod_core.model.assigner import Assignment, assign
 from ciod_core.model.detector import Detector
@@ -50,6 +51,19 @@ class Lesson(NamedTuple):
 Selection = Callable[[HeadOutput, Targets], Knowledge]
 """From the teacher's answers and the step's ground truth to the knowledge to teach."""
 
+
+class Recall(NamedTuple):
+    """How a method learns from a bank instead of a live teacher.
+
+    Attributes:
+        resampler: what has to have selected the bank's knowledge.
+        agree: from what the bank knows of a batch, and the step's ground truth, to the knowledge to teach.
+    """
+
+    resampler: ResamplerConfig
+    agree: Callable[[Knowledge, Targets], Knowledge]
+
+
 Transfer = Callable[[Lesson], Losses]
 """From a lesson to named scalar losses, weighted and normalised; their sum is minimised."""
 
@@ -71,6 +85,7 @@ class Method:
         features: whether the transfer compares what the answers were made from.
         grow: how the student makes room for the new classes.
         trunk_rate: how fast backbone and neck learn beside the head; None: as fast.
+        recall: how the method learns from a bank; None: it needs more of a teacher than selected answers, or none.
     """
 
     selection: Selection | None
@@ -79,6 +94,7 @@ class Method:
     features: bool = False
     grow: Growth = Detector.add_classes
     trunk_rate: TrunkRate | None = None
+    recall: Recall | None = None
 
     def select(self, teacher: HeadOutput | None, targets: Targets) -> Knowledge | None:
         """The knowledge of a batch, or None when the method or the step has no teacher."""

@@ -9,7 +9,7 @@ from ciod_core.config import DistillerConfig, ResamplerConfig
 from ciod_core.distiller import collaborative_distillation
 from ciod_core.knowledge import Knowledge
 from ciod_core.methods.base import Lesson, Losses, Method, TrunkRate, normaliser
-from ciod_core.methods.selection import build_selection
+from ciod_core.methods.selection import build_recall, build_selection
 from ciod_core.methods.supervised import labelled_losses, objectness, supervised
 from ciod_core.model.detector import Detector
 from ciod_core.model.output import Targets, rows_at
@@ -39,6 +39,7 @@ def crs_ckd(resampler: ResamplerConfig, distiller: DistillerConfig) -> Method:
         assigns_knowledge=True,
         grow=_grow_keeping_statistics if distiller.batch_norm == "keep" else Detector.add_classes,
         trunk_rate=_balanced_trunk_rate(distiller.trunk_balance) if distiller.trunk_balance else None,
+        recall=build_recall(resampler) if distiller.background == "zero" else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ciod_core.config import ResamplerConfig
 from ciod_core.methods.base import Method
-from ciod_core.methods.selection import build_selection
+from ciod_core.methods.selection import build_recall, build_selection
 from ciod_core.methods.supervised import supervised
 
 # One box per object, as a person would have drawn it: the NMS of plain detection.
@@ -13,5 +13,5 @@ SINGLE_BOX_NMS_IOU = 0.65
 
 def pseudo_label(resampler: ResamplerConfig) -> Method:
     """Boxes with f ≥ `resampler.fixed_score`, thinned to one per object; the filter is the resampler's."""
-    selection = build_selection(resampler.model_copy(update={"rule": "fixed", "nms_iou": SINGLE_BOX_NMS_IOU}))
-    return Method(selection, supervised, assigns_knowledge=True)
+    confident = resampler.model_copy(update={"rule": "fixed", "nms_iou": SINGLE_BOX_NMS_IOU})
+    return Method(build_selection(confident), supervised, assigns_knowledge=True, recall=build_recall(confident))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ciod_core.config import ResamplerConfig
 from ciod_core.knowledge import Knowledge
-from ciod_core.methods.base import Selection
+from ciod_core.methods.base import Recall, Selection
 from ciod_core.model.output import HeadOutput, Targets
 from ciod_core.resampler import (
     SelectionRule,
@@ -18,7 +20,12 @@ from ciod_core.resampler import (
 
 def build_selection(config: ResamplerConfig) -> Selection:
     """The configured rule, NMS and filter."""
-    return selection_by(_build_rule(config), nms_iou=config.nms_iou, ground_truth_iou=config.ground_truth_iou)
+    return selection_by(build_rule(config), nms_iou=config.nms_iou, ground_truth_iou=config.ground_truth_iou)
+
+
+def build_recall(config: ResamplerConfig) -> Recall:
+    """From a bank: what the same rule and NMS selected, and the filter."""
+    return Recall(config, agreement(config.ground_truth_iou))
 
 
 def selection_by(
@@ -32,16 +39,27 @@ def selection_by(
         spare_agreeing: keep answers that name the ground truth's class, where labels do not take their place.
     """
 
+    agree = agreement(ground_truth_iou, spare_agreeing=spare_agreeing)
+
     def select(teacher: HeadOutput, targets: Targets) -> Knowledge:
-        knowledge = select_knowledge(teacher, rule, nms_iou=nms_iou)
-        if ground_truth_iou >= 1:
-            return knowledge
-        return knowledge.without_overlap(targets, ground_truth_iou, spare_agreeing=spare_agreeing)
+        return agree(select_knowledge(teacher, rule, nms_iou=nms_iou), targets)
 
     return select
 
 
-def _build_rule(config: ResamplerConfig) -> SelectionRule:
+def agreement(ground_truth_iou: float, *, spare_agreeing: bool = False) -> Callable[[Knowledge, Targets], Knowledge]:
+    """The filter against the ground truth alone; see `selection_by`."""
+
+    def agree(knowledge: Knowledge, targets: Targets) -> Knowledge:
+        if ground_truth_iou >= 1:
+            return knowledge
+        return knowledge.without_overlap(targets, ground_truth_iou, spare_agreeing=spare_agreeing)
+
+    return agree
+
+
+def build_rule(config: ResamplerConfig) -> SelectionRule:
+    """The configured rule alone."""
     match config.rule:
         case "crs":
             return centre_resampling(

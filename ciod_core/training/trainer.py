@@ -13,10 +13,11 @@ from ciod_core.config import TrainingConfig
 from ciod_core.data.dataset import Batch
 from ciod_core.data.loader import BatchLoader
 from ciod_core.errors import CiodError
+from ciod_core.knowledge import Knowledge
 from ciod_core.methods.base import Method
 from ciod_core.methods.unlabelled import Suspects
 from ciod_core.model.detector import Detector
-from ciod_core.model.output import HeadOutput
+from ciod_core.model.output import HeadOutput, Targets
 from ciod_core.training.average import WeightAverage
 from ciod_core.training.distributed import parallel, union_across_processes
 from ciod_core.training.meter import IntervalMeter
@@ -135,7 +136,7 @@ class Trainer:
             # Without a teacher there is nothing to compare features with.
             student: HeadOutput = self._model(images, features=self.method.features and self.teacher is not None)
             teacher = self._ask_teacher(images)
-        knowledge = self.method.select(teacher, targets)
+        knowledge = self._knowledge(batch, teacher, targets)
         trunk_rate = 1.0
         if self.method.trunk_rate is not None and knowledge is not None:
             trunk_rate = self.method.trunk_rate(knowledge, targets)
@@ -160,6 +161,13 @@ class Trainer:
             return None
         output: HeadOutput = self.teacher(images, features=self.method.features)
         return output
+
+    def _knowledge(self, batch: Batch, teacher: HeadOutput | None, targets: Targets) -> Knowledge | None:
+        """What to teach: from the bank where there is one, else from the teacher where there is one."""
+        if batch.knowledge is None:
+            return self.method.select(teacher, targets)
+        assert self.method.recall is not None
+        return self.method.recall.agree(batch.knowledge.to(self.device), targets)
 
     def _ignored(self, student: HeadOutput, replayed_B: Tensor) -> Tensor | None:
         """(B, A) mask of the anchor points that may be unlabelled objects; None when the run has no old images."""

@@ -29,9 +29,10 @@ FLAGS = {
         "--no-upper-bounds --seed --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
-        "--backbone-weights --batch-size --config --device --epochs --experiment --image-size --json --lr --method "
-        "--model --name --overwrite --precision --replay --resume --seed --set --step --teacher --workers"
+        "--backbone-weights --batch-size --config --device --epochs --experiment --image-size --json --knowledge --lr "
+        "--method --model --name --overwrite --precision --replay --resume --seed --set --step --teacher --workers"
     ),
+    "distill": ("--config --device --experiment --flip --json --out --overwrite --scales --set --teacher --workers"),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "
         "--upper-bound --workers"

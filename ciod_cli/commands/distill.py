@@ -1,0 +1,122 @@
+"""`ciod distill`: ask the teacher about the next step's images once, and keep its knowledge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ciod_cli import console
+from ciod_cli.options import (
+    ConfigOption,
+    DeviceOption,
+    ExperimentOption,
+    JsonOption,
+    OverwriteOption,
+    SetOption,
+)
+from ciod_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ciod_core.bank.distil import Distilled
+    from ciod_core.bank.summary import ClassKnowledge
+
+FLAG_NAMES = {"data.workers": "--workers", "training.device": "--device"}
+_BAR_LENGTH = 40
+
+
+def distill(
+    experiment: ExperimentOption = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option("--teacher", metavar="FILE", help="Weights (or run) to ask. Default: the only finished chain."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The bank. Default: stepN.knowledge.safetensors.")
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Average the answers with those for mirrored images.")] = False,
+    scales: Annotated[
+        str | None, typer.Option("--scales", help="Average over further sizes, as multiples: 0.75,1.25.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Loader processes. Default: 2.")] = None,
+    device: DeviceOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Ask the teacher about the next step's images once, and keep what is worth teaching in a bank."""
+    from ciod_core.experiment import Experiment
+    from ciod_core.settings import resolve_config
+
+    flags = {"data.workers": workers, "training.device": device}
+    resolved = resolve_config(config, flags, settings or (), flag_names=FLAG_NAMES)
+    multiples = _multiples(scales)
+    found = Experiment.find(experiment, teacher)
+
+    from ciod_cli.progress import counting
+    from ciod_core.bank.distil import distil
+
+    with counting("Asking the teacher", "images") as on_images:
+        distilled = distil(
+            found,
+            resolved,
+            teacher=teacher,
+            out=out,
+            flip=flip,
+            scales=multiples,
+            overwrite=overwrite,
+            on_images=on_images,
+        )
+    if json:
+        console.show_json(
+            {
+                "bank": str(distilled.bank.path),
+                "bytes": distilled.bank.path.stat().st_size,
+                "step": distilled.step,
+                "asked": distilled.num_asked,
+                "description": distilled.bank.info.model_dump(mode="json"),
+                "summary": distilled.summary.model_dump(mode="json"),
+            }
+        )
+        return
+    _show(distilled)
+
+
+def _multiples(text: str | None) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"--scales {text}: not numbers with commas between them, such as 0.75,1.25") from None
+    if any(not 0.1 <= value <= 4 for value in values):
+        raise ConfigError(f"--scales {text}: a multiple of the image size lies between 0.1 and 4")
+    return values
+
+
+def _show(distilled: Distilled) -> None:
+    summary, size = distilled.summary, distilled.bank.path.stat().st_size
+    columns = ("class", "answers", "images", "hidden boxes", "recall %", "precision %")
+    rows = [_cells(entry) for entry in (*summary.per_class, summary.total)]
+    console.show(console.table(f"Knowledge of {summary.images:,} images of step {distilled.step}", columns, rows))
+    largest = max(summary.histogram) or 1
+    bins = [
+        (f"{low / 10:.1f}–{low / 10 + 0.1:.1f}", f"{count:,}", "█" * round(_BAR_LENGTH * count / largest))
+        for low, count in enumerate(summary.histogram)
+    ]
+    console.show(console.table("Answers by score", ("score", "answers", ""), bins))
+    known = summary.images - distilled.num_asked
+    console.note(f"Asked about {distilled.num_asked:,} images, {known:,} were known; {size / 1e6:.1f} MB")
+    console.show(str(distilled.bank.path))
+
+
+def _cells(entry: ClassKnowledge) -> tuple[str, ...]:
+    hidden = "–" if entry.hidden_boxes is None else f"{entry.hidden_boxes:,}"
+    return (
+        entry.name,
+        f"{entry.answers:,}",
+        f"{entry.images:,}",
+        hidden,
+        console.percent(entry.recall),
+        console.percent(entry.precision),
+    )

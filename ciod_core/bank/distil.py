@@ -1,0 +1,126 @@
+"""The knowledge of an experiment's teacher about the images of its next step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ciod_core.bank.bank import BankInfo, KnowledgeBank
+from ciod_core.bank.build import build_bank
+from ciod_core.bank.summary import BankSummary, summarise
+from ciod_core.bank.use import from_bank
+from ciod_core.config import Config, ResamplerConfig
+from ciod_core.data.annotations import AnnotationTable
+from ciod_core.data.coco import read_coco
+from ciod_core.device import pick_device
+from ciod_core.errors import CheckpointError, ConfigError
+from ciod_core.experiment import Experiment, run_name
+from ciod_core.methods import build_method
+from ciod_core.training.checkpoint import load_detector
+
+BANK_SUFFIX = ".knowledge.safetensors"
+
+
+class Distilled(NamedTuple):
+    """A finished bank and what it holds.
+
+    Attributes:
+        bank: the bank.
+        step: the step whose images it knows.
+        num_asked: images that the teacher was asked about now; the bank knew the others.
+        summary: what it holds for the images of the step.
+    """
+
+    bank: KnowledgeBank
+    step: int
+    num_asked: int
+    summary: BankSummary
+
+
+def distil(
+    experiment: Experiment,
+    config: Config,
+    *,
+    teacher: Path | str | None = None,
+    out: Path | None = None,
+    flip: bool = False,
+    scales: Sequence[float] = (),
+    overwrite: bool = False,
+    on_images: Callable[[int], None] | None = None,
+) -> Distilled:
+    """Ask a teacher about the images of the step after it, and keep the answers that the resampler selects.
+
+    Args:
+        experiment: whose images and teacher.
+        config: `resampler` selects; device, workers and the batch size of evaluation are taken as for evaluation.
+        teacher: run name or weights; None is the only run that no other continues.
+        out: the bank; None is `stepN.knowledge.safetensors` in the experiment.
+        flip: average the answers with those for the mirrored images.
+        scales: further sizes to average, as multiples of the teacher's image size.
+        overwrite: make the bank anew.
+        on_images: told the number of images of each finished batch.
+
+    Raises:
+        ConfigError: no next step, no obvious teacher, or a bank of other knowledge in the way.
+        CheckpointError: weights or step files that are not what was recorded.
+        DataError: an image that cannot be read.
+    """
+    verified = experiment.resolve_teacher(teacher if teacher is not None else _only_leaf(experiment))
+    device = pick_device(config.training.device)
+    detector, info = load_detector(verified.path, device)
+    info.classes.require_prefix_of(experiment.manifest.classes, where=str(verified.path))
+    step = info.classes.last_step + 1
+    if step > len(experiment.manifest.steps):
+        raise ConfigError(
+            f"--teacher {verified.path}: it knows the classes of the last step; pass weights of an earlier one"
+        )
+    experiment.check_step_files(step)
+    table = read_coco(experiment.step_train_path(step))
+    built = build_bank(
+        out or experiment.folder / f"{run_name(step)}{BANK_SUFFIX}",
+        BankInfo(
+            teacher_sha256=verified.sha256,
+            classes=info.classes.names,
+            image_size=info.preprocessing.image_size,
+            flip=flip,
+            scales=tuple(scales),
+            resampler=_selection(config),
+        ),
+        detector,
+        info,
+        table,
+        experiment.train_images(),
+        device=device,
+        batch_size=config.evaluation.batch_size,
+        workers=config.data.workers,
+        overwrite=overwrite,
+        on_images=on_images,
+    )
+    summary = summarise(built.bank, built.hashes_I, info.classes, table, _hidden_labels(experiment))
+    return Distilled(built.bank, step, built.num_asked, summary)
+
+
+def _selection(config: Config) -> ResamplerConfig:
+    """How the method that is going to learn from the bank selects."""
+    recall = build_method(from_bank(config)).recall
+    if recall is None:
+        raise ConfigError(f"method.name: '{config.method.name}' cannot learn from a bank; leave it out")
+    return recall.resampler
+
+
+def _only_leaf(experiment: Experiment) -> str:
+    leaves = experiment.leaf_runs()
+    if len(leaves) != 1:
+        names = ", ".join(run.name for run in leaves) or "no finished run yet"
+        raise ConfigError(f"{experiment.folder}: which teacher is not clear ({names}); pass --teacher")
+    return leaves[0].name
+
+
+def _hidden_labels(experiment: Experiment) -> AnnotationTable | None:
+    """All labels of the training half; None where its file is no longer what the steps were cut from."""
+    source = experiment.manifest.dataset.train.annotations
+    try:
+        return read_coco(experiment.verified(source, "the split was made", "restore it"))
+    except CheckpointError:
+        return None

@@ -1,0 +1,106 @@
+"""Training from a bank: which settings that takes, whether a bank is the right one, and what it knows of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ciod_core.bank.bank import KNOWLEDGE_KEY, BankInfo, ImageKnowledge, KnowledgeBank, read_bank_info
+from ciod_core.bank.build import image_hashes
+from ciod_core.config import Config
+from ciod_core.data.annotations import AnnotationTable
+from ciod_core.errors import ConfigError
+from ciod_core.experiment import Teacher
+from ciod_core.files import sha256_of_file
+from ciod_core.manifest import RunRecord
+from ciod_core.methods import build_method
+from ciod_core.training.checkpoint import read_info
+
+
+def from_bank(config: Config) -> Config:
+    """The settings with what only a live teacher can give left out: its objectness where it kept no answer."""
+    distiller = config.distiller.model_copy(update={"background": "zero"})
+    return config.model_copy(update={"distiller": distiller})
+
+
+def open_bank(path: Path, config: Config, teacher: Teacher | None) -> KnowledgeBank:
+    """Open a bank, and make sure that it holds what a live teacher would have been asked.
+
+    Args:
+        path: the bank.
+        config: settings from `from_bank`.
+        teacher: of the run.
+
+    Raises:
+        ConfigError: the run has no teacher, its method learns more than a bank keeps, or the bank is another one's.
+        CheckpointError: the file is no bank.
+    """
+    if teacher is None:
+        raise ConfigError("--knowledge: a run without a teacher has no use for it; leave it out")
+    if config.replay.on:
+        raise ConfigError("--knowledge: it knows the images of the step, not those that are replayed; leave one out")
+    recall = build_method(config).recall
+    if recall is None:
+        raise ConfigError(
+            f"--knowledge: '{config.method.name}' asks a teacher for more than a bank keeps, or for nothing; leave it"
+        )
+    bank, info = KnowledgeBank(path), read_info(teacher.path)
+    expected = BankInfo(
+        teacher_sha256=teacher.sha256,
+        classes=info.classes.names,
+        image_size=info.preprocessing.image_size,
+        flip=bank.info.flip,
+        scales=bank.info.scales,
+        resampler=recall.resampler,
+    )
+    difference = expected.difference(bank.info)
+    if difference is not None:
+        raise ConfigError(f"--knowledge {path}: its {difference}; run 'ciod distill' with these settings")
+    return bank
+
+
+def check_same_knowledge(begun: RunRecord, path: Path | None) -> None:
+    """Refuse to go on with other knowledge than a run began with.
+
+    Raises:
+        ConfigError: naming what it began with.
+        CheckpointError: `path` is no bank.
+    """
+    before = begun.inputs.get(KNOWLEDGE_KEY)
+    if path is not None:
+        read_bank_info(path)
+    if (before.sha256 if before else None) == (sha256_of_file(path) if path else None):
+        return
+    remedy = f"the bank {before.path}; pass it as it was" if before else "a live teacher; leave --knowledge out"
+    raise ConfigError(f"--resume: run '{begun.name}' began with {remedy}")
+
+
+class BankMemory:
+    """What a bank knows of the images of a dataset, by their index."""
+
+    def __init__(self, bank: KnowledgeBank, hashes_I: Sequence[str]) -> None:
+        self._bank = bank
+        # One string of bytes: a list of as many objects would be copied into every loading worker.
+        self._hashes = b"".join(bytes.fromhex(sha256) for sha256 in hashes_I)
+
+    @classmethod
+    def of(cls, bank: KnowledgeBank, table: AnnotationTable, images_root: Path) -> BankMemory:
+        """Hash the images of a table and find them in the bank.
+
+        Raises:
+            ConfigError: the bank does not know all of them.
+            DataError: an image that cannot be read.
+        """
+        hashes_I = image_hashes(table, images_root)
+        unknown = len(set(hashes_I) - set(bank.hashes))
+        if unknown:
+            raise ConfigError(
+                f"--knowledge {bank.path}: {unknown} of {len(hashes_I)} images are not in it; run 'ciod distill' again"
+            )
+        return cls(bank, hashes_I)
+
+    def __call__(self, index: int) -> ImageKnowledge:
+        """What is known of the image with this index."""
+        kept = self._bank.of_image(self._hashes[32 * index : 32 * (index + 1)].hex())
+        assert kept is not None
+        return kept

@@ -1,0 +1,117 @@
+"""What a training step costs without a teacher, with a bank, and with a live teacher, on the same batches in one run.
+
+    ciod demo --out DEMO
+    python -m tests.benchmarks.knowledge_cost DEMO [--image-size 320]
+
+Loading is left out: batches are made before the clock starts. Rounds over all three, so that a machine that slows down
+slows all alike; the median of each, and its ratio to plain training. `forward` is the teacher's pass alone: a live
+teacher cannot cost less than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ciod_core.bank.distil import distil
+from ciod_core.bank.use import BankMemory, from_bank
+from ciod_core.config import Config
+from ciod_core.data.coco import read_coco
+from ciod_core.data.dataset import Batch, DetectionDataset
+from ciod_core.data.loader import make_loader
+from ciod_core.data.transforms import TrainTransform
+from ciod_core.experiment import Experiment
+from ciod_core.methods import build_method
+from ciod_core.settings import resolve_config
+from ciod_core.training.checkpoint import load_detector
+from ciod_core.training.progress import SilentListener
+from ciod_core.training.trainer import Trainer
+
+BATCHES, ROUNDS = 4, 8
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", type=Path, help="an experiment whose step 1 is trained")
+    parser.add_argument("--teacher", default="step1")
+    parser.add_argument("--image-size", type=int, default=320)
+    parser.add_argument("--batch-size", type=int, default=8)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    experiment = Experiment.open(arguments.experiment)
+    config = resolve_config(flags={"training.batch_size": arguments.batch_size, "data.workers": 0})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bank.safetensors"
+        bank = distil(experiment, from_bank(config), teacher=arguments.teacher, out=path).bank
+        table = read_coco(experiment.step_train_path(2))
+        dataset = DetectionDataset(
+            table,
+            experiment.train_images(),
+            experiment.manifest.classes.up_to(2),
+            TrainTransform(arguments.image_size, multi_scale=False),
+            memory=BankMemory.of(bank, table, experiment.train_images()),
+        )
+        loader = iter(make_loader(dataset, arguments.batch_size, shuffle=True))
+        known = [next(loader) for _ in range(BATCHES)]
+    unknown = [batch._replace(knowledge=None) for batch in known]
+    weights = experiment.weights_path(arguments.teacher)
+    num_new = len(experiment.manifest.classes.of_step(2))
+    settings = {"plain": ("finetune", config), "bank": ("crs-ckd", from_bank(config)), "live": ("crs-ckd", config)}
+    steps: dict[str, Callable[[int], object]] = {
+        name: _step(name, weights, method, chosen, known if name == "bank" else unknown, num_new)
+        for name, (method, chosen) in settings.items()
+    }
+    teacher, _ = load_detector(weights)
+    steps["forward"] = lambda index: _ask(teacher, unknown[index])
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for round_number in range(ROUNDS + 1):
+        for index in range(BATCHES):
+            for name, step in steps.items():
+                started = time.perf_counter()
+                step(index)
+                if round_number:
+                    times[name].append(1000 * (time.perf_counter() - started))
+    plain = statistics.median(times["plain"])
+    print(f"batches of {arguments.batch_size}, {arguments.image_size} pixels, one thread")
+    for name, taken in times.items():
+        print(f"{name:8} {statistics.median(taken):8.1f} ms  ×{statistics.median(taken) / plain:.2f}")
+
+
+def _step(
+    name: str, weights: Path, method: str, config: Config, batches: list[Batch], num_new: int
+) -> Callable[[int], object]:
+    """One training step of a student that continues the teacher."""
+    student, _ = load_detector(weights)
+    built = build_method(config.model_copy(update={"method": config.method.model_copy(update={"name": method})}))
+    if name == "plain":
+        # The same student in every row: what batch normalisation does is not what is measured.
+        built = replace(built, grow=build_method(config).grow)
+    built.grow(student, num_new)
+    teacher = load_detector(weights)[0] if name == "live" else None
+    trainer = Trainer(
+        student, teacher, built, lambda epoch: _Batches(batches), config.training, torch.device("cpu"), SilentListener()
+    )
+    student.train()
+    return lambda index: trainer._train_batch(batches[index], 1e-4, 1000)
+
+
+class _Batches(list[Batch]):
+    """Batches that stand in for a loader."""
+
+
+@torch.no_grad()
+def _ask(teacher: torch.nn.Module, batch: Batch) -> object:
+    return teacher(batch.images_B3HW)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""`ciod distill`: the bank, what is said about it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ciod_core.bank.bank import KnowledgeBank
+from tests.cli.conftest import Ciod
+
+SPEAKING = ("--workers", "0", "--set", "resampler.rule=fixed", "--set", "resampler.fixed_score=0.00002")
+
+
+def test_the_next_steps_images_are_asked_about(ciod: Ciod, own_copy: Path) -> None:
+    answer = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING)
+    assert answer.code == 0, answer.err
+    bank = KnowledgeBank(own_copy / "step2.knowledge.safetensors")
+    assert answer.out.splitlines()[-1] == str(bank.path)
+    assert "hidden boxes" in answer.out and "Answers by score" in answer.out
+    assert bank.num_answers > len(bank)
+    assert f"Asked about {len(bank)} images, 0 were known" in answer.err
+    again = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING)
+    assert f"Asked about 0 images, {len(bank)} were known" in again.err
+
+
+def test_json(ciod: Ciod, own_copy: Path) -> None:
+    answer = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING, "--flip", "--json")
+    document = json.loads(answer.out)
+    bank = KnowledgeBank(Path(document["bank"]))
+    assert document["asked"] == document["summary"]["images"] == len(bank)
+    assert (document["step"], document["bytes"]) == (2, bank.path.stat().st_size)
+    assert document["description"]["flip"] is True
+    assert sum(document["summary"]["histogram"]) == bank.num_answers
+    assert all(entry["hidden_boxes"] is not None for entry in document["summary"]["per_class"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--teacher", "step2"), 2, "knows the classes of the last step"),
+        (("--teacher", "step9"), 2, "step9"),
+        (("--teacher", "step1", "--scales", "big"), 2, "--scales big: not numbers"),
+        (("--teacher", "step1", "--scales", "1,9"), 2, "between 0.1 and 4"),
+        (("--teacher", "step1", "--set", "resampler.rule=best"), 2, "resampler.rule"),
+    ],
+)
+def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    answer = ciod("distill", "--experiment", trained, "--workers", "0", *arguments)
+    assert answer.code == code and message in answer.error_line
+    assert not list(trained.glob("*.knowledge.safetensors"))
+
+
+def test_a_bank_of_other_knowledge_in_the_way(ciod: Ciod, own_copy: Path) -> None:
+    assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING).code == 0
+    before = (own_copy / "step2.knowledge.safetensors").read_bytes()
+    answer = ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0")
+    assert answer.code == 2 and "a bank is there whose resampler." in answer.error_line
+    assert (own_copy / "step2.knowledge.safetensors").read_bytes() == before
+    assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0", "--overwrite").code == 0
