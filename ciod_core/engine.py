@@ -77,10 +77,9 @@ def train_step(
     check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
     begun = experiment.run(plan.name) if resume else None
     if begun is not None:
+        check_same_knowledge(begun, knowledge)
         config = resumed_config(begun, plan, config)
     config = settle_config(plan, config)
-    if begun is not None:
-        check_same_knowledge(begun, knowledge)
     bank = None
     if knowledge is not None:
         config = from_bank(config)

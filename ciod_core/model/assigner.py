@@ -54,40 +54,72 @@ def assign(
         none = targets.labels_N.new_zeros(0)
         return Assignment(none, none, none, output.obj_logits_BA.new_zeros(0))
 
-    inside_either_NA, inside_both_NA = _geometry(output, targets, centre_radius)
-    candidate_BA = torch.zeros_like(output.obj_logits_BA, dtype=torch.int32)
-    candidate_BA = candidate_BA.index_add_(0, targets.image_N, inside_either_NA.int()) > 0
-    pairs = _pairs(output, targets, candidate_BA)
+    pairs = _pairs(output, targets, centre_radius)
     iou_NA = pairs.spread(pairs.iou_Q, over=(num_objects, num_anchors), elsewhere=0.0)
     num_top = min(num_top_ious, num_anchors)
     dynamic_k_N = iou_NA.topk(num_top, dim=1).values.sum(dim=1).int().clamp(min=1)
 
-    # An object takes points outside only when those inside do not suffice: most costs are never looked at.
-    inside_Q = inside_both_NA[pairs.object_Q, pairs.anchor_Q]
-    num_inside_N = torch.zeros_like(dynamic_k_N).index_add_(0, pairs.object_Q, inside_Q.int())
-    wanted_Q = inside_Q | (num_inside_N < dynamic_k_N)[pairs.object_Q]
-    wanted_BA = torch.zeros_like(candidate_BA)
-    wanted_BA[pairs.image_Q[wanted_Q], pairs.anchor_Q[wanted_Q]] = True
-    chosen_Q = wanted_BA[pairs.image_Q, pairs.anchor_Q]
-    pairs, inside_Q = pairs.pick(chosen_Q), inside_Q[chosen_Q]
-
+    pairs = _within_reach(pairs, dynamic_k_N, num_images, num_anchors)
     # In float64 so that adding 1e8 does not round the other terms away.
-    cost_Q = (_class_cost(output, pairs, wanted_BA) - iou_cost * (pairs.iou_Q + 1e-8).log()).double()
-    cost_Q += OUTSIDE_COST * ~inside_Q
+    cost_Q = (_class_cost(output, pairs) - iou_cost * (pairs.iou_Q + 1e-8).log()).double()
+    cost_Q += OUTSIDE_COST * ~pairs.inside_Q
     cost_NA = pairs.spread(cost_Q, over=(num_objects, num_anchors), elsewhere=torch.inf)
-    top = cost_NA.topk(num_top, dim=1, largest=False)
-    taken = (torch.arange(num_top, device=cost_NA.device) < dynamic_k_N.unsqueeze(1)) & top.values.isfinite()
-    object_P, rank_P = taken.nonzero(as_tuple=True)
-    anchor_P, image_P = top.indices[object_P, rank_P], targets.image_N[object_P]
-
-    object_BA = torch.full((num_images, num_anchors), -1, device=cost_NA.device)
-    object_BA[image_P, anchor_P] = object_P
-    times_BA = torch.zeros_like(object_BA).index_put_((image_P, anchor_P), torch.ones_like(object_P), accumulate=True)
-    object_BA = torch.where(times_BA > 1, _cheapest_object(cost_NA, targets.image_N, num_images), object_BA)
+    object_BA = _cheapest_points(cost_NA, dynamic_k_N, num_top, targets.image_N, num_images)
 
     image_P, anchor_P = (object_BA >= 0).nonzero(as_tuple=True)
     object_P = object_BA[image_P, anchor_P]
     return Assignment(image_P, anchor_P, object_P, iou_NA[object_P, anchor_P])
+
+
+class _Pairs(NamedTuple):
+    """Objects with the anchor points that may answer for them: Q pairs, and what is known of each.
+
+    Attributes:
+        image_Q, anchor_Q, object_Q: which object and which anchor point.
+        inside_Q: whether the point lies in the object's box and in its centre region.
+        own_logit_Q: the point's logit of the object's class.
+        iou_Q: IoU between the point's box and the object.
+    """
+
+    image_Q: Tensor
+    anchor_Q: Tensor
+    object_Q: Tensor
+    inside_Q: Tensor
+    own_logit_Q: Tensor
+    iou_Q: Tensor
+
+    def pick(self, chosen_Q: Tensor) -> _Pairs:
+        return _Pairs(*(field[chosen_Q] for field in self))
+
+    def spread(self, value_Q: Tensor, *, over: tuple[int, int], elsewhere: float) -> Tensor:
+        """(N, A) the values where their pairs are."""
+        return value_Q.new_full(over, elsewhere).index_put_((self.object_Q, self.anchor_Q), value_Q)
+
+
+def _pairs(output: HeadOutput, targets: Targets, centre_radius: float) -> _Pairs:
+    """Every object with the candidates of its image that can name its class."""
+    inside_either_NA, inside_both_NA = _geometry(output, targets, centre_radius)
+    candidate_BA = torch.zeros_like(output.obj_logits_BA, dtype=torch.int32)
+    candidate_BA = candidate_BA.index_add_(0, targets.image_N, inside_either_NA.int()) > 0
+    object_Q, anchor_Q = candidate_BA[targets.image_N].nonzero(as_tuple=True)
+    image_Q = targets.image_N[object_Q]
+    own_logit_Q = output.cls_logits_BAC[image_Q, anchor_Q, targets.labels_N[object_Q]]
+    iou_Q = iou(targets.boxes_N4[object_Q], output.boxes_BA4[image_Q, anchor_Q])
+    pairs = _Pairs(image_Q, anchor_Q, object_Q, inside_both_NA[object_Q, anchor_Q], own_logit_Q, iou_Q)
+    return pairs.pick(own_logit_Q > ABSENT_LOGIT)
+
+
+def _within_reach(pairs: _Pairs, dynamic_k_N: Tensor, num_images: int, num_anchors: int) -> _Pairs:
+    """The pairs at anchor points that some object may take.
+
+    An object takes points outside only when those inside do not suffice, so most costs are never looked at. Where an
+    object may take a point, all objects of the image count: the point goes to the cheapest of them.
+    """
+    num_inside_N = torch.zeros_like(dynamic_k_N).index_add_(0, pairs.object_Q, pairs.inside_Q.int())
+    wanted_Q = pairs.inside_Q | (num_inside_N < dynamic_k_N)[pairs.object_Q]
+    wanted_BA = torch.zeros((num_images, num_anchors), dtype=torch.bool, device=wanted_Q.device)
+    wanted_BA[pairs.image_Q[wanted_Q], pairs.anchor_Q[wanted_Q]] = True
+    return pairs.pick(wanted_BA[pairs.image_Q, pairs.anchor_Q])
 
 
 def _geometry(output: HeadOutput, targets: Targets, centre_radius: float) -> tuple[Tensor, Tensor]:
@@ -101,40 +133,15 @@ def _geometry(output: HeadOutput, targets: Targets, centre_radius: float) -> tup
     return in_box | in_centre, in_box & in_centre
 
 
-class _Pairs(NamedTuple):
-    """Objects with the anchor points that may answer for them: Q pairs, and what is known of each."""
-
-    image_Q: Tensor
-    anchor_Q: Tensor
-    object_Q: Tensor
-    own_logit_Q: Tensor
-    iou_Q: Tensor
-
-    def pick(self, chosen_Q: Tensor) -> _Pairs:
-        return _Pairs(*(field[chosen_Q] for field in self))
-
-    def spread(self, value_Q: Tensor, *, over: tuple[int, int], elsewhere: float) -> Tensor:
-        """(N, A) the values where their pairs are."""
-        return value_Q.new_full(over, elsewhere).index_put_((self.object_Q, self.anchor_Q), value_Q)
-
-
-def _pairs(output: HeadOutput, targets: Targets, candidate_BA: Tensor) -> _Pairs:
-    """Every object with the candidates of its image that can name its class."""
-    object_Q, anchor_Q = candidate_BA[targets.image_N].nonzero(as_tuple=True)
-    image_Q = targets.image_N[object_Q]
-    own_logit_Q = output.cls_logits_BAC[image_Q, anchor_Q, targets.labels_N[object_Q]]
-    iou_Q = iou(targets.boxes_N4[object_Q], output.boxes_BA4[image_Q, anchor_Q])
-    pairs = _Pairs(image_Q, anchor_Q, object_Q, own_logit_Q, iou_Q)
-    return pairs.pick(own_logit_Q > ABSENT_LOGIT)
-
-
-def _class_cost(output: HeadOutput, pairs: _Pairs, wanted_BA: Tensor) -> Tensor:
+def _class_cost(output: HeadOutput, pairs: _Pairs) -> Tensor:
     """(Q,) BCE of sqrt(class · objectness) against the object's one-hot class, summed over classes.
 
     The sum differs between objects of an image in one class only, so it is taken once per anchor point with
-    every class wrong and corrected for the object's own: Q·C shrinks to wanted·C + Q.
+    every class wrong and corrected for the object's own: Q·C shrinks to points·C + Q.
     """
-    image_P, anchor_P = wanted_BA.nonzero(as_tuple=True)
+    asked_BA = torch.zeros_like(output.obj_logits_BA, dtype=torch.bool)
+    asked_BA[pairs.image_Q, pairs.anchor_Q] = True
+    image_P, anchor_P = asked_BA.nonzero(as_tuple=True)
     # In place: with many classes, fetching fresh memory for every intermediate costs more than the arithmetic.
     scores_PC = rows_at(output.cls_logits_BAC, image_P, anchor_P).sigmoid_()
     scores_PC.mul_(output.obj_logits_BA[image_P, anchor_P].sigmoid().unsqueeze(1)).sqrt_()
@@ -148,6 +155,18 @@ def _class_cost(output: HeadOutput, pairs: _Pairs, wanted_BA: Tensor) -> Tensor:
 def _clamped_log_(x: Tensor) -> Tensor:
     """Logarithm in place, with the clamp of torch's binary_cross_entropy: a saturated score costs 100, not infinity."""
     return x.log_().clamp_(min=-100)
+
+
+def _cheapest_points(cost_NA: Tensor, dynamic_k_N: Tensor, num_top: int, image_N: Tensor, num_images: int) -> Tensor:
+    """(B, A) index of the object that each anchor point answers for, −1 for none; every object asks for its k."""
+    top = cost_NA.topk(num_top, dim=1, largest=False)
+    taken = (torch.arange(num_top, device=cost_NA.device) < dynamic_k_N.unsqueeze(1)) & top.values.isfinite()
+    object_P, rank_P = taken.nonzero(as_tuple=True)
+    anchor_P, image_P = top.indices[object_P, rank_P], image_N[object_P]
+    object_BA = torch.full((num_images, cost_NA.shape[1]), -1, device=cost_NA.device)
+    object_BA[image_P, anchor_P] = object_P
+    times_BA = torch.zeros_like(object_BA).index_put_((image_P, anchor_P), torch.ones_like(object_P), accumulate=True)
+    return torch.where(times_BA > 1, _cheapest_object(cost_NA, image_N, num_images), object_BA)
 
 
 def _cheapest_object(cost_NA: Tensor, image_N: Tensor, num_images: int) -> Tensor:

@@ -103,8 +103,8 @@ def transfer(lesson: Lesson, knowledge: Knowledge) -> TransferLosses:
         lesson.student.boxes_BA4[image_P, anchor_P],
         knowledge.class_logits_KC.index_select(0, source_P),
         knowledge.boxes_K4[source_P],
-        weighting="paper",
-        target="soft",
+        weighting=DistillerConfig().weighting,
+        target=DistillerConfig().target,
     )
 
 
