@@ -6,8 +6,9 @@ Legend: B images of a batch, K kept answers, I images.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import torch
 
 from ciod_core.bank.averaging import averaged
 from ciod_core.bank.bank import BankInfo, ImageKnowledge, KnowledgeBank, write_bank
+from ciod_core.classes import ClassTable
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.dataset import Batch, DetectionDataset
 from ciod_core.data.image_files import image_path
@@ -27,19 +29,11 @@ from ciod_core.knowledge import Knowledge
 from ciod_core.methods.selection import build_rule
 from ciod_core.model.detector import Detector
 from ciod_core.resampler import select_knowledge
-from ciod_core.training.checkpoint import CheckpointInfo
 
 # An interruption costs the answers since the last writing; a bank is cheap to write beside what it costs to make.
 SECONDS_BETWEEN_WRITES = 60.0
 IMAGES_PER_CHUNK = 128
 SMALLEST_SIDE = 1.0
-
-
-class Look(NamedTuple):
-    """One way to show an image to the teacher: longer side in pixels, mirrored or not."""
-
-    longer_side: int
-    flip: bool
 
 
 class Built(NamedTuple):
@@ -56,20 +50,66 @@ class Built(NamedTuple):
     num_asked: int
 
 
-def build_bank(
-    path: Path,
-    info: BankInfo,
-    teacher: Detector,
-    teacher_info: CheckpointInfo,
-    table: AnnotationTable,
-    images_root: Path,
-    *,
-    device: torch.device,
-    batch_size: int,
-    workers: int = 0,
-    overwrite: bool = False,
-    on_images: Callable[[int], None] | None = None,
-) -> Built:
+@dataclass(frozen=True)
+class Interview:
+    """How a teacher is asked about images.
+
+    Attributes:
+        teacher: in evaluation mode, on `device`.
+        classes: what it can name.
+        info: what is kept of its answers, and from how many looks.
+        images_root: the folder that file names are relative to.
+        device: where to compute.
+        batch_size: images per batch.
+        workers: loading processes.
+        on_images: told the number of images of each finished batch.
+    """
+
+    teacher: Detector
+    classes: ClassTable
+    info: BankInfo
+    images_root: Path
+    device: torch.device
+    batch_size: int
+    workers: int = 0
+    on_images: Callable[[int], None] | None = None
+
+    def ask(self, table: AnnotationTable) -> list[ImageKnowledge]:
+        """What is kept of the teacher's answers for every image of a table; its boxes are not looked at.
+
+        Raises:
+            DataError: an image that cannot be read.
+        """
+        size = self.info.image_size
+        looks = [self._look(table, size, self.on_images)]
+        if self.info.flip:
+            looks.append(self._look(table, size, flip=True))
+        looks += [self._look(table, _multiple_of_32(scale * size)) for scale in self.info.scales]
+        return [averaged(of_image) for of_image in zip(*looks, strict=True)]
+
+    @torch.inference_mode()
+    def _look(
+        self,
+        table: AnnotationTable,
+        longer_side: int,
+        on_images: Callable[[int], None] | None = None,
+        *,
+        flip: bool = False,
+    ) -> list[ImageKnowledge]:
+        rule, nms_iou = build_rule(self.info.resampler), self.info.resampler.nms_iou
+        dataset = DetectionDataset(table, self.images_root, self.classes, EvalTransform(longer_side, flip))
+        answers = []
+        for batch in make_loader(dataset, self.batch_size, shuffle=False, workers=self.workers):
+            output = self.teacher(batch.images_B3HW.to(self.device, non_blocking=True))
+            kept = select_knowledge(output, rule, nms_iou=nms_iou)
+            for index in range(len(batch.image_ids_B)):
+                answers.append(_in_source_frame(batch, index, kept.pick(kept.image_K == index), flip))
+            if on_images is not None:
+                on_images(len(batch.image_ids_B))
+        return answers
+
+
+def build_bank(path: Path, interview: Interview, table: AnnotationTable, *, overwrite: bool = False) -> Built:
     """Make a bank, or complete one: images that it knows by their hash are not asked about again.
 
     The bank is written about once a minute, each time complete in itself, so that an interrupted call goes on where
@@ -77,52 +117,29 @@ def build_bank(
 
     Args:
         path: the bank.
-        info: what it is to hold.
-        teacher: in evaluation mode, on `device`.
-        teacher_info: its description.
-        table: the images; boxes are not looked at.
-        images_root: the folder that file names are relative to.
-        device: where to compute.
-        batch_size: images per batch.
-        workers: loading processes.
+        interview: whom to ask, and how.
+        table: the images.
         overwrite: forget what is there.
-        on_images: told the number of images of each finished batch.
 
     Raises:
         ConfigError: a bank of other knowledge is there.
         DataError: an image that cannot be read.
     """
-    answers = {} if overwrite or not path.exists() else _known(path, info)
-    hashes_I = image_hashes(table, images_root)
+    answers = {} if overwrite or not path.exists() else _known(path, interview.info)
+    hashes_I = image_hashes(table, interview.images_root)
     # Images that occur twice are asked about once.
     first_of = {sha256: index for index, sha256 in reversed(list(enumerate(hashes_I)))}
     missing = sorted(index for sha256, index in first_of.items() if sha256 not in answers)
-    rule = build_rule(info.resampler)
-    looks = [Look(info.image_size, False)]
-    looks += [Look(info.image_size, True)] if info.flip else []
-    looks += [Look(_multiple_of_32(scale * info.image_size), False) for scale in info.scales]
-
-    def ask(batch: Batch) -> Knowledge:
-        output = teacher(batch.images_B3HW.to(device, non_blocking=True))
-        return select_knowledge(output, rule, nms_iou=info.resampler.nms_iou)
-
     written = time.monotonic()
     for start in range(0, len(missing), IMAGES_PER_CHUNK):
         chunk = missing[start : start + IMAGES_PER_CHUNK]
-        seen = []
-        for look in looks:
-            dataset = DetectionDataset(
-                _images(table, chunk), images_root, teacher_info.classes, EvalTransform(look.longer_side, look.flip)
-            )
-            loader = make_loader(dataset, batch_size, shuffle=False, workers=workers)
-            seen.append(list(_look(loader, ask, look.flip, on_images)))
-        for index, *of_image in zip(chunk, *seen, strict=True):
-            answers[hashes_I[index]] = averaged(of_image)
+        for index, known in zip(chunk, interview.ask(_images(table, chunk)), strict=True):
+            answers[hashes_I[index]] = known
         if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-            write_bank(path, info, answers)
+            write_bank(path, interview.info, answers)
             written = time.monotonic()
     if missing or not path.exists() or overwrite:
-        write_bank(path, info, answers)
+        write_bank(path, interview.info, answers)
     return Built(KnowledgeBank(path), hashes_I, len(missing))
 
 
@@ -156,21 +173,6 @@ def _images(table: AnnotationTable, chosen: Sequence[int]) -> AnnotationTable:
     chosen_I = np.zeros(table.num_images, dtype=np.bool_)
     chosen_I[list(chosen)] = True
     return table.select(np.zeros(table.num_boxes, dtype=np.bool_), chosen_I)
-
-
-@torch.inference_mode()
-def _look(
-    loader: Iterable[Batch],
-    ask: Callable[[Batch], Knowledge],
-    flip: bool,
-    on_images: Callable[[int], None] | None,
-) -> Iterator[ImageKnowledge]:
-    for batch in loader:
-        knowledge = ask(batch)
-        for index in range(len(batch.image_ids_B)):
-            yield _in_source_frame(batch, index, knowledge.pick(knowledge.image_K == index), flip)
-        if on_images is not None:
-            on_images(len(batch.image_ids_B))
 
 
 def _in_source_frame(batch: Batch, index: int, kept: Knowledge, flip: bool) -> ImageKnowledge:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ciod_core.bank.bank import BankInfo, KnowledgeBank
-from ciod_core.bank.build import build_bank
+from ciod_core.bank.build import Interview, build_bank
 from ciod_core.bank.summary import BankSummary, summarise
 from ciod_core.bank.use import from_bank
 from ciod_core.config import Config, ResamplerConfig
@@ -77,26 +77,26 @@ def distil(
         )
     experiment.check_step_files(step)
     table = read_coco(experiment.step_train_path(step))
-    built = build_bank(
-        out or experiment.folder / f"{run_name(step)}{BANK_SUFFIX}",
-        BankInfo(
-            teacher_sha256=verified.sha256,
-            classes=info.classes.names,
-            image_size=info.preprocessing.image_size,
-            flip=flip,
-            scales=tuple(scales),
-            resampler=_selection(config),
-        ),
+    description = BankInfo(
+        teacher_sha256=verified.sha256,
+        classes=info.classes.names,
+        image_size=info.preprocessing.image_size,
+        flip=flip,
+        scales=tuple(scales),
+        resampler=_selection(config),
+    )
+    interview = Interview(
         detector,
-        info,
-        table,
+        info.classes,
+        description,
         experiment.train_images(),
-        device=device,
+        device,
         batch_size=config.evaluation.batch_size,
         workers=config.data.workers,
-        overwrite=overwrite,
         on_images=on_images,
     )
+    path = out or experiment.folder / f"{run_name(step)}{BANK_SUFFIX}"
+    built = build_bank(path, interview, table, overwrite=overwrite)
     summary = summarise(built.bank, built.hashes_I, info.classes, table, _hidden_labels(experiment))
     return Distilled(built.bank, step, built.num_asked, summary)
 

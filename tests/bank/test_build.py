@@ -11,18 +11,16 @@ import torch
 
 from ciod_core.bank import build
 from ciod_core.bank.bank import BankInfo, KnowledgeBank
-from ciod_core.bank.build import Built, build_bank
+from ciod_core.bank.build import Built, Interview, build_bank
 from ciod_core.bank.summary import summarise
 from ciod_core.classes import ClassTable, class_table
-from ciod_core.config import ModelConfig, ResamplerConfig
+from ciod_core.config import ResamplerConfig
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
 from ciod_core.data.source import DatasetSource
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.model.boxes import pairwise_iou
 from ciod_core.model.detector import Detector
-from ciod_core.preprocessing import Preprocessing
-from ciod_core.training.checkpoint import CheckpointInfo
 from tests.networks import lively_detector
 
 INFO = BankInfo(
@@ -48,27 +46,16 @@ class Setting:
         self.asked: list[int] = []
 
     def build(self, info: BankInfo = INFO, table: AnnotationTable | None = None, *, overwrite: bool = False) -> Built:
-        teacher_info = CheckpointInfo(
-            model=ModelConfig(name="yolox-micro"),
-            classes=self.classes,
-            preprocessing=Preprocessing(image_size=64),
-            run="step1",
-            step=1,
-            method="base",
-            parent_sha256=None,
-        )
-        return build_bank(
-            self.folder / "bank.safetensors",
-            info,
+        interview = Interview(
             self.detector,
-            teacher_info,
-            table or self.table,
+            self.classes,
+            info,
             self.images,
-            device=torch.device("cpu"),
+            torch.device("cpu"),
             batch_size=4,
-            overwrite=overwrite,
             on_images=self.asked.append,
         )
+        return build_bank(self.folder / "bank.safetensors", interview, table or self.table, overwrite=overwrite)
 
 
 @pytest.fixture
