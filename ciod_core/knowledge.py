@@ -1,15 +1,20 @@
-"""Knowledge: the teacher's answers that are worth teaching, whatever produced them.
+"""Knowledge: the teacher's answers that are worth teaching, whatever produced them: of a batch, and of a single image.
 
 Legend: K kept answers of the whole batch (flat), C old classes, N objects of the batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ciod_core.data.annotations import Float32Array, Int64Array
 from ciod_core.model.boxes import pairwise_iou
 from ciod_core.model.output import Targets
 
@@ -72,3 +77,61 @@ class Knowledge:
         if spare_agreeing:
             covered_KN &= self.labels_K.unsqueeze(1) != targets.labels_N
         return self.pick(~covered_KN.any(dim=1))
+
+
+@dataclass(frozen=True)
+class ImageKnowledge:
+    """The kept answers for one image, in arrays: as a bank keeps them and as they are moved with the image.
+
+    Attributes:
+        boxes_K4: boxes, xyxy, pixels of the source image.
+        labels_K: the teacher's best class of each.
+        class_logits_KC: class logits over the old classes.
+        obj_logits_K: objectness logits.
+        scores_K: class score × objectness, 0..1.
+    """
+
+    boxes_K4: Float32Array
+    labels_K: Int64Array
+    class_logits_KC: Float32Array
+    obj_logits_K: Float32Array
+    scores_K: Float32Array
+
+    def __len__(self) -> int:
+        return len(self.labels_K)
+
+    def pick(self, chosen: npt.NDArray[Any]) -> ImageKnowledge:
+        """The entries that a boolean mask or an index array names."""
+        return ImageKnowledge(**{name: array[chosen] for name, array in vars(self).items()})
+
+
+def joined(parts: Sequence[ImageKnowledge]) -> ImageKnowledge:
+    """The answers of several images, one after the other."""
+    return ImageKnowledge(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+def no_answers(num_classes: int) -> ImageKnowledge:
+    """What is known of an image in which the teacher sees nothing."""
+    return ImageKnowledge(
+        boxes_K4=np.zeros((0, 4), np.float32),
+        labels_K=np.zeros(0, np.int64),
+        class_logits_KC=np.zeros((0, num_classes), np.float32),
+        obj_logits_K=np.zeros(0, np.float32),
+        scores_K=np.zeros(0, np.float32),
+    )
+
+
+def batched(images: Sequence[ImageKnowledge]) -> Knowledge | None:
+    """The knowledge of a batch from that of all its images; None where there is none of any."""
+    if not images:
+        return None
+    together = joined(images)
+    return Knowledge(
+        boxes_K4=torch.from_numpy(together.boxes_K4),
+        labels_K=torch.from_numpy(together.labels_K),
+        class_logits_KC=torch.from_numpy(together.class_logits_KC),
+        obj_logits_K=torch.from_numpy(together.obj_logits_K),
+        scores_K=torch.from_numpy(together.scores_K),
+        image_K=torch.from_numpy(np.repeat(np.arange(len(images)), [len(entry) for entry in images])),
+        anchor_K=torch.full((len(together),), -1),
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ciod_core.classes import ClassTable
-from ciod_core.config import Config
+from ciod_core.config import Config, recorded_config
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import Experiment, Teacher, check_run_name, run_name
 from ciod_core.manifest import RunRecord
@@ -132,7 +132,7 @@ def resumed_config(record: RunRecord, plan: RunPlan, asked: Config) -> Config:
         raise ConfigError(
             f"--resume: run '{record.name}' began with another teacher than {plan.teacher.path}; pass that one"
         )
-    began = Config.model_validate(record.config)
+    began = recorded_config(record.config)
     for section_name in asked.model_fields_set:
         section = getattr(asked, section_name)
         for field in section.model_fields_set:

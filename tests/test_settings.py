@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.config import Config
-from ciod_core.errors import ConfigError
+from ciod_core.config import Config, recorded_config
+from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.settings import config_text, resolve_config
 
 
@@ -134,3 +134,20 @@ def test_replay_has_one_budget() -> None:
 def test_a_mistake_in_a_flag_names_the_flag() -> None:
     with pytest.raises(ConfigError, match=r"^--epochs: training\.epochs: should be greater"):
         resolve_config(None, {"training.epochs": 0}, flag_names={"training.epochs": "--epochs"})
+
+
+def test_a_run_that_records_less_was_trained_as_ciod_was_then() -> None:
+    now = Config().model_dump(mode="json")
+    assert recorded_config(now) == Config()
+    for setting in ("background", "batch_norm", "trunk_balance"):
+        del now["distiller"][setting]
+    then = recorded_config(now).distiller
+    assert (then.background, then.batch_norm, then.trunk_balance) == ("zero", "update", 0.0)
+    assert recorded_config({}).distiller.batch_norm == "update"
+
+
+def test_a_run_of_a_later_version() -> None:
+    recorded = Config().model_dump(mode="json")
+    recorded["distiller"]["magic"] = 1
+    with pytest.raises(CheckpointError, match=r"setting distiller\.magic is unknown to this version of ciod; use the"):
+        recorded_config(recorded)

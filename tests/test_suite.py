@@ -166,6 +166,12 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
 
     with pytest.raises(ConfigError, match=r"run 'step1' is finished with training\.lr = 0\.001, now it is 0\.01"):
         run_suite(experiment, more, resolve_config(flags=TINY | {"training.lr": 0.01}), EPOCHS, Recorder())
+    # A run from before a setting existed was not trained by what is its default now.
+    first_run = experiment.run("step1")
+    distiller = {name: value for name, value in first_run.config["distiller"].items() if name != "batch_norm"}
+    experiment.put_run(first_run.model_copy(update={"config": first_run.config | {"distiller": distiller}}))
+    with pytest.raises(ConfigError, match=r"finished with distiller\.batch_norm = update, now it is keep"):
+        run_suite(experiment, more, resolve_config(flags=TINY), EPOCHS, Recorder())
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ciod_core.bank.bank import ImageKnowledge
+from ciod_core.knowledge import ImageKnowledge
 from ciod_core.model.boxes import pairwise_iou
 
 # Two looks mean the same object when their boxes for one class overlap by half, as evaluation has it.

@@ -9,21 +9,19 @@ Legend: I images, K answers of all images or of one, C old classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ciod_core.config import ResamplerConfig
-from ciod_core.data.annotations import Float32Array, Int64Array
 from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
+from ciod_core.knowledge import ImageKnowledge, no_answers
 
 # What a run's record calls the bank it learned from.
 KNOWLEDGE_KEY = "knowledge"
@@ -60,32 +58,6 @@ class BankInfo(BaseModel):
         return next(
             (f"{name} is {theirs[name]}, not {mine[name]}" for name in mine if mine[name] != theirs[name]), None
         )
-
-
-@dataclass(frozen=True)
-class ImageKnowledge:
-    """The kept answers for one image.
-
-    Attributes:
-        boxes_K4: boxes, xyxy, pixels of the source image.
-        labels_K: the teacher's best class of each.
-        class_logits_KC: class logits over the old classes.
-        obj_logits_K: objectness logits.
-        scores_K: class score × objectness, 0..1.
-    """
-
-    boxes_K4: Float32Array
-    labels_K: Int64Array
-    class_logits_KC: Float32Array
-    obj_logits_K: Float32Array
-    scores_K: Float32Array
-
-    def __len__(self) -> int:
-        return len(self.labels_K)
-
-    def pick(self, chosen: npt.NDArray[Any]) -> ImageKnowledge:
-        """The entries that a boolean mask or an index array names."""
-        return ImageKnowledge(**{name: array[chosen] for name, array in vars(self).items()})
 
 
 _TYPES: Mapping[str, type[np.generic]] = {
@@ -204,22 +176,6 @@ def write_bank(path: Path, info: BankInfo, answers: Mapping[str, ImageKnowledge]
         tensors[name] = np.concatenate([getattr(entry, name) for entry in (empty, *ordered)]).astype(kind)
     metadata = {METADATA_KEY: json.dumps(info.model_dump(mode="json"))}
     atomic_write_bytes(path, save(tensors, metadata=metadata))
-
-
-def joined(parts: Sequence[ImageKnowledge]) -> ImageKnowledge:
-    """The answers of several images, one after the other."""
-    return ImageKnowledge(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
-
-
-def no_answers(num_classes: int) -> ImageKnowledge:
-    """What is known of an image in which the teacher sees nothing."""
-    return ImageKnowledge(
-        boxes_K4=np.zeros((0, 4), np.float32),
-        labels_K=np.zeros(0, np.int64),
-        class_logits_KC=np.zeros((0, num_classes), np.float32),
-        obj_logits_K=np.zeros(0, np.float32),
-        scores_K=np.zeros(0, np.float32),
-    )
 
 
 def _flat(info: BankInfo) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ciod_core.bank.averaging import averaged
-from ciod_core.bank.bank import BankInfo, ImageKnowledge, KnowledgeBank, write_bank
+from ciod_core.bank.bank import BankInfo, KnowledgeBank, write_bank
 from ciod_core.classes import ClassTable
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.dataset import Batch, DetectionDataset
@@ -25,7 +25,7 @@ from ciod_core.data.loader import make_loader
 from ciod_core.data.transforms import EvalTransform
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.files import sha256_of_file
-from ciod_core.knowledge import Knowledge
+from ciod_core.knowledge import ImageKnowledge, Knowledge
 from ciod_core.methods.selection import build_rule
 from ciod_core.model.detector import Detector
 from ciod_core.resampler import select_knowledge

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from ciod_core.bank.bank import ImageKnowledge, KnowledgeBank
+from ciod_core.bank.bank import KnowledgeBank
 from ciod_core.classes import ClassTable
 from ciod_core.data.annotations import AnnotationTable, Int64Array
+from ciod_core.knowledge import ImageKnowledge
 from ciod_core.model.boxes import pairwise_iou
 
 MATCH_IOU = 0.5

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ciod_core.bank.bank import KNOWLEDGE_KEY, BankInfo, ImageKnowledge, KnowledgeBank, read_bank_info
+from ciod_core.bank.bank import KNOWLEDGE_KEY, BankInfo, KnowledgeBank, read_bank_info
 from ciod_core.bank.build import image_hashes
 from ciod_core.config import Config
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import Teacher
 from ciod_core.files import sha256_of_file
+from ciod_core.knowledge import ImageKnowledge
 from ciod_core.manifest import RunRecord
 from ciod_core.methods import build_method
 from ciod_core.training.checkpoint import read_info

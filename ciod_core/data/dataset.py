@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from ciod_core.bank.bank import ImageKnowledge, joined
 from ciod_core.classes import ClassTable
 from ciod_core.data.annotations import AnnotationTable, BoolArray
 from ciod_core.data.compact import CompactTable
@@ -27,7 +26,7 @@ from ciod_core.data.mixing import PAD_VALUE, Mixing, Mixup, Mosaic, Source, aver
 from ciod_core.data.placement import Placement, Size, move_boxes, place_alone
 from ciod_core.data.transforms import STRIDE_MULTIPLE, Augmentation, ImageArray, Transform, render
 from ciod_core.errors import DataError
-from ciod_core.knowledge import Knowledge
+from ciod_core.knowledge import ImageKnowledge, Knowledge, batched, joined
 from ciod_core.model.output import Targets
 
 Memory = Callable[[int], ImageKnowledge]
@@ -277,24 +276,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         sizes_B2=sizes_B2,
         replayed_B=torch.tensor([sample.replayed for sample in samples], dtype=torch.bool),
         skipped=tuple(name for sample in samples for name in sample.skipped),
-        knowledge=_knowledge_of([sample.knowledge for sample in samples]),
-    )
-
-
-def _knowledge_of(known: Sequence[ImageKnowledge | None]) -> Knowledge | None:
-    """The knowledge of a batch from that of its images; none of them, or all, have any."""
-    of_images = [entry for entry in known if entry is not None]
-    if not of_images:
-        return None
-    together = joined(of_images)
-    return Knowledge(
-        boxes_K4=torch.from_numpy(together.boxes_K4),
-        labels_K=torch.from_numpy(together.labels_K),
-        class_logits_KC=torch.from_numpy(together.class_logits_KC),
-        obj_logits_K=torch.from_numpy(together.obj_logits_K),
-        scores_K=torch.from_numpy(together.scores_K),
-        image_K=torch.from_numpy(np.repeat(np.arange(len(of_images)), [len(entry) for entry in of_images])),
-        anchor_K=torch.full((len(together),), -1),
+        knowledge=batched([sample.knowledge for sample in samples if sample.knowledge is not None]),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from filelock import FileLock, Timeout
 
-from ciod_core.config import Config
+from ciod_core.config import Config, recorded_config
 from ciod_core.engine import train_step
 from ciod_core.errors import CiodError, ConfigError
 from ciod_core.experiment import Experiment
@@ -108,9 +108,10 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
         return False
     plan = plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None)
     wanted = settle_config(plan, config).model_dump(mode="json")
+    recorded = recorded_config(record.config).model_dump(mode="json")
     for section, values in wanted.items():
         for key, value in values.items():
-            before = record.config.get(section, {}).get(key, value)
+            before = recorded[section][key]
             if before != value and (section, key) not in FREE_ON_RESUME:
                 raise ConfigError(
                     f"run '{run.name}' is finished with {section}.{key} = {before}, now it is {value}; pass that value "

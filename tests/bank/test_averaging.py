@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ciod_core.bank.averaging import averaged
-from ciod_core.bank.bank import ImageKnowledge, no_answers
+from ciod_core.knowledge import ImageKnowledge, no_answers
 
 
 def look(*answers: tuple[list[float], int, list[float], float]) -> ImageKnowledge:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ciod_core.bank.bank import BankInfo, ImageKnowledge, KnowledgeBank, no_answers, read_bank_info, write_bank
+from ciod_core.bank.bank import BankInfo, KnowledgeBank, read_bank_info, write_bank
 from ciod_core.config import ResamplerConfig
 from ciod_core.errors import CheckpointError
+from ciod_core.knowledge import ImageKnowledge, no_answers
 
 INFO = BankInfo(
     teacher_sha256="ab" * 32, classes=("cat", "dog", "owl"), image_size=96, resampler=ResamplerConfig(rule="fixed")

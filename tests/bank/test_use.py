@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ciod_core.bank.bank import ImageKnowledge, KnowledgeBank
+from ciod_core.bank.bank import KnowledgeBank
 from ciod_core.bank.distil import distil
 from ciod_core.bank.use import BankMemory, from_bank
 from ciod_core.classes import class_table
@@ -25,6 +25,7 @@ from ciod_core.data.transforms import EvalTransform, TrainTransform
 from ciod_core.engine import train_step, training_table
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import Experiment
+from ciod_core.knowledge import ImageKnowledge
 from ciod_core.methods import build_method
 from ciod_core.model.detector import Detector
 from ciod_core.run_plan import plan_run

@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 import torch
 
-from ciod_core.config import Config
+from ciod_core.config import recorded_config
 from ciod_core.engine import train_step
 from ciod_core.experiment import Experiment
 from ciod_core.manifest import RunRecord
@@ -79,7 +79,7 @@ def _train_once(experiment: Experiment, variant: str, seed: int) -> RunRecord:
     done = experiment.manifest.run(name)
     if done is not None and done.status == "finished":
         return done
-    config = Config.model_validate(finished.config)
+    config = recorded_config(finished.config)
     changed = {
         section: getattr(config, section).model_copy(update=changes) for section, changes in VARIANTS[variant].items()
     }
