@@ -23,6 +23,7 @@ from ciod_core.methods.finetune import finetune
 from ciod_core.model.assigner import assign
 from ciod_core.model.boxes import iou
 from ciod_core.model.output import HeadOutput, Targets
+from tests.networks import lively_detector
 from tests.scenes import GroundTruth, blank_output, clone, make_targets, random_output
 
 NUM_OLD, NUM_ALL = 3, 5
@@ -334,3 +335,14 @@ def test_the_trunk_learns_as_fast_as_old_objects_can_hold_it(
     targets = make_targets([(0, box, NUM_OLD - 1)] * num_old + [(0, box, NUM_OLD)] * num_new)
     assert chosen.trunk_rate(knowledge, targets) == pytest.approx(expected)
     assert method(trunk_balance=0.0).trunk_rate is None
+
+
+@pytest.mark.parametrize(("batch_norm", "kept"), [("keep", True), ("update", False)])
+def test_the_student_keeps_the_teachers_batch_statistics(batch_norm: str, kept: bool) -> None:
+    student = lively_detector(num_classes=NUM_OLD)
+    method(batch_norm=batch_norm).grow(student, NUM_ALL - NUM_OLD)
+    assert student.head_classes == (NUM_ALL,)
+    before = {name: buffer.clone() for name, buffer in student.named_buffers()}
+    student.train()(torch.rand(2, 3, 64, 64) * 255)
+    moved = [name for name, buffer in student.named_buffers() if not torch.equal(buffer, before[name])]
+    assert (not moved) == kept

@@ -86,3 +86,12 @@ def test_losses_are_divided_by_the_positives_of_the_whole_batch() -> None:
     )
     for name, loss in once.items():
         torch.testing.assert_close(doubled[name], loss)
+
+
+def test_class_loss_from_a_class_on() -> None:
+    """A label before the first class that counts leaves every counted class at 0."""
+    logits = [[3.0, 0.5, -1.0], [-2.0, 1.5, 0.25]]
+    total = class_loss(torch.tensor(logits), torch.tensor([0, 2]), torch.tensor([0.8, 0.5]), first_class=1)
+    targets = [[0.0, 0.0], [0.0, 0.5]]
+    expected = sum(bce(logits[row][label + 1], targets[row][label]) for row in range(2) for label in range(2))
+    assert float(total) == pytest.approx(expected)
