@@ -66,6 +66,8 @@ def distil(
         CheckpointError: weights or step files that are not what was recorded.
         DataError: an image that cannot be read.
     """
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out}: it is a folder; pass the name of a file")
     verified = experiment.resolve_teacher(teacher if teacher is not None else _only_leaf(experiment))
     device = pick_device(config.training.device)
     detector, info = load_detector(verified.path, device)

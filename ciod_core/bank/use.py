@@ -43,7 +43,8 @@ def open_bank(path: Path, config: Config, teacher: Teacher | None) -> KnowledgeB
     recall = build_method(config).recall
     if recall is None:
         raise ConfigError(
-            f"--knowledge: '{config.method.name}' asks a teacher for more than a bank keeps, or for nothing; leave it"
+            f"--knowledge: '{config.method.name}' asks a teacher for more than a bank keeps, or for nothing; "
+            "leave the option out"
         )
     bank, info = KnowledgeBank(path), read_info(teacher.path)
     expected = BankInfo(

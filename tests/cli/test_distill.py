@@ -41,6 +41,7 @@ def test_json(ciod: Ciod, own_copy: Path) -> None:
     [
         (("--teacher", "step2"), 2, "knows the classes of the last step"),
         (("--teacher", "step9"), 2, "step9"),
+        (("--teacher", "step1", "--out", "."), 2, "--out .: it is a folder; pass the name of a file"),
         (("--teacher", "step1", "--scales", "big"), 2, "--scales big: not numbers"),
         (("--teacher", "step1", "--scales", "1,9"), 2, "between 0.1 and 4"),
         (("--teacher", "step1", "--set", "resampler.rule=best"), 2, "resampler.rule"),
