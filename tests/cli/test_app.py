@@ -29,8 +29,9 @@ FLAGS = {
         "--no-upper-bounds --seed --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
-        "--backbone-weights --batch-size --config --device --epochs --experiment --image-size --json --lr --method "
-        "--model --name --overwrite --precision --replay --resume --seed --set --step --teacher --workers"
+        "--backbone-weights --batch-size --config --data --data-root --device --epochs --experiment --image-size "
+        "--images --json --lr --method --model --name --overwrite --precision --replay --resume --seed --set --step "
+        "--teacher --val --val-images --workers"
     ),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "
