@@ -21,21 +21,27 @@ _METRIC_COLUMNS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 def groups_table(report: EvaluationReport, *, every_group: bool) -> Table:
     """One row per class group; only `all` unless `every_group`."""
     names = [name for name in report.groups if every_group or name == "all"]
-    if report.step <= 2:
+    if report.step <= 2 and not report.labels_differ:
         # With two steps, step1 and step2 are the old and the new classes once more.
         names = [name for name in names if not name.startswith("step")]
     rows = []
     for name in names:
         group = report.groups[name]
         rows.append((name, str(len(group.classes)), f"{group.boxes:,}", *_cells(group.metrics)))
-    title = f"{report.run}: AP in % on {report.images:,} validation images ({report.backend})"
+    differing = ", each class on those that label it" if report.labels_differ else ""
+    title = f"{report.run}: AP in % on {report.images:,} validation images{differing} ({report.backend})"
     return table(title, ("group", "classes", "boxes", *_METRIC_COLUMNS), rows)
 
 
 def classes_table(report: EvaluationReport) -> Table:
     """One row per class."""
-    rows = [(entry.name, str(entry.step), f"{entry.boxes:,}", *_cells(entry.metrics)) for entry in report.per_class]
-    return table("Per class", ("class", "step", "boxes", *_METRIC_COLUMNS), rows)
+    columns = ["class", "step", "boxes", *_METRIC_COLUMNS]
+    rows = [[entry.name, str(entry.step), f"{entry.boxes:,}", *_cells(entry.metrics)] for entry in report.per_class]
+    if report.labels_differ:
+        columns.insert(2, "images")
+        for row, entry in zip(rows, report.per_class, strict=True):
+            row.insert(2, f"{entry.images:,}")
+    return table("Per class", columns, rows)
 
 
 def comparison_table(

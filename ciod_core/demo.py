@@ -165,7 +165,8 @@ def _open_or_create(out: Path, seed: int, size: DemoSize) -> Experiment:
     if not (out / MANIFEST_NAME).exists():
         return create_experiment(paint(seed=seed), PLAN, "name", out)
     experiment = Experiment.open(out)
-    if experiment.manifest.plan.text != PLAN:
+    plan = experiment.manifest.plan
+    if plan is None or plan.text != PLAN:
         raise ConfigError(f"--out {out}: it holds another experiment; pass an empty folder")
     # Nothing is painted anew; a folder that was made with another seed is refused.
     paint(seed=seed)

@@ -12,11 +12,12 @@ import torch
 
 from ciod_core.bank.bank import KNOWLEDGE_KEY
 from ciod_core.bank.use import BankMemory, check_same_knowledge, from_bank, open_bank
+from ciod_core.classes import ClassTable
 from ciod_core.config import Config
 from ciod_core.data.annotations import AnnotationTable
-from ciod_core.data.coco import read_coco
 from ciod_core.data.dataset import DetectionDataset, Memory
 from ciod_core.data.loader import BatchLoader, make_loader
+from ciod_core.data.merging import LocatedTable, merge_located
 from ciod_core.data.mixing import Mixing
 from ciod_core.data.transforms import TrainTransform
 from ciod_core.device import pick_device
@@ -34,6 +35,7 @@ from ciod_core.preprocessing import Preprocessing
 from ciod_core.replay import TrainingData, add_replay, choose_replayed, replay_table, resumed_replay
 from ciod_core.run_plan import RunPlan, check_free, plan_run, resumed_config, settle_config
 from ciod_core.run_record import honest_status, start_record, write_settings
+from ciod_core.step_data import read_all_labels, read_step
 from ciod_core.training.checkpoint import CheckpointInfo, load_detector, save_detector
 from ciod_core.training.distributed import rank, world_size
 from ciod_core.training.metrics_log import MetricsLog
@@ -55,7 +57,7 @@ def train_step(
     knowledge: Path | None = None,
     listener: TrainingListener | None = None,
 ) -> RunRecord:
-    """Train one run, evaluate it and record both.
+    """Train one run, evaluate it where there is validation data, and record both.
 
     Args:
         experiment: where the run belongs.
@@ -93,8 +95,8 @@ def train_step(
         data = training_data(experiment, plan, replayed)
         memory = None
         if bank is not None:
-            memory, teacher_model = BankMemory.of(bank, data.table, experiment.train_images()), None
-        trainer = _build_trainer(experiment, plan, config, method, student, teacher_model, data, device, memory)
+            memory, teacher_model = BankMemory.of(bank, data.table, data.images), None
+        trainer = _build_trainer(plan, config, method, student, teacher_model, data, device, memory)
         folder = experiment.run_folder(plan.name)
         if resume:
             _restore(trainer, folder)
@@ -110,20 +112,23 @@ def train_step(
             return _finish(experiment, plan, config, trainer, record)
 
 
-def training_table(experiment: Experiment, plan: RunPlan) -> AnnotationTable:
+def training_table(experiment: Experiment, plan: RunPlan) -> LocatedTable:
     """The images and boxes a run may see: its step's file, or for a joint run all labels of the steps so far."""
     if not plan.joint:
-        return read_coco(experiment.step_train_path(plan.step))
-    source = experiment.manifest.dataset.train.annotations
-    table = read_coco(experiment.verified(source, "the split was made", "restore it or split the dataset again"))
-    wanted_N = plan.classes.labels_of(table.category_ids_N) >= 0
+        return read_step(experiment, plan.step)
+    parts = read_all_labels(experiment, plan.step)
+    return merge_located([LocatedTable(_labelled_part(part.table, plan.classes), part.images) for part in parts])
+
+
+def _labelled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTable:
+    wanted_N = classes.labels_of(table.category_ids_N) >= 0
     return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
 
 
 def training_data(experiment: Experiment, plan: RunPlan, replayed: tuple[ReplayedImage, ...]) -> TrainingData:
     """The images and boxes of a run, those that it replays included."""
-    table = training_table(experiment, plan)
-    return add_replay(table, replay_table(experiment, replayed)) if replayed else TrainingData(table)
+    own = training_table(experiment, plan)
+    return add_replay(own, replay_table(experiment, replayed)) if replayed else TrainingData(*own)
 
 
 def _build_models(plan: RunPlan, config: Config, method: Method) -> tuple[Detector, Detector | None]:
@@ -139,7 +144,6 @@ def _build_models(plan: RunPlan, config: Config, method: Method) -> tuple[Detect
 
 
 def _build_trainer(
-    experiment: Experiment,
     plan: RunPlan,
     config: Config,
     method: Method,
@@ -152,7 +156,7 @@ def _build_trainer(
     data, training = config.data, config.training
     dataset = DetectionDataset(
         found.table,
-        experiment.train_images(),
+        found.images,
         plan.classes,
         TrainTransform(data.image_size, data.multi_scale, data.photometric, data.flip),
         seed=training.seed,
@@ -175,7 +179,7 @@ def _build_trainer(
         )
 
     suspects = None
-    if found.replayed_I is not None and config.replay.unlabelled == "ignore":
+    if found.replayed_I is not None and plan.num_new and config.replay.unlabelled == "ignore":
         first_new_class = len(plan.classes) - plan.num_new
         suspects = suspected_objects(first_new_class=first_new_class, min_score=config.replay.suspect_score)
     return Trainer(student, teacher, method, load_epoch, training, device, SilentListener(), suspects)
@@ -217,10 +221,6 @@ def _finish(experiment: Experiment, plan: RunPlan, config: Config, trainer: Trai
         parent_sha256=plan.teacher.sha256 if plan.teacher else None,
     )
     save_detector(weights, trainer.weights, info)
-    trainer.listener.evaluating(plan.name)
-    report, _ = evaluate_weights(
-        experiment, weights, config.evaluation, device=trainer.device, workers=config.data.workers
-    )
     written = record.model_copy(
         update={
             "status": "finished",
@@ -229,7 +229,14 @@ def _finish(experiment: Experiment, plan: RunPlan, config: Config, trainer: Trai
             "outputs": {WEIGHTS_KEY: FileRecord.of(weights, experiment.folder)},
         }
     )
-    finished = with_report(experiment, written, report)
+    if experiment.manifest.validation_steps(plan.step):
+        trainer.listener.evaluating(plan.name)
+        report, _ = evaluate_weights(
+            experiment, weights, config.evaluation, device=trainer.device, workers=config.data.workers
+        )
+        finished = with_report(experiment, written, report)
+    else:
+        finished = written
     experiment.put_run(finished)
     (experiment.run_folder(plan.name) / STATE_FILE).unlink(missing_ok=True)
     return finished

@@ -5,7 +5,8 @@
     step1.safetensors, …             what users pass as a teacher
     step1/                           what one run leaves beside its weights
 
-`ciod_core.experiment_files.create_experiment` makes one; this module opens, reads and updates it.
+`ciod_core.experiment_files.create_experiment` and `ciod_core.added_step` make one; this module opens, reads and updates
+it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from ciod_core.classes import ClassTable
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.files import atomic_write_text, sha256_of_file
 from ciod_core.manifest import (
+    DatasetRecord,
     ExperimentManifest,
     FileRecord,
     RunKind,
     RunRecord,
+    StepDataRecord,
     StepRecord,
     manifest_text,
     read_manifest,
@@ -33,7 +36,7 @@ SPLITS_NAME = "splits"
 DEFAULT_METHOD = "crs-ckd"
 WEIGHTS_KEY = "weights"
 
-_LOCK_NAME = ".experiment.lock"
+LOCK_NAME = ".experiment.lock"
 _LOCK_SECONDS = 30.0
 _RESERVED_RUN_NAMES = (SPLITS_NAME, "data")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -84,8 +87,8 @@ class Experiment:
         if teacher is not None and (teacher.resolve().parent / MANIFEST_NAME).is_file():
             return cls.open(teacher.parent)
         raise ConfigError(
-            f"no experiment given, and none found in {here} or above it; "
-            "pass --experiment FOLDER or make one with 'ciod split'"
+            f"no experiment given, and none found in {here} or above it; pass --experiment FOLDER, make one with "
+            "'ciod split', or begin one with 'ciod train-step --data DATASET'"
         )
 
     @property
@@ -108,13 +111,13 @@ class Experiment:
         from filelock import FileLock, Timeout
 
         try:
-            with FileLock(self.folder / _LOCK_NAME, timeout=_LOCK_SECONDS):
+            with FileLock(self.folder / LOCK_NAME, timeout=_LOCK_SECONDS):
                 manifest = change(self.manifest)
                 atomic_write_text(self.manifest_path, manifest_text(manifest))
                 return manifest
         except Timeout:
             raise CiodError(
-                f"{self.folder / _LOCK_NAME}: another ciod process has held the lock for {_LOCK_SECONDS:.0f} s; "
+                f"{self.folder / LOCK_NAME}: another ciod process has held the lock for {_LOCK_SECONDS:.0f} s; "
                 "wait for it or end it"
             ) from None
 
@@ -150,7 +153,7 @@ class Experiment:
         """Finished step runs that no other run continues; the finished joint runs when there is no step run."""
         finished = [run for run in self.manifest.runs if run.status == "finished"]
         parents = {run.parent for run in finished}
-        steps = tuple(run for run in finished if run.kind == "step" and run.name not in parents)
+        steps = tuple(run for run in finished if run.kind != "joint" and run.name not in parents)
         return steps or tuple(finished)
 
     def path_to(self, name: str) -> tuple[RunRecord, ...]:
@@ -175,34 +178,71 @@ class Experiment:
         """
         steps = self.manifest.steps
         if not 1 <= number <= len(steps):
-            raise ConfigError(f"{self.folder}: there is no step {number}; the plan has steps 1 to {len(steps)}")
+            there = f"the plan has steps 1 to {len(steps)}" if steps else "there are none yet, add one with --data"
+            raise ConfigError(f"{self.folder}: there is no step {number}; {there}")
         return steps[number - 1]
 
+    def step_train_file(self, number: int) -> FileRecord:
+        """The record of the COCO file with the training half of a step.
+
+        Raises:
+            ConfigError: the step was taught before this experiment began.
+        """
+        record = self.step(number).train
+        if record is None:
+            raise ConfigError(
+                f"{self.folder}: step {number} was taught before this experiment began, its training data is not here; "
+                "pass a --teacher that knows it, and leave out joint training and replay of that step"
+            )
+        return record
+
     def step_train_path(self, number: int) -> Path:
-        """The COCO file with the training half of a step."""
-        return self.step(number).train.locate(self.folder)
+        """The COCO file with the training half of a step; raises as `step_train_file`."""
+        return self.step_train_file(number).locate(self.folder)
 
     def step_val_path(self, number: int) -> Path:
-        """The COCO file with the validation half of a step (classes of steps 1..number)."""
-        return self.step(number).val.locate(self.folder)
+        """The COCO file with the validation half of a step; see `StepRecord` for the classes in it.
 
-    def train_images(self) -> Path:
-        """The folder that file names of training images are relative to."""
-        return self.folder / self.manifest.dataset.train.images
+        Raises:
+            ConfigError: the step has no validation data.
+        """
+        record = self.step(number).val
+        if record is None:
+            raise ConfigError(f"{self.folder}: step {number} has no validation data; add a step that has some (--val)")
+        return record.locate(self.folder)
 
-    def val_images(self) -> Path:
-        """The folder that file names of validation images are relative to."""
-        return self.folder / self.manifest.dataset.val.images
+    def train_images(self, step: int = 1) -> Path:
+        """The folder that file names of a step's training images are relative to; all planned steps have the same."""
+        return self.folder / self._data_of(step).train.images
+
+    def val_images(self, step: int = 1) -> Path:
+        """The folder that file names of a step's validation images are relative to."""
+        val = self._data_of(step).val
+        if val is None:
+            raise ConfigError(f"{self.folder}: step {step} has no validation data; add a step that has some (--val)")
+        return self.folder / val.images
+
+    def _data_of(self, step: int) -> DatasetRecord | StepDataRecord:
+        self.step_train_file(step)  # A step with that file has data.
+        data = self.step(step).data or self.manifest.dataset
+        assert data is not None
+        return data
 
     def check_step_files(self, number: int) -> None:
-        """Make sure that the step's two files are still what the split wrote.
+        """Make sure that the files a step is trained and evaluated on are still what was written.
 
         Raises:
             CheckpointError: naming the file that is missing or was edited.
         """
-        step = self.step(number)
-        for record in (step.train, step.val):
-            self.verified(record, "the split was made", "restore it or split the dataset into a new experiment")
+        train = self.step(number).train
+        vals = (self.step(step).val for step in self.manifest.validation_steps(number))
+        for record in (train, *vals):
+            if record is not None:
+                self.verified_split(record)
+
+    def verified_split(self, record: FileRecord) -> Path:
+        """The path of a step's file or of the dataset's; raises as `verified`."""
+        return self.verified(record, "the split was made", "restore it or split the dataset into a new experiment")
 
     def weights_path(self, run_name: str) -> Path:
         """Where the weights of a run lie, whether or not they exist yet."""
@@ -237,8 +277,12 @@ class Experiment:
         return Teacher(path, run.outputs[WEIGHTS_KEY].sha256 if run else sha256_of_file(path), run)
 
     def _run_of(self, path: Path, manifest: ExperimentManifest) -> RunRecord | None:
+        def weights_of(run: RunRecord) -> Path:
+            record = run.outputs.get(WEIGHTS_KEY)
+            return record.locate(self.folder) if record else self.weights_path(run.name)
+
         resolved = path.resolve()
-        return next((run for run in manifest.runs if self.weights_path(run.name).resolve() == resolved), None)
+        return next((run for run in manifest.runs if weights_of(run).resolve() == resolved), None)
 
     def _verified_weights(self, run: RunRecord) -> Path:
         record = run.outputs.get(WEIGHTS_KEY)

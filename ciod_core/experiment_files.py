@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +19,7 @@ from ciod_core.data.protocols import SEEDED, Protocol, parse_protocol
 from ciod_core.data.reading import read_dataset
 from ciod_core.data.source import DatasetSource, SplitSource
 from ciod_core.data.split import DatasetSplit, StepSplit, StepStatistics, split_steps
-from ciod_core.errors import ConfigError
+from ciod_core.errors import ConfigError, DataError
 from ciod_core.experiment import MANIFEST_NAME, SPLITS_NAME, Experiment
 from ciod_core.files import atomic_write_text, relative_if_inside
 from ciod_core.manifest import (
@@ -63,15 +64,17 @@ def create_experiment(
 
     Raises:
         ConfigError: plan, order or protocol that does not fit, or an experiment that may not be replaced.
-        DataError: annotations that cannot be used.
+        DataError: annotations that cannot be used, or no validation half.
         OSError: `out` cannot be written.
     """
     check_replaceable(out, overwrite)
+    if source.val is None:
+        raise DataError(f"{source.name}: there is no validation half; a split needs one to evaluate its steps on")
     train, val = read_dataset(source)
     planned = plan_classes(plan, train.categories, order, leave_out)
     rule = parse_protocol(protocol)
     split = split_steps(train, val, planned.groups, rule, seed)
-    made = _make_folders(out)
+    made = make_folders(out)
     try:
         with tempfile.TemporaryDirectory(prefix=".tmp-split-", dir=out) as temporary:
             staged = Path(temporary) / SPLITS_NAME
@@ -86,10 +89,7 @@ def create_experiment(
             )
             _install(staged, manifest, out, Path(temporary) / "replaced")
     except BaseException:
-        for folder in made:
-            # Folders this call made are removed only when they are empty: a user's files never go.
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        remove_empty(made)
         raise
     return Experiment.open(out)
 
@@ -116,11 +116,18 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
         )
 
 
-def _make_folders(out: Path) -> list[Path]:
+def make_folders(out: Path) -> list[Path]:
     """Make `out` and its parents; return those that did not exist, innermost first."""
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     return missing
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those folders that are empty: a user's files never go."""
+    for folder in folders:
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _write_steps(
@@ -129,7 +136,7 @@ def _write_steps(
     """Write the files of all steps, and make sure meanwhile that the images are there."""
     with ThreadPoolExecutor(2) as pool:
         # Folders are listed and one step's text is put together while another's waits for the disk.
-        checks = pool.map(check_images_exist, (train, val), (source.train.images, source.val.images))
+        checks = pool.map(check_images_exist, (train, val), (half.images for half in source.halves))
         steps = tuple(pool.map(partial(_write_step, folder), split.steps))
         list(checks)
     return steps
@@ -139,8 +146,8 @@ def _write_step(folder: Path, split: StepSplit) -> StepRecord:
     return StepRecord(
         step=split.step,
         classes=tuple(category.name for category in split.train.categories),
-        train=_write_table(split.train, folder / f"step{split.step}.train.json"),
-        val=_write_table(split.val, folder / f"step{split.step}.val.json"),
+        train=write_table(split.train, folder / f"step{split.step}.train.json"),
+        val=write_table(split.val, folder / f"step{split.step}.val.json"),
         statistics=_statistics_record(split.statistics),
     )
 
@@ -171,40 +178,36 @@ def _plan_record(planned: ClassSteps, protocol: Protocol, seed: int, unused_imag
 def _dataset_record(
     source: DatasetSource, train: AnnotationTable, val: AnnotationTable, staged: Path, out: Path
 ) -> DatasetRecord:
-    halves = {"train": (source.train, train), "val": (source.val, val)}
-    records = {
-        name: _half_record(half, table, out) if source.format == "coco" else _convert(half, table, name, staged, out)
-        for name, (half, table) in halves.items()
-    }
+    records = {}
+    for name, half, table in zip(("train", "val"), source.halves, (train, val), strict=True):
+        # A half of another format is written as a COCO file: from then on, only that one is read.
+        converted = None if source.format == "coco" else write_table(table, staged / f"dataset.{name}.json")
+        records[name] = half_record(half, table, out, converted)
     return DatasetRecord(name=source.name, format=source.format, train=records["train"], val=records["val"])
 
 
-def _half_record(half: SplitSource, table: AnnotationTable, out: Path) -> SplitFilesRecord:
-    annotations = FileRecord(
-        path=relative_if_inside(half.annotations, out), sha256=table.sha256, bytes=half.annotations.stat().st_size
-    )
+def half_record(half: SplitSource, table: AnnotationTable, out: Path, converted: FileRecord | None) -> SplitFilesRecord:
+    """Where a half came from, seen from the experiment in `out`.
+
+    Args:
+        half: its files.
+        table: what was read from them.
+        out: the experiment's folder.
+        converted: the COCO file that takes the place of a half of another format; None: it is one itself.
+    """
+    own = relative_if_inside(half.annotations, out)
     return SplitFilesRecord(
-        annotations=annotations,
+        annotations=converted or FileRecord(path=own, sha256=table.sha256, bytes=half.annotations.stat().st_size),
         images=relative_if_inside(half.images, out),
+        converted_from=own if converted else None,
+        converted_sha256=table.sha256 if converted else None,
         clipped_boxes=table.clipped_boxes,
         dropped_boxes=table.dropped_boxes,
     )
 
 
-def _convert(half: SplitSource, table: AnnotationTable, name: str, staged: Path, out: Path) -> SplitFilesRecord:
-    """Write a half of another format as a COCO file: from then on, only that one is read."""
-    record = _write_table(table, staged / f"dataset.{name}.json")
-    return SplitFilesRecord(
-        annotations=record,
-        images=relative_if_inside(half.images, out),
-        converted_from=relative_if_inside(half.annotations, out),
-        converted_sha256=table.sha256,
-        clipped_boxes=table.clipped_boxes,
-        dropped_boxes=table.dropped_boxes,
-    )
-
-
-def _write_table(table: AnnotationTable, path: Path) -> FileRecord:
+def write_table(table: AnnotationTable, path: Path) -> FileRecord:
+    """Write a COCO file that will lie in the experiment's folder of splits under that name."""
     sha256 = write_coco(table, path)
     return FileRecord(path=f"{SPLITS_NAME}/{path.name}", sha256=sha256, bytes=path.stat().st_size)
 

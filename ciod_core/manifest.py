@@ -6,19 +6,20 @@ These models are the schema of `experiment.json`. They are immutable: a change i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ciod_core.classes import ClassTable
+from ciod_core.classes import ClassEntry, ClassTable
 from ciod_core.data.protocols import Protocol
 from ciod_core.errors import CheckpointError
 from ciod_core.files import relative_if_inside, sha256_of_file
 
 SCHEMA_VERSION = 1
 
-RunKind = Literal["step", "joint"]
+RunKind = Literal["step", "joint", "imported"]
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -72,6 +73,17 @@ class DatasetRecord(Record):
     val: SplitFilesRecord
 
 
+class StepDataRecord(Record):
+    """The data that an added step brought along."""
+
+    name: str
+    format: Literal["coco", "yolo", "voc"]
+    train: SplitFilesRecord
+    val: SplitFilesRecord | None = Field(None, description="None: it came without validation data")
+    val_classes: tuple[str, ...] = Field((), description="classes that its validation images label")
+    left_out: tuple[str, ...] = Field((), description="classes that it lists, but shows on no training image")
+
+
 class PlanRecord(Record):
     """How classes were ordered and grouped, and which images and boxes a step may see."""
 
@@ -105,27 +117,44 @@ class StatisticsRecord(Record):
 
     images: int
     boxes_per_class: dict[str, int]
-    hidden_old_boxes: int
-    hidden_future_boxes: int
+    hidden_old_boxes: int = 0
+    hidden_future_boxes: int = 0
     hidden_left_out_boxes: int = 0
-    shared_images: dict[int, int] = Field(description="images that also occur in another step, by that step")
+    shared_images: dict[int, int] = Field({}, description="images that also occur in another step, by that step")
 
 
 class StepRecord(Record):
-    """One step: its classes and its two COCO files."""
+    """One step: its classes and its two COCO files.
+
+    There are three kinds. A planned step was cut from the experiment's dataset; `data` is None, and its validation file
+    has the whole validation half with the classes of all planned steps up to its own. An added step has `data` of its
+    own, and its files hold what that labels. Of a step that was taught before the experiment began only the classes
+    are known.
+    """
 
     step: int = Field(ge=1)
-    classes: tuple[str, ...]
-    train: FileRecord
-    val: FileRecord
+    classes: tuple[str, ...] = Field(description="classes that no earlier step knows; an added step may have none")
+    train: FileRecord | None = None
+    val: FileRecord | None = None
     statistics: StatisticsRecord
+    data: StepDataRecord | None = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether the step was cut from the experiment's dataset."""
+        return self.train is not None and self.data is None
+
+    @property
+    def extended_classes(self) -> tuple[str, ...]:
+        """Classes of earlier steps that the step has further labels of."""
+        return tuple(name for name in self.statistics.boxes_per_class if name not in self.classes)
 
 
 class ReplayedImage(Record):
     """An image of earlier steps that a run trained on again."""
 
     image_id: int
-    file_name: str = Field(description="relative to the folder of training images")
+    file_name: str = Field(description="relative to the folder of its steps' training images")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     steps: tuple[int, ...] = Field(description="earlier steps whose labels it carries")
 
@@ -134,7 +163,8 @@ class RunRecord(Record):
     """One training run: what went in, what came out, how it was made and how good it is.
 
     `parent` names the run whose weights were the teacher; None for step 1, for joint runs and for a teacher
-    from outside the experiment.
+    from outside the experiment. An `imported` run was trained elsewhere: its weights are what the experiment began
+    with, and what they do not say about themselves is None.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -147,10 +177,10 @@ class RunRecord(Record):
     outputs: dict[str, FileRecord] = {}
     config: dict[str, Any] = {}
     versions: dict[str, str] = {}
-    seed: int
-    device: str
-    effective_batch_size: int = Field(ge=1)
-    started: str = Field(description="ISO 8601 with offset")
+    seed: int | None = None
+    device: str | None = None
+    effective_batch_size: int | None = Field(None, ge=1)
+    started: str | None = Field(None, description="ISO 8601 with offset")
     seconds: float | None = None
     skipped_images: tuple[str, ...] = Field((), description="training images that could not be loaded, by file name")
     replayed: tuple[ReplayedImage, ...] = Field((), description="images of earlier steps, kept for this run")
@@ -158,13 +188,13 @@ class RunRecord(Record):
 
 
 class ExperimentManifest(Record):
-    """The whole of `experiment.json`."""
+    """The whole of `experiment.json`; dataset and plan are None where no step was planned."""
 
     schema_version: Literal[1] = 1
     created: str
     ciod_version: str
-    dataset: DatasetRecord
-    plan: PlanRecord
+    dataset: DatasetRecord | None = None
+    plan: PlanRecord | None = None
     classes: ClassTable
     steps: tuple[StepRecord, ...]
     runs: tuple[RunRecord, ...] = ()
@@ -173,11 +203,15 @@ class ExperimentManifest(Record):
     def _check_consistency(self) -> ExperimentManifest:
         if [record.step for record in self.steps] != list(range(1, len(self.steps) + 1)):
             raise ValueError("steps are not numbered 1, 2, 3 … in order")
-        if self.classes.last_step != len(self.steps):
+        if self.classes.last_step > len(self.steps):
             raise ValueError(f"the class table has {self.classes.last_step} steps, the manifest {len(self.steps)}")
         for record in self.steps:
             if record.classes != self.classes.of_step(record.step).names:
                 raise ValueError(f"the classes of step {record.step} differ from the class table")
+            if record.planned and (self.dataset is None or record.val is None or not record.classes):
+                raise ValueError(
+                    f"step {record.step} was planned, but its dataset, classes or validation file is missing"
+                )
         names = [record.name for record in self.runs]
         if len(set(names)) != len(names):
             raise ValueError("run names repeat")
@@ -186,6 +220,29 @@ class ExperimentManifest(Record):
     def run(self, name: str) -> RunRecord | None:
         """The run of that name, None when there is none."""
         return next((record for record in self.runs if record.name == name), None)
+
+    def validation_steps(self, step: int) -> tuple[int, ...]:
+        """The steps whose validation files a run of `step` is evaluated on; together they label its classes.
+
+        They are those up to its own; of planned steps the last, which holds the earlier ones. Where none of them
+        brought validation data, it is the first later step that labels one of the classes.
+        """
+        until_now, later = self.steps[:step], self.steps[step:]
+        last_planned = max((record.step for record in until_now if record.planned), default=0)
+        own = tuple(record.step for record in until_now if record.val and (record.data or record.step == last_planned))
+        known = set(self.classes.up_to(step).names)
+        return own or next(
+            ((record.step,) for record in later if record.data and known & set(record.data.val_classes)), ()
+        )
+
+    def first_steps(self, count: int) -> ExperimentManifest:
+        """This manifest with no steps and classes but those of steps 1 to `count`; the runs stay."""
+        return self.model_copy(update={"steps": self.steps[:count], "classes": self.classes.up_to(count)})
+
+    def with_step(self, record: StepRecord, classes: Iterable[ClassEntry]) -> ExperimentManifest:
+        """This manifest with one step more, which teaches `classes`."""
+        table = ClassTable(entries=(*self.classes.entries, *classes))
+        return self.model_copy(update={"steps": (*self.steps, record), "classes": table})
 
     def with_run(self, record: RunRecord) -> ExperimentManifest:
         """This manifest with `record` added, or put in the place of the run of the same name."""

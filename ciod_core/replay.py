@@ -11,7 +11,6 @@ Legend: I images, N boxes of all images.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,15 +18,15 @@ import numpy as np
 
 from ciod_core.config import Config
 from ciod_core.data.annotations import AnnotationTable, BoolArray
-from ciod_core.data.coco import read_coco
 from ciod_core.data.exemplars import choose_exemplars
 from ciod_core.data.image_files import image_path
-from ciod_core.data.merging import merge
+from ciod_core.data.merging import LocatedTable, merge_located
 from ciod_core.errors import CheckpointError, DataError
 from ciod_core.experiment import Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.manifest import ReplayedImage, RunRecord
 from ciod_core.run_plan import RunPlan
+from ciod_core.step_data import images_of_run, read_step
 
 
 class TrainingData(NamedTuple):
@@ -35,10 +34,12 @@ class TrainingData(NamedTuple):
 
     Attributes:
         table: images and boxes.
+        images: the folder that file names are relative to.
         replayed_I: images of earlier steps, on which objects of the new classes carry no label; None without any.
     """
 
     table: AnnotationTable
+    images: Path
     replayed_I: BoolArray | None = None
 
 
@@ -46,6 +47,7 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
     """Choose the images that a run replays; step 1 and joint runs replay none.
 
     Raises:
+        ConfigError: the step before was taught before this experiment began, and left no images here.
         CheckpointError: a step's file, or an image that the run before replayed, is missing or was changed.
         DataError: an image cannot be read.
     """
@@ -53,11 +55,13 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
         return ()
     parent, last_step = plan.teacher.run, plan.step - 1
     held = {image.image_id: image for image in parent.replayed} if parent else {}
-    last = _read_step(experiment, last_step)
-    memory = merge(last, replay_table(experiment, held.values())) if held else last
-    if parent is not None:
+    last = read_step(experiment, last_step)
+    memory, root = merge_located([last, replay_table(experiment, held.values())]) if held else last
+    if parent is not None and parent.skipped_images:
         # What the run before could not load it cannot have kept.
-        memory = _with_images(memory, ~np.isin(memory.file_names_I, np.array(parent.skipped_images, dtype=np.str_)))
+        skipped_root = images_of_run(experiment, parent)
+        skipped = {skipped_root / name for name in parent.skipped_images}
+        memory = _with_images(memory, np.array([root / name not in skipped for name in memory.file_names_I.tolist()]))
     chosen_I = choose_exemplars(
         memory,
         plan.classes.up_to(last_step),
@@ -67,14 +71,19 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
         seed=config.training.seed,
     )
     kept = _with_images(memory, chosen_I)
-    in_last_I = np.isin(kept.image_ids_I, last.image_ids_I)
-    root, kept_by = experiment.train_images(), parent.name if parent else ""
-    return tuple(
-        _keep(root, number, name, (last_step,) if in_last else (), held.get(number), kept_by)
-        for number, name, in_last in zip(
-            kept.image_ids_I.tolist(), kept.file_names_I.tolist(), in_last_I.tolist(), strict=True
-        )
-    )
+    kept_by = parent.name if parent else ""
+    own_names = dict(zip(last.table.image_ids_I.tolist(), last.table.file_names_I.tolist(), strict=True))
+    chosen = []
+    for number in kept.image_ids_I.tolist():
+        image = None
+        if number in held:
+            image = held[number]
+            _verify(experiment.train_images(image.steps[0]), image, kept_by)
+        if number in own_names:
+            image = _with_step(image, last_step, number, own_names[number], last.images)
+        assert image is not None, "an image is of the last step or was kept"
+        chosen.append(image)
+    return tuple(chosen)
 
 
 def resumed_replay(experiment: Experiment, run: RunRecord) -> tuple[ReplayedImage, ...]:
@@ -84,11 +93,11 @@ def resumed_replay(experiment: Experiment, run: RunRecord) -> tuple[ReplayedImag
         CheckpointError: one of them is missing or was changed.
     """
     for image in run.replayed:
-        _verify(experiment.train_images(), image, run.name)
+        _verify(experiment.train_images(image.steps[0]), image, run.name)
     return run.replayed
 
 
-def replay_table(experiment: Experiment, images: Iterable[ReplayedImage]) -> AnnotationTable:
+def replay_table(experiment: Experiment, images: Iterable[ReplayedImage]) -> LocatedTable:
     """The images with the labels that they carry, at least one of them, in the order of the steps' files.
 
     Raises:
@@ -98,38 +107,29 @@ def replay_table(experiment: Experiment, images: Iterable[ReplayedImage]) -> Ann
     for image in images:
         for step in image.steps:
             ids_of_step.setdefault(step, []).append(image.image_id)
-    tables = []
+    parts = []
     for step, ids in sorted(ids_of_step.items()):
-        table = _read_step(experiment, step)
-        tables.append(_with_images(table, np.isin(table.image_ids_I, ids)))
-    return reduce(merge, tables)
+        table, folder = read_step(experiment, step)
+        parts.append(LocatedTable(_with_images(table, np.isin(table.image_ids_I, ids)), folder))
+    return merge_located(parts)
 
 
-def add_replay(table: AnnotationTable, replayed: AnnotationTable) -> TrainingData:
+def add_replay(own: LocatedTable, replayed: LocatedTable) -> TrainingData:
     """A step's own table with the kept images; those of its own images that are among them gain their old labels."""
-    merged = merge(table, replayed)
-    return TrainingData(merged, ~np.isin(merged.image_ids_I, table.image_ids_I))
+    merged, folder = merge_located([own, replayed])
+    return TrainingData(merged, folder, ~np.isin(merged.image_ids_I, own.table.image_ids_I))
 
 
 def _with_images(table: AnnotationTable, image_mask_I: BoolArray) -> AnnotationTable:
     return table.select(np.ones(table.num_boxes, dtype=np.bool_), image_mask_I)
 
 
-def _read_step(experiment: Experiment, step: int) -> AnnotationTable:
-    record = experiment.step(step).train
-    remedy = "restore it or split the dataset into a new experiment"
-    return read_coco(experiment.verified(record, "the split was made", remedy))
-
-
-def _keep(
-    root: Path, image_id: int, file_name: str, new_steps: tuple[int, ...], before: ReplayedImage | None, kept_by: str
-) -> ReplayedImage:
-    """The record of an image with the labels of `new_steps`, besides those it had when `kept_by` replayed it."""
-    if before is None:
-        sha256 = _hash(image_path(root, file_name))
-        return ReplayedImage(image_id=image_id, file_name=file_name, sha256=sha256, steps=new_steps)
-    _verify(root, before, kept_by)
-    return before.model_copy(update={"steps": (*before.steps, *new_steps)})
+def _with_step(before: ReplayedImage | None, step: int, image_id: int, file_name: str, root: Path) -> ReplayedImage:
+    """The record of an image of `step` with its labels, besides those it had when it was replayed before."""
+    if before is not None:
+        return before.model_copy(update={"steps": (*before.steps, step)})
+    sha256 = _hash(image_path(root, file_name))
+    return ReplayedImage(image_id=image_id, file_name=file_name, sha256=sha256, steps=(step,))
 
 
 def _verify(root: Path, image: ReplayedImage, run: str) -> None:

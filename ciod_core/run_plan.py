@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ciod_core.classes import ClassTable
 from ciod_core.config import Config, recorded_config
@@ -60,25 +61,60 @@ def plan_run(
     if method == "joint":
         if teacher is not None:
             raise ConfigError("--teacher: joint training has no teacher; leave it out, or choose another --method")
-        last = len(manifest.steps) if step is None else experiment.step(step).step
+        last = experiment.step(step or max(1, len(manifest.steps))).step
         name = check_run_name(run or run_name(last, kind="joint"))
         return RunPlan(name, last, joint=True, teacher=None, classes=manifest.classes.up_to(last))
     if step is not None:
         raise ConfigError("--step: only joint training takes a step; elsewhere the teacher decides which step is next")
     if teacher is None:
+        experiment.step_train_file(1)
         name = check_run_name(run or run_name(1))
         return RunPlan(name, 1, joint=False, teacher=None, classes=manifest.classes.up_to(1))
+    taught = taught_by(experiment, teacher)
+    following = taught.step + 1
+    if following > len(manifest.steps):
+        raise ConfigError(
+            f"--teacher {teacher}: it knows {len(manifest.classes)} of the plan's {len(manifest.classes)} classes, "
+            "there is no step left; add one with --data, or pass a teacher that has finished an earlier step"
+        )
+    plan = RunPlan(
+        check_run_name(run or run_name(following, method, replay=config.replay.on)),
+        following,
+        joint=False,
+        teacher=taught.teacher,
+        classes=manifest.classes.up_to(following),
+    )
+    if method == "frozen-branch" and not plan.num_new:
+        raise ConfigError(
+            f"--method frozen-branch: step {following} has no new class, and old ones cannot change; choose another"
+        )
+    return plan
+
+
+class Taught(NamedTuple):
+    """A teacher that belongs to an experiment, and the step that it has finished."""
+
+    teacher: Teacher
+    step: int
+
+
+def taught_by(experiment: Experiment, teacher: Path | str) -> Taught:
+    """Find and verify a teacher that knows exactly the classes of this experiment's first steps.
+
+    Raises:
+        ConfigError: there is no such teacher, or it knows only a part of a step.
+        CheckpointError: it was changed, or its classes are not those of this experiment.
+    """
+    manifest = experiment.manifest
     verified = experiment.resolve_teacher(teacher)
     info = read_info(verified.path)
     info.classes.require_prefix_of(manifest.classes, where=str(verified.path))
-    following = info.classes.last_step + 1
-    if len(info.classes) != len(manifest.classes.up_to(following - 1)) or following > len(manifest.steps):
+    if info.step > len(manifest.steps) or len(info.classes) != len(manifest.classes.up_to(info.step)):
         raise ConfigError(
             f"--teacher {teacher}: it knows {len(info.classes)} of the plan's {len(manifest.classes)} classes; "
             f"a teacher must have finished one of the steps 1 to {len(manifest.steps) - 1}"
         )
-    name = check_run_name(run or run_name(following, method, replay=config.replay.on))
-    return RunPlan(name, following, joint=False, teacher=verified, classes=manifest.classes.up_to(following))
+    return Taught(verified, info.step)
 
 
 def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bool) -> None:
@@ -93,6 +129,13 @@ def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bo
     if resume and (record is None or record.status == "finished"):
         state = "is finished" if record else "does not exist"
         raise ConfigError(f"--resume: run '{name}' {state}; leave --resume out")
+    if record is not None and record.kind == "imported" and overwrite:
+        raise ConfigError(f"--overwrite: '{name}' is what this experiment began with; pass another --name")
+    if record is None and not overwrite and experiment.weights_path(name).exists():
+        raise ConfigError(
+            f"{experiment.weights_path(name)}: the file is there already, and no run of this experiment wrote it; pass "
+            "another --name, or --overwrite (to continue from these weights, pass them as --teacher)"
+        )
     if record is not None and not (resume or overwrite):
         raise ConfigError(
             f"run '{name}' exists already ({record.status}); pass --resume, --overwrite or another --name"

@@ -19,6 +19,7 @@ from ciod_core.files import atomic_write_json, atomic_write_text
 from ciod_core.manifest import FileRecord, ReplayedImage, RunRecord
 from ciod_core.run_plan import RunPlan
 from ciod_core.settings import config_text
+from ciod_core.step_data import all_labels
 from ciod_core.training.distributed import world_size
 
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "hotcoco")
@@ -33,9 +34,10 @@ def start_record(
     bank: KnowledgeBank | None = None,
 ) -> RunRecord:
     """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
-    manifest = experiment.manifest
-    source = manifest.dataset.train.annotations if plan.joint else experiment.step(plan.step).train
-    inputs = {"train": source, "val": experiment.step(plan.step).val}
+    inputs = all_labels(experiment, plan.step) if plan.joint else {"train": experiment.step_train_file(plan.step)}
+    val = experiment.step(plan.step).val
+    if val is not None:
+        inputs["val"] = val
     if plan.teacher is not None:
         inputs["teacher"] = FileRecord.of(plan.teacher.path, experiment.folder)
     if bank is not None:

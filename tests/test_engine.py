@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ciod_core import engine
+from ciod_core import step_data
 from ciod_core.classes import ClassTable, class_table
 from ciod_core.config import Config, DataConfig, MethodConfig, ModelConfig, TrainingConfig
 from ciod_core.engine import train_step, training_table
@@ -239,7 +239,7 @@ class TestPlans:
 
     def test_a_step_run_sees_its_own_file_alone(self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
         read: list[Path] = []
-        monkeypatch.setattr(engine, "read_coco", read.append)
+        monkeypatch.setattr(step_data, "read_coco", read.append)
         add_teacher(experiment)
         training_table(experiment, plan_run(experiment, config(), teacher="step1"))
         assert read == [experiment.step_train_path(2)]

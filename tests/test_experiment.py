@@ -79,7 +79,7 @@ class TestUpdate:
         experiment = make_experiment(tmp_path)
         monkeypatch.setattr(experiment_module, "_LOCK_SECONDS", 0.05)
         with (
-            FileLock(tmp_path / experiment_module._LOCK_NAME),
+            FileLock(tmp_path / experiment_module.LOCK_NAME),
             pytest.raises(CiodError, match="another ciod process"),
         ):
             experiment.update(lambda manifest: manifest)

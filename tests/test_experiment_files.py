@@ -110,7 +110,7 @@ def test_left_out_classes_appear_nowhere(shapes_dataset: DatasetSource, tmp_path
     planned = set(manifest.classes.category_ids)
     assert manifest.plan.left_out == ("circle", "square", "star")
     assert len(planned) == 5
-    joint = training_table(experiment, plan_run(experiment, Config(method=MethodConfig(name="joint"))))
+    joint = training_table(experiment, plan_run(experiment, Config(method=MethodConfig(name="joint")))).table
     for table in (
         joint,
         *(read_coco(experiment.step_train_path(step)) for step in (1, 2)),
@@ -130,7 +130,7 @@ def test_joint_training_sees_the_images_that_a_protocol_leaves_unused(
     shapes_dataset: DatasetSource, tmp_path: Path
 ) -> None:
     experiment = create_experiment(shapes_dataset, "4+4", "name", tmp_path, protocol="disjoint", seed=SEED)
-    joint = training_table(experiment, plan_run(experiment, Config(method=MethodConfig(name="joint"))))
+    joint = training_table(experiment, plan_run(experiment, Config(method=MethodConfig(name="joint")))).table
     source = read_coco(shapes_dataset.train.annotations)
     assert joint.annotation_ids_N.tolist() == source.annotation_ids_N.tolist()
 

@@ -87,6 +87,31 @@ def test_runs_recorded_before_images_could_be_skipped_or_replayed_still_load(tmp
     assert (run.skipped_images, run.replayed) == ((), ())
 
 
+def test_steps_recorded_before_they_could_bring_data_still_load(tmp_path: Path) -> None:
+    path = make_experiment(tmp_path).manifest_path
+    document = json.loads(path.read_text())
+    for step in document["steps"]:
+        del step["data"]
+    path.write_text(json.dumps(document))
+    manifest = read_manifest(path)
+    assert all(step.planned and not step.extended_classes for step in manifest.steps)
+    # A later validation file has the earlier classes too.
+    assert (manifest.validation_steps(1), manifest.validation_steps(2)) == ((1,), (2,))
+
+
+@pytest.mark.parametrize("missing", ["dataset", "val"])
+def test_a_planned_step_has_a_dataset_and_a_validation_file(tmp_path: Path, missing: str) -> None:
+    path = make_experiment(tmp_path).manifest_path
+    document = json.loads(path.read_text())
+    if missing == "dataset":
+        del document["dataset"]
+    else:
+        document["steps"][0]["val"] = None
+    path.write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="step 1 was planned, but"):
+        read_manifest(path)
+
+
 def test_replayed_images_survive_the_disk(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path)
     image = ReplayedImage(image_id=7, file_name="ü/a.jpg", sha256="0" * 64, steps=(1, 2))

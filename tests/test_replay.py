@@ -90,7 +90,7 @@ def test_an_image_that_was_let_go_never_comes_back(made: Path, tmp_path: Path, p
         assert image.steps == ((1,) if held else ()) + ((2,) if number in ids_of(experiment, 2) else ())
     recurring = let_go & later.keys()
     assert bool(recurring) == (protocol == "overlap")
-    table = replay_table(experiment, later.values())
+    table = replay_table(experiment, later.values()).table
     for number, image in later.items():
         assert boxes_of(table, number) == step_boxes(experiment, image.steps, number), "no label of a step let go"
 
@@ -130,7 +130,8 @@ def test_images_that_the_run_before_could_not_load_are_not_kept(made: Path, tmp_
 def test_own_images_gain_old_labels_and_others_are_flagged(made: Path, tmp_path: Path) -> None:
     experiment = own(made, tmp_path)
     kept = keep(experiment, 2, run_of(experiment, 1), images=ALL_OF_THEM)
-    table, replayed_I = training_data(experiment, plan(experiment, 2, None), kept)
+    table, images, replayed_I = training_data(experiment, plan(experiment, 2, None), kept)
+    assert images == experiment.train_images()
     assert replayed_I is not None
     own_ids = ids_of(experiment, 2)
     assert set(table.image_ids_I.tolist()) == own_ids | {image.image_id for image in kept}

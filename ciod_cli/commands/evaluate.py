@@ -181,3 +181,5 @@ def _show(
     without = report.groups["all"].classes_without_objects
     if without:
         console.warn(f"no validation image shows {', '.join(without)}; these classes do not count in any mean")
+    if report.labels_differ and per_class_group:
+        console.note("step1, step2, …: each class on the validation images of the first step that labels it")

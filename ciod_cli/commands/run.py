@@ -140,6 +140,9 @@ class SuiteDisplay:
 
 
 def _show(rows: Sequence[SuiteRow], seeds: int) -> None:
+    if not rows:
+        console.warn("no run was evaluated, because the experiment has no validation data")
+        return
     last = max(row.step for row in rows)
     spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     final = [row for row in rows if row.step == last or row.method == "base"]

@@ -118,6 +118,7 @@ def _generate(folder: Path, seed: int) -> DatasetSource:
 
 
 def _warn_about_boxes(manifest: ExperimentManifest) -> None:
+    assert manifest.dataset is not None
     for half in (manifest.dataset.train, manifest.dataset.val):
         if half.clipped_boxes:
             console.warn(f"{half.annotations.path}: {half.clipped_boxes} boxes stuck out of their image and were cut")
@@ -126,12 +127,13 @@ def _warn_about_boxes(manifest: ExperimentManifest) -> None:
 
 
 def _document(experiment: Experiment, manifest: ExperimentManifest) -> dict[str, Any]:
+    assert manifest.dataset is not None and manifest.plan is not None
     steps = [
         {
             "step": step.step,
             "classes": list(step.classes),
-            "train": str(experiment.folder / step.train.path),
-            "val": str(experiment.folder / step.val.path),
+            "train": str(experiment.step_train_path(step.step)),
+            "val": str(experiment.step_val_path(step.step)),
             **step.statistics.model_dump(mode="json"),
         }
         for step in manifest.steps
@@ -146,6 +148,7 @@ def _document(experiment: Experiment, manifest: ExperimentManifest) -> dict[str,
 
 
 def _show_tables(manifest: ExperimentManifest) -> None:
+    assert manifest.dataset is not None and manifest.plan is not None
     columns = ["step", "classes", "images", "boxes", "hidden old boxes", "hidden future boxes", "shared images"]
     rows = [_step_row(step) for step in manifest.steps]
     if manifest.plan.left_out:

@@ -14,7 +14,9 @@ from ciod_core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from ciod_core.manifest import ExperimentManifest, RunRecord
+    from ciod_core.manifest import ExperimentManifest, RunRecord, StepRecord
+
+_CLASSES_IN_TREE = 5
 
 
 def status(
@@ -35,12 +37,31 @@ def status(
         console.show_json({"experiment": str(found.folder), **manifest.model_dump(mode="json")})
         return
     rows = [
-        (str(step.step), ", ".join(step.classes), _runs_of(manifest, step.step), f"{step.statistics.images:,}")
-        for step in manifest.steps
+        (str(step.step), _classes_of(step), _runs_of(manifest, step.step), _images_of(step)) for step in manifest.steps
     ]
-    title = f"{found.folder}: {manifest.dataset.name}, {manifest.plan.summary}"
+    title = f"{found.folder}: {_origin(manifest)}"
     console.show(console.table(title, ("step", "classes", "runs", "images"), rows, text_columns=3))
     console.show(_tree(manifest))
+
+
+def _origin(manifest: ExperimentManifest) -> str:
+    if manifest.dataset is None or manifest.plan is None:
+        return "steps added one by one, without a plan"
+    added = sum(step.data is not None for step in manifest.steps)
+    later = f", and {added} step{'s'[: added != 1]} added" if added else ""
+    return f"{manifest.dataset.name}, {manifest.plan.summary}{later}"
+
+
+def _classes_of(step: StepRecord) -> str:
+    more = ", ".join(step.extended_classes)
+    parts = [", ".join(step.classes) or "no new class", *([f"more of {more}"] if more else [])]
+    if step.train is None:
+        parts.append("taught before")
+    return "; ".join(parts)
+
+
+def _images_of(step: StepRecord) -> str:
+    return "–" if step.train is None else f"{step.statistics.images:,}"
 
 
 def _runs_of(manifest: ExperimentManifest, step: int) -> str:
@@ -55,16 +76,26 @@ def _tree(manifest: ExperimentManifest) -> Tree:
     branches: dict[str, Tree] = {}
     # Parents are recorded before their children, so every branch exists when it is needed.
     for run in manifest.runs:
-        branches[run.name] = branches.get(run.parent or "", tree).add(Text(_describe(run)))
+        branches[run.name] = branches.get(run.parent or "", tree).add(Text(_describe(run, manifest)))
     return tree
 
 
-def _describe(run: RunRecord) -> str:
+def _describe(run: RunRecord, manifest: ExperimentManifest) -> str:
     parts = [run.name, run.method, run.status]
     if run.seconds is not None:
         parts.append(console.duration(run.seconds))
     parts.extend(f"{label} {console.percent(value)}" for label, value in _headline(run.metrics))
+    parts.append(_learned(run, manifest))
     return "  ".join(parts)
+
+
+def _learned(run: RunRecord, manifest: ExperimentManifest) -> str:
+    """The classes that a run has learned: those of its step, or of all steps so far."""
+    learned = manifest.classes.of_step if run.kind == "step" else manifest.classes.up_to
+    names = learned(run.step).names
+    shown = ", ".join(names[:_CLASSES_IN_TREE])
+    rest = len(names) - _CLASSES_IN_TREE
+    return f"+ {shown}{f' and {rest} more' if rest > 0 else ''}" if names else "no new class"
 
 
 def _headline(metrics: dict[str, Any]) -> list[tuple[str, float]]:

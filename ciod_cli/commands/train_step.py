@@ -1,4 +1,4 @@
-"""`ciod train-step`: train the next step of an experiment."""
+"""`ciod train-step`: train the next step of an experiment, planned or added with data of its own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import Annotated
 import typer
 
 from ciod_cli import console
+from ciod_cli.added_data import AddedData
 from ciod_cli.options import (
     ConfigOption,
+    DataRootOption,
     DeviceOption,
     ExperimentOption,
+    ImagesOption,
     JsonOption,
     OverwriteOption,
     SeedOption,
     SetOption,
+    ValImagesOption,
+    ValOption,
 )
 
 FLAG_NAMES = {
@@ -40,6 +45,18 @@ def train_step(
         Path | None,
         typer.Option("--teacher", metavar="FILE", help="Weights (or run) of the step before. None: train step 1."),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATASET",
+            help="Add a step with the classes of this dataset (as for split); begins an experiment if there is none.",
+        ),
+    ] = None,
+    images: ImagesOption = None,
+    val: ValOption = None,
+    val_images: ValImagesOption = None,
+    data_root: DataRootOption = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +100,6 @@ def train_step(
     json: JsonOption = False,
 ) -> None:
     """Train the next step: step 1 without a teacher, a later step with the teacher of the step before."""
-    from ciod_core.experiment import Experiment
     from ciod_core.settings import resolve_config
 
     flags = {
@@ -101,27 +117,31 @@ def train_step(
         "replay.images": replay,
     }
     resolved = resolve_config(config, flags, settings or (), flag_names=FLAG_NAMES)
-    found = Experiment.find(experiment, teacher)
+    added = AddedData(data, images, val, val_images, data_root)
+    added.check(resolved, step, name)
+    with added.experiment(experiment, teacher, resolved, name, overwrite=overwrite) as found:
+        from ciod_cli.progress import TrainingDisplay
+        from ciod_core import engine
 
-    from ciod_cli.progress import TrainingDisplay
-    from ciod_core import engine
-
-    with TrainingDisplay() as display:
-        run = engine.train_step(
-            found,
-            resolved,
-            teacher=teacher,
-            run=name,
-            step=step,
-            resume=resume,
-            overwrite=overwrite,
-            knowledge=knowledge,
-            listener=display,
-        )
+        with TrainingDisplay() as display:
+            run = engine.train_step(
+                found,
+                resolved,
+                teacher=teacher,
+                run=name,
+                step=step,
+                resume=resume,
+                overwrite=overwrite,
+                knowledge=knowledge,
+                listener=display,
+            )
     weights = found.weights_path(run.name)
     if json:
         console.show_json({"experiment": str(found.folder), "weights": str(weights), **run.model_dump(mode="json")})
         return
     took = "" if run.seconds is None else f" in {console.duration(run.seconds)}"
-    console.note(f"Trained {run.name}{took}. Next: ciod evaluate {run.name} --experiment {found.folder}")
+    following = f"Next: ciod evaluate {run.name} --experiment {found.folder}"
+    if not run.metrics:
+        following = "Not evaluated: there is no validation data (--val)"
+    console.note(f"Trained {run.name}{took}. {following}")
     console.show(str(weights))

@@ -17,6 +17,8 @@ from ciod_core.device import pick_device
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.experiment import Experiment, run_name
 from ciod_core.methods import build_method
+from ciod_core.run_plan import taught_by
+from ciod_core.step_data import read_step
 from ciod_core.training.checkpoint import load_detector
 
 BANK_SUFFIX = ".knowledge.safetensors"
@@ -68,17 +70,15 @@ def distil(
     """
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out}: it is a folder; pass the name of a file")
-    verified = experiment.resolve_teacher(teacher if teacher is not None else _only_leaf(experiment))
-    device = pick_device(config.training.device)
-    detector, info = load_detector(verified.path, device)
-    info.classes.require_prefix_of(experiment.manifest.classes, where=str(verified.path))
-    step = info.classes.last_step + 1
+    verified, taught = taught_by(experiment, teacher if teacher is not None else _only_leaf(experiment))
+    step = taught + 1
     if step > len(experiment.manifest.steps):
         raise ConfigError(
             f"--teacher {verified.path}: it knows the classes of the last step; pass weights of an earlier one"
         )
-    experiment.check_step_files(step)
-    table = read_coco(experiment.step_train_path(step))
+    device = pick_device(config.training.device)
+    detector, info = load_detector(verified.path, device)
+    table, images_root = read_step(experiment, step)
     description = BankInfo(
         teacher_sha256=verified.sha256,
         classes=info.classes.names,
@@ -91,7 +91,7 @@ def distil(
         detector,
         info.classes,
         description,
-        experiment.train_images(),
+        images_root,
         device,
         batch_size=config.evaluation.batch_size,
         workers=config.data.workers,
@@ -99,7 +99,7 @@ def distil(
     )
     path = out or experiment.folder / f"{run_name(step)}{BANK_SUFFIX}"
     built = build_bank(path, interview, table, overwrite=overwrite)
-    summary = summarise(built.bank, built.hashes_I, info.classes, table, _hidden_labels(experiment))
+    summary = summarise(built.bank, built.hashes_I, info.classes, table, _hidden_labels(experiment, step))
     return Distilled(built.bank, step, built.num_asked, summary)
 
 
@@ -119,10 +119,12 @@ def _only_leaf(experiment: Experiment) -> str:
     return leaves[0].name
 
 
-def _hidden_labels(experiment: Experiment) -> AnnotationTable | None:
-    """All labels of the training half; None where its file is no longer what the steps were cut from."""
-    source = experiment.manifest.dataset.train.annotations
+def _hidden_labels(experiment: Experiment, step: int) -> AnnotationTable | None:
+    """All labels of the dataset that a step was cut from; None where nobody has them or they have changed."""
+    dataset = experiment.manifest.dataset
+    if dataset is None or not experiment.step(step).planned:
+        return None
     try:
-        return read_coco(experiment.verified(source, "the split was made", "restore it"))
+        return read_coco(experiment.verified(dataset.train.annotations, "the split was made", "restore it"))
     except CheckpointError:
         return None

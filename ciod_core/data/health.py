@@ -91,7 +91,7 @@ def check_dataset(
     halves: list[HalfHealth] = []
     scans: list[list[ScannedImage]] = []
     raws = parse_dataset(source)
-    for raw, half in zip(raws, (source.train, source.val), strict=True):
+    for raw, half in zip(raws, source.halves, strict=True):
         table, found = inspect(raw)
         scanned = scan_images(table, half.images, progress=progress) if look_at_images else []
         halves.append(survey(raw, table, (*found, *image_findings(scanned))))

@@ -1,19 +1,64 @@
-"""Two tables of one dataset become one: its images once each, with the boxes of both.
+"""Tables become one: parts of a dataset with the boxes of both on each image, and datasets in different folders.
 
 Legend: J images of both tables, one after the other; I images of the merged table; N boxes of both.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from functools import reduce
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ciod_core.data.annotations import AnnotationTable, Int64Array
+from ciod_core.errors import DataError
 
 IMAGE_COLUMNS = ("image_ids_I", "file_names_I", "widths_I", "heights_I")
 BOX_COLUMNS = ("annotation_ids_N", "category_ids_N", "boxes_N4", "areas_N", "crowd_N")
+
+
+class LocatedTable(NamedTuple):
+    """A table and the folder that its file names are relative to."""
+
+    table: AnnotationTable
+    images: Path
+
+
+def merge_located(parts: Sequence[LocatedTable]) -> LocatedTable:
+    """One table of all parts, as `merge` makes it; where their folders differ, names start from the one they share.
+
+    Raises:
+        DataError: folders on different drives.
+    """
+    folder = common_folder([part.images for part in parts])
+    return LocatedTable(reduce(merge, (_seen_from(folder, part) for part in parts)), folder)
+
+
+def common_folder(folders: Sequence[Path]) -> Path:
+    """The innermost folder that holds all of these, or the very folder where there is but one.
+
+    Raises:
+        DataError: they lie on different drives.
+    """
+    if len(set(folders)) == 1:
+        return folders[0]
+    try:
+        return Path(os.path.commonpath([folder.resolve() for folder in folders]))
+    except ValueError:
+        named = ", ".join(map(str, dict.fromkeys(folders)))
+        raise DataError(f"{named}: these image folders lie on different drives; move them to the same one") from None
+
+
+def _seen_from(folder: Path, part: LocatedTable) -> AnnotationTable:
+    if part.images == folder:
+        return part.table
+    prefix = part.images.resolve().relative_to(folder).as_posix()
+    names = [name if prefix == "." else f"{prefix}/{name}" for name in part.table.file_names_I.tolist()]
+    return replace(part.table, file_names_I=np.array(names, dtype=np.str_), image_json=None, box_json=None)
 
 
 def merge(first: AnnotationTable, second: AnnotationTable) -> AnnotationTable:

@@ -1,4 +1,4 @@
-"""From a dataset on disk to its two halves, whatever the format."""
+"""From a dataset on disk to its halves, whatever the format."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from ciod_core.data.raw import RawAnnotations
 from ciod_core.data.source import DatasetSource
 
 
-def read_dataset(source: DatasetSource) -> tuple[AnnotationTable, AnnotationTable]:
-    """The training and the validation annotations, checked; those of large COCO files come from the cache.
+def read_dataset(source: DatasetSource) -> tuple[AnnotationTable, ...]:
+    """The annotations of each half of `source.halves`, checked; those of large COCO files come from the cache.
 
     Raises:
         DataError: for the first thing that is wrong with them.
     """
     if source.format == "coco":
-        return cached_table(source.train.annotations, read_coco), cached_table(source.val.annotations, read_coco)
-    train, val = parse_dataset(source)
-    return strict_table(train), strict_table(val)
+        return tuple(cached_table(half.annotations, read_coco) for half in source.halves)
+    return tuple(strict_table(raw) for raw in parse_dataset(source))
 
 
-def parse_dataset(source: DatasetSource) -> tuple[RawAnnotations, RawAnnotations]:
-    """The training and the validation annotations as they are, with all their faults.
+def parse_dataset(source: DatasetSource) -> tuple[RawAnnotations, ...]:
+    """The annotations of each half of `source.halves` as they are, with all their faults.
 
     Raises:
         DataError: they cannot be read at all.
@@ -37,4 +36,4 @@ def parse_dataset(source: DatasetSource) -> tuple[RawAnnotations, RawAnnotations
         from ciod_core.data.voc import parse_voc
 
         return parse_voc(source)
-    return parse_coco(source.train.annotations), parse_coco(source.val.annotations)
+    return tuple(parse_coco(half.annotations) for half in source.halves)

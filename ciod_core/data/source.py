@@ -32,6 +32,7 @@ def resolve_dataset(
     val: Path | None = None,
     images: Path | None = None,
     val_images: Path | None = None,
+    val_optional: bool = False,
 ) -> DatasetSource:
     """Find the files of a dataset.
 
@@ -45,21 +46,22 @@ def resolve_dataset(
         val: COCO: the JSON file of the validation half; None looks for it beside the training half.
         images: COCO: folder of the training images; None looks where the first of them is.
         val_images: COCO: the same for the validation half.
+        val_optional: accept a dataset that has no validation half.
 
     Raises:
         DataError: nothing is there, or it is laid out differently; the message says what is understood.
-        ConfigError: `val`, `images` or `val_images` for a dataset that is not COCO.
+        ConfigError: `val`, `images` or `val_images` for a dataset that is not COCO, or images without their file.
     """
     overrides = Overrides(val, images, val_images)
     path = Path(dataset).expanduser()
     if dataset in KNOWN_DATASETS and not path.is_dir():
-        return _known(dataset, data_root, overrides)
+        return _known(dataset, data_root, overrides, val_optional)
     if path.is_dir():
-        source = _in_folder(path, overrides)
+        source = _in_folder(path, overrides, val_optional)
         if source is None:
             raise DataError(f"{dataset}: no dataset is laid out there in a way that is understood: {UNDERSTOOD}")
     elif path.is_file():
-        source = _from_file(path, overrides)
+        source = _from_file(path, overrides, val_optional)
     else:
         raise DataError(
             f"{dataset}: is neither a file nor a folder; pass {', '.join(KNOWN_DATASETS)} or a dataset in one of these "
@@ -69,16 +71,20 @@ def resolve_dataset(
     return source
 
 
-def _in_folder(folder: Path, overrides: Overrides) -> DatasetSource | None:
-    return coco_in_folder(folder, overrides) or yolo_in_folder(folder) or voc_in_folder(folder)
+def _in_folder(folder: Path, overrides: Overrides, val_optional: bool) -> DatasetSource | None:
+    return (
+        coco_in_folder(folder, overrides, val_optional=val_optional)
+        or yolo_in_folder(folder, val_optional=val_optional)
+        or voc_in_folder(folder, val_optional=val_optional)
+    )
 
 
-def _from_file(path: Path, overrides: Overrides) -> DatasetSource:
+def _from_file(path: Path, overrides: Overrides, val_optional: bool) -> DatasetSource:
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return coco_from_file(path, overrides)
+        return coco_from_file(path, overrides, val_optional=val_optional)
     if suffix in (".yaml", ".yml"):
-        return yolo_from_file(path)
+        return yolo_from_file(path, val_optional=val_optional)
     raise DataError(f"{path}: is neither a COCO .json nor a YOLO .yaml file; pass one of those or the dataset's folder")
 
 
@@ -92,10 +98,13 @@ def _refuse_unused(source: DatasetSource, overrides: Overrides) -> None:
     )
 
 
-def _known(dataset: str, data_root: Path | None, overrides: Overrides) -> DatasetSource:
+def _known(dataset: str, data_root: Path | None, overrides: Overrides, val_optional: bool) -> DatasetSource:
     root = _data_root(dataset, data_root)
     for folder in _known_folders(dataset, root):
-        source = coco_in_folder(folder, overrides) if dataset == "coco" else voc_in_folder(folder)
+        if dataset == "coco":
+            source = coco_in_folder(folder, overrides, val_optional=val_optional)
+        else:
+            source = voc_in_folder(folder, val_optional=val_optional)
         if source is not None:
             _refuse_unused(source, overrides)
             return replace(source, name=dataset)

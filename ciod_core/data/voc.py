@@ -26,21 +26,23 @@ class _VocImage(NamedTuple):
     objects: tuple[VocObject, ...]
 
 
-def parse_voc(source: DatasetSource) -> tuple[RawAnnotations, RawAnnotations]:
-    """Read both halves of a Pascal VOC dataset.
+def parse_voc(source: DatasetSource) -> tuple[RawAnnotations, ...]:
+    """Read the halves of a Pascal VOC dataset.
 
-    Category ids count from one in alphabetical order of the names of both halves; images count from one in the order of
+    Category ids count from one in alphabetical order of the names of all halves; images count from one in the order of
     their file names. Boxes become zero-based and `difficult` objects are ignored, as in VOC's own evaluation.
     Annotation files and objects that cannot be read are left out and become findings.
 
     Raises:
         DataError: a list of images cannot be read or is empty.
     """
-    train_faults, val_faults = FaultLog(), FaultLog()
-    train, val = _read_half(source.train, train_faults), _read_half(source.val, val_faults)
-    names = sorted({item.name for image in (*train, *val) for item in image.objects})
+    logs = [FaultLog() for _ in source.halves]
+    read = [_read_half(half, faults) for half, faults in zip(source.halves, logs, strict=True)]
+    names = sorted({item.name for images in read for image in images for item in image.objects})
     ids = {name: index for index, name in enumerate(names, start=1)}
-    return _columns(source.train, train, ids, train_faults), _columns(source.val, val, ids, val_faults)
+    return tuple(
+        _columns(half, images, ids, faults) for half, images, faults in zip(source.halves, read, logs, strict=True)
+    )
 
 
 def _columns(half: SplitSource, images: list[_VocImage], ids: Mapping[str, int], faults: FaultLog) -> RawAnnotations:

@@ -19,8 +19,8 @@ LINE_FORMAT = "a line is `class cx cy width height` or `class x1 y1 x2 y2 x3 y3 
 LARGEST_INDEX = 2**53
 
 
-def parse_yolo(source: DatasetSource) -> tuple[RawAnnotations, RawAnnotations]:
-    """Read both halves of a YOLO dataset.
+def parse_yolo(source: DatasetSource) -> tuple[RawAnnotations, ...]:
+    """Read the halves of a YOLO dataset.
 
     Category ids are YOLO's own indices; images count from one in the order of their names. Polygons become the box
     around them. Lines that cannot be read and images without a readable header are left out and become findings.
@@ -28,9 +28,11 @@ def parse_yolo(source: DatasetSource) -> tuple[RawAnnotations, RawAnnotations]:
     Raises:
         DataError: the YAML file is broken or a half holds no images.
     """
-    config = read_yolo_config(source.train.annotations)
-    train = _parse_half(config, config.train, source.train)
-    return train, _parse_half(config, config.val, source.val)
+    config = read_yolo_config(source.train.annotations, val_optional=source.val is None)
+    return tuple(
+        _parse_half(config, entries, half)
+        for entries, half in zip((config.train, config.val), source.halves, strict=False)
+    )
 
 
 def parse_label_line(text: str) -> tuple[int, tuple[float, float, float, float]]:

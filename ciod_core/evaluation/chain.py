@@ -82,24 +82,27 @@ def summarise_chain(
     upper_bounds: Mapping[int, EvaluationReport] | None = None,
     *,
     shared_first_step: bool = True,
+    first_step: int = 1,
 ) -> ChainSummary:
     """Put the reports of a path of runs side by side.
 
     Args:
-        reports: one per step, in order, starting with step 1.
+        reports: one per step, in order, starting with `first_step`.
         upper_bounds: reports of joint runs by step, as many as exist.
         shared_first_step: count step 1 as 1 in Ω.
+        first_step: above 1 where the chain began with weights from elsewhere; nothing is known of the steps before.
 
     Raises:
-        DataError: when the reports are not steps 1, 2, …, or an upper bound measured something else.
+        DataError: when the reports are not of one step after the other, or an upper bound measured something else.
     """
     steps = [report.step for report in reports]
-    if not steps or steps != list(range(1, len(steps) + 1)):
-        raise DataError(f"chain: the reports are of steps {steps}; give one report per step, from step 1 on")
-    bounds = {step: joint for step, joint in sorted((upper_bounds or {}).items()) if step <= len(steps)}
+    if not steps or steps != list(range(first_step, first_step + len(steps))):
+        raise DataError(f"chain: the reports are of steps {steps}; give one report per step, from step {first_step} on")
+    by_step = {report.step: report for report in reports}
+    bounds = {step: joint for step, joint in sorted((upper_bounds or {}).items()) if step in by_step}
     for step, joint in bounds.items():
-        require_comparable(reports[step - 1], joint)
-    last = reports[-1].with_upper_bound(bounds[len(steps)]) if len(steps) in bounds else reports[-1]
+        require_comparable(by_step[step], joint)
+    last = reports[-1].with_upper_bound(bounds[steps[-1]]) if steps[-1] in bounds else reports[-1]
     return ChainSummary(
         runs=tuple(report.run for report in reports),
         upper_bounds={step: joint.run for step, joint in bounds.items()},
@@ -116,13 +119,11 @@ def _summarise_flavour(
     bounds: Mapping[int, EvaluationReport],
     shared_first_step: bool,
 ) -> FlavourSummary:
-    ap_KJ = tuple(
-        tuple(_read(report, f"step{step}", flavour) for step in range(1, report.step + 1)) for report in reports
-    )
-    ap_T = tuple(_read(report, "all", flavour) for report in reports)
-    upper_bound_T = tuple(
-        _read(bounds[report.step], "all", flavour) if report.step in bounds else None for report in reports
-    )
+    by_step = {report.step: report for report in reports}
+    steps = range(1, reports[-1].step + 1)
+    ap_KJ = tuple(tuple(_read(by_step.get(k), f"step{j}", flavour) for j in range(1, k + 1)) for k in steps)
+    ap_T = tuple(_read(by_step.get(step), "all", flavour) for step in steps)
+    upper_bound_T = tuple(_read(bounds.get(step), "all", flavour) for step in steps)
     ap_old, ap_new = _read(reports[-1], "old", flavour), _read(reports[-1], "new", flavour)
     return FlavourSummary(
         ap_KJ=ap_KJ,
@@ -140,8 +141,8 @@ def _summarise_flavour(
     )
 
 
-def _read(report: EvaluationReport, group: str, flavour: str) -> float | None:
-    if group not in report.groups:
+def _read(report: EvaluationReport | None, group: str, flavour: str) -> float | None:
+    if report is None or group not in report.groups:
         return None
     value: float | None = getattr(report.groups[group].metrics, flavour)
     return value

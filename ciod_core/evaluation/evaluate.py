@@ -7,19 +7,24 @@ from pathlib import Path
 
 import torch
 
+from ciod_core.classes import ClassTable
 from ciod_core.config import EvaluationConfig
-from ciod_core.data.coco import read_coco
+from ciod_core.data.annotations import AnnotationTable, Category
 from ciod_core.data.dataset import DetectionDataset
 from ciod_core.data.loader import make_loader
+from ciod_core.data.merging import merge_located
 from ciod_core.data.transforms import EvalTransform
 from ciod_core.device import pick_device
+from ciod_core.errors import ConfigError
 from ciod_core.evaluation import report
 from ciod_core.evaluation.backends import BackendName
 from ciod_core.evaluation.detections import Detections
 from ciod_core.evaluation.inference import predict
+from ciod_core.evaluation.labelled_sets import LabelledSets
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment import Experiment
 from ciod_core.files import sha256_of_file
+from ciod_core.step_data import read_validation
 from ciod_core.training.checkpoint import load_detector
 
 
@@ -33,9 +38,10 @@ def evaluate_weights(
     backend: BackendName = "hotcoco",
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[EvaluationReport, Detections]:
-    """Evaluate on all validation images, over the classes that the weights know.
+    """Evaluate on the validation images of all steps so far, each class where it is labelled.
 
     Raises:
+        ConfigError: no validation image labels a class that the weights know.
         CheckpointError: weights that cannot be read or whose classes are not this experiment's.
         DataError: validation data that cannot be read.
     """
@@ -43,13 +49,37 @@ def evaluate_weights(
     detector, info = load_detector(weights, chosen)
     info.classes.require_prefix_of(experiment.manifest.classes, where=str(weights))
     experiment.check_step_files(info.step)
-    table = read_coco(experiment.step_val_path(info.step))
-    dataset = DetectionDataset(
-        table, experiment.val_images(), info.classes, EvalTransform(info.preprocessing.image_size)
-    )
+    table, images, labelled = _ground_truth(experiment, info.step, info.classes)
+    dataset = DetectionDataset(table, images, info.classes, EvalTransform(info.preprocessing.image_size))
     loader = make_loader(dataset, config.batch_size, shuffle=False, workers=workers)
     detections = predict(detector, loader, info.classes, config, chosen, on_batch)
     evaluated = report.evaluate_run(
-        table, detections, info.classes, run=info.run, weights_sha256=sha256_of_file(weights), backend=backend
+        table,
+        detections,
+        info.classes,
+        run=info.run,
+        weights_sha256=sha256_of_file(weights),
+        backend=backend,
+        step=info.step,
+        labelled=labelled,
     )
     return evaluated, detections
+
+
+def _ground_truth(
+    experiment: Experiment, step: int, classes: ClassTable
+) -> tuple[AnnotationTable, Path, LabelledSets | None]:
+    """Validation images and their folder; None where all of them label all classes."""
+    steps = experiment.manifest.validation_steps(step)
+    if not steps:
+        raise ConfigError(
+            f"{experiment.folder}: no validation image labels a class of step {step} or an earlier one; add a step "
+            "whose data has validation images (--val)"
+        )
+    parts = [read_validation(experiment, number) for number in steps]
+    labelled = LabelledSets.of([part.table for part in parts], classes)
+    table, images = merge_located(parts)
+    if labelled.complete:
+        return table, images, None
+    categories = tuple(Category(entry.category_id, entry.name) for entry in classes.entries)
+    return table.select(table.with_category(classes.category_ids), categories=categories), images, labelled

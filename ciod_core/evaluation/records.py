@@ -110,14 +110,16 @@ def chain_to(
         DataError: when an upper bound measured something else.
     """
     path = experiment.path_to(run.name)
-    if [part.step for part in path] != list(range(1, run.step + 1)) or any(
+    # Nobody here knows the steps before the weights that an experiment began with.
+    first = path[0].step if path[0].kind == "imported" else 1
+    if [part.step for part in path] != list(range(first, run.step + 1)) or any(
         METRICS_KEY not in part.outputs for part in path
     ):
         return None
     bounds = joint_reports(experiment)
     if upper_bound is not None:
         bounds[run.step] = upper_bound
-    return summarise_chain([read_report(experiment, part) for part in path], bounds)
+    return summarise_chain([read_report(experiment, part) for part in path], bounds, first_step=first)
 
 
 def published_bound(report: EvaluationReport, ap: float) -> PublishedBound:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ciod_core.evaluation.average_precision import Metrics, PrecisionTable, eval
 from ciod_core.evaluation.backends import BackendName
 from ciod_core.evaluation.detections import Detections
 from ciod_core.evaluation.incremental import absolute_gap, relative_deficit, relative_gap
+from ciod_core.evaluation.labelled_sets import LabelledSets
 
 FLAVOURS: tuple[str, ...] = tuple(field.name for field in fields(Metrics))
 
@@ -43,13 +44,23 @@ class GroupReport(ReportPart):
 
 
 class ClassReport(ReportPart):
-    """Metrics of one class and the number of its ground-truth boxes (crowd boxes not counted)."""
+    """Metrics of one class and what they were measured on.
+
+    Attributes:
+        name: of the class.
+        category_id: the dataset's id.
+        step: that taught it.
+        boxes: ground-truth boxes, crowd boxes not counted.
+        metrics: average precisions.
+        images: images that label the class; None in reports from before there could be others.
+    """
 
     name: str
     category_id: int
     step: int
     boxes: int
     metrics: Metrics
+    images: int | None = None
 
 
 class UpperBoundReport(ReportPart):
@@ -84,7 +95,9 @@ class EvaluationReport(ReportPart):
         boxes: ground-truth boxes of the evaluated classes, crowd boxes not counted.
         crowd_boxes: crowd boxes of the evaluated classes, which neither count nor punish.
         detections: number of detections evaluated.
-        groups: `all`, `old` (classes of earlier steps; from step 2), `new` (of this step), `step1` … `stepT`.
+        groups: `all`, `old` (classes of earlier steps; from step 2), `new` (of this step), `step1` … `stepT`. Where the
+            images of several steps label different classes, a class counts in the first three on all images that label
+            it, and in the others on those of the first step that labels it, so that they compare from step to step.
         per_class: one entry per class, in the order the detector learned them.
         upper_bound: filled by `with_upper_bound`.
     """
@@ -100,6 +113,11 @@ class EvaluationReport(ReportPart):
     groups: dict[str, GroupReport]
     per_class: tuple[ClassReport, ...]
     upper_bound: UpperBoundReport | None = None
+
+    @property
+    def labels_differ(self) -> bool:
+        """Whether some images label some of the classes alone."""
+        return any(entry.images not in (None, self.images) for entry in self.per_class)
 
     @property
     def overall(self) -> Metrics:
@@ -144,32 +162,40 @@ def evaluate_run(
     run: str,
     weights_sha256: str | None,
     backend: BackendName = "hotcoco",
+    step: int | None = None,
+    labelled: LabelledSets | None = None,
 ) -> EvaluationReport:
     """Evaluate the detections of a run and report them by class group.
 
     Args:
         ground_truth: validation set with (at least) the categories of `classes`.
         detections: what the run found.
-        classes: the classes the run knows; the last step in it is the run's step.
+        classes: the classes the run knows.
         run: name of the run.
         weights_sha256: hash of the weights that made the detections.
         backend: engine that matches detections to ground truth.
+        step: of the run; None: the last one in `classes`, which taught a class.
+        labelled: where the classes are labelled; None: everywhere.
 
     Raises:
         DataError: when detections or classes do not belong to this ground truth.
     """
-    precision = evaluate_detections(ground_truth, detections, backend=backend)
-    counted_N = ~ground_truth.crowd_N
-    boxes_by_id = {
-        entry.category_id: int(np.count_nonzero(counted_N & (ground_truth.category_ids_N == entry.category_id)))
-        for entry in classes.entries
-    }
+    if labelled is not None:
+        ground_truth, detections = _labelled_part(ground_truth, detections, labelled)
+    step = step or classes.last_step
+    measured = _Measured.of(ground_truth, detections, classes, backend)
+    comparable = measured
+    if labelled is not None:
+        first_part = _labelled_part(ground_truth, detections, labelled.first_only())
+        comparable = _Measured.of(*first_part, classes, backend)
     of_known_class_N = np.isin(ground_truth.category_ids_N, classes.category_ids)
-    groups = {name: _group_report(entries, precision, boxes_by_id) for name, entries in _class_groups(classes).items()}
+    groups = {name: measured.group(entries) for name, entries in _class_groups(classes, step).items()}
+    groups |= {f"step{number}": comparable.group(classes.of_step(number).entries) for number in range(1, step + 1)}
+    images_C = [ground_truth.num_images] * len(classes) if labelled is None else labelled.images_C.tolist()
     return EvaluationReport(
         run=run,
         weights_sha256=weights_sha256,
-        step=classes.last_step,
+        step=step,
         backend=backend,
         images=ground_truth.num_images,
         boxes=groups["all"].boxes,
@@ -179,10 +205,11 @@ def evaluate_run(
         per_class=tuple(
             ClassReport(
                 **entry.model_dump(),
-                boxes=boxes_by_id[entry.category_id],
-                metrics=precision.metrics([entry.category_id]),
+                boxes=measured.boxes_by_id[entry.category_id],
+                metrics=measured.precision.metrics([entry.category_id]),
+                images=images,
             )
-            for entry in classes.entries
+            for entry, images in zip(classes.entries, images_C, strict=True)
         ),
     )
 
@@ -207,23 +234,49 @@ def require_comparable(report: EvaluationReport, joint: EvaluationReport) -> Non
         )
 
 
-def _class_groups(classes: ClassTable) -> dict[str, tuple[ClassEntry, ...]]:
-    last = classes.last_step
-    groups = {"all": classes.entries}
-    if last > 1:
-        groups["old"] = classes.up_to(last - 1).entries
-    groups["new"] = classes.of_step(last).entries
-    return groups | {f"step{step}": classes.of_step(step).entries for step in range(1, last + 1)}
+@dataclass(frozen=True)
+class _Measured:
+    """Precision of every class, and how many ground-truth boxes it was measured on, by category id."""
+
+    precision: PrecisionTable
+    boxes_by_id: dict[int, int]
+
+    @classmethod
+    def of(
+        cls, ground_truth: AnnotationTable, detections: Detections, classes: ClassTable, backend: BackendName
+    ) -> _Measured:
+        counted_N = ~ground_truth.crowd_N
+        boxes_by_id = {
+            entry.category_id: int(np.count_nonzero(counted_N & (ground_truth.category_ids_N == entry.category_id)))
+            for entry in classes.entries
+        }
+        return cls(evaluate_detections(ground_truth, detections, backend=backend), boxes_by_id)
+
+    def group(self, entries: Sequence[ClassEntry]) -> GroupReport:
+        """What was measured on a group of classes."""
+        boxes_by_id = self.boxes_by_id
+        return GroupReport(
+            classes=tuple(entry.name for entry in entries if boxes_by_id[entry.category_id]),
+            classes_without_objects=tuple(entry.name for entry in entries if not boxes_by_id[entry.category_id]),
+            boxes=sum(boxes_by_id[entry.category_id] for entry in entries),
+            metrics=self.precision.metrics(entry.category_id for entry in entries),
+        )
 
 
-def _group_report(entries: Iterable[ClassEntry], precision: PrecisionTable, boxes_by_id: dict[int, int]) -> GroupReport:
-    listed = tuple(entries)
-    return GroupReport(
-        classes=tuple(entry.name for entry in listed if boxes_by_id[entry.category_id]),
-        classes_without_objects=tuple(entry.name for entry in listed if not boxes_by_id[entry.category_id]),
-        boxes=sum(boxes_by_id[entry.category_id] for entry in listed),
-        metrics=precision.metrics(entry.category_id for entry in listed),
+def _labelled_part(
+    ground_truth: AnnotationTable, detections: Detections, labelled: LabelledSets
+) -> tuple[AnnotationTable, Detections]:
+    """Boxes and detections of the classes that are labelled on their image; the images stay."""
+    image_ids_N = ground_truth.image_ids_I[ground_truth.image_of_box_N]
+    return (
+        ground_truth.select(labelled.count(image_ids_N, ground_truth.category_ids_N)),
+        detections.select(labelled.count(detections.image_ids_D, detections.category_ids_D)),
     )
+
+
+def _class_groups(classes: ClassTable, step: int) -> dict[str, tuple[ClassEntry, ...]]:
+    old = {"old": classes.up_to(step - 1).entries} if step > 1 else {}
+    return {"all": classes.entries, **old, "new": classes.of_step(step).entries}
 
 
 def _by_flavour(

@@ -93,8 +93,9 @@ class Detector(nn.Module):
         return tuple(head.num_classes for head in self.heads)
 
     def add_classes(self, count: int) -> None:
-        """Append `count` classes to the youngest head; what was learned stays."""
-        self.heads[-1].add_classes(count)
+        """Append `count` classes to the youngest head, which may be none; what was learned stays."""
+        if count:
+            self.heads[-1].add_classes(count)
 
     def add_branch(self, num_classes: int) -> None:
         """Freeze everything there is, and append a copy of the youngest head for `num_classes` further classes."""

@@ -99,8 +99,8 @@ def test_a_bank_says_what_the_live_teacher_says(experiment: Experiment) -> None:
     settings = from_bank(config(**{"resampler.ground_truth_iou": 1.0}))
     bank = distil(experiment, settings, teacher="step1").bank
     plan = plan_run(experiment, settings, teacher="step1", run="other")
-    table = training_table(experiment, plan)
-    memory = BankMemory.of(bank, table, experiment.train_images())
+    table, images = training_table(experiment, plan)
+    memory = BankMemory.of(bank, table, images)
     dataset = DetectionDataset(table, experiment.train_images(), plan.classes, EvalTransform(64), memory=memory)
     teacher, _ = load_detector(experiment.weights_path("step1"))
     method = build_method(settings)

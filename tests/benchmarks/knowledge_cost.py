@@ -23,13 +23,13 @@ import torch
 from ciod_core.bank.distil import distil
 from ciod_core.bank.use import BankMemory, from_bank
 from ciod_core.config import Config
-from ciod_core.data.coco import read_coco
 from ciod_core.data.dataset import Batch, DetectionDataset
 from ciod_core.data.loader import make_loader
 from ciod_core.data.transforms import TrainTransform
 from ciod_core.experiment import Experiment
 from ciod_core.methods import build_method
 from ciod_core.settings import resolve_config
+from ciod_core.step_data import read_step
 from ciod_core.training.checkpoint import load_detector
 from ciod_core.training.progress import SilentListener
 from ciod_core.training.trainer import Trainer
@@ -52,13 +52,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank.safetensors"
         bank = distil(experiment, from_bank(config), teacher=arguments.teacher, out=path).bank
-        table = read_coco(experiment.step_train_path(2))
+        table, images = read_step(experiment, 2)
         dataset = DetectionDataset(
             table,
-            experiment.train_images(),
+            images,
             experiment.manifest.classes.up_to(2),
             TrainTransform(arguments.image_size, multi_scale=False),
-            memory=BankMemory.of(bank, table, experiment.train_images()),
+            memory=BankMemory.of(bank, table, images),
         )
         loader = iter(make_loader(dataset, arguments.batch_size, shuffle=True))
         known = [next(loader) for _ in range(BATCHES)]

@@ -29,8 +29,9 @@ FLAGS = {
         "--no-upper-bounds --seed --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
-        "--backbone-weights --batch-size --config --device --epochs --experiment --image-size --json --knowledge --lr "
-        "--method --model --name --overwrite --precision --replay --resume --seed --set --step --teacher --workers"
+        "--backbone-weights --batch-size --config --data --data-root --device --epochs --experiment --image-size "
+        "--images --json --knowledge --lr --method --model --name --overwrite --precision --replay --resume "
+        "--seed --set --step --teacher --val --val-images --workers"
     ),
     "distill": ("--config --device --experiment --flip --json --out --overwrite --scales --set --teacher --workers"),
     "evaluate": (

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ciod_core.bank.bank import KnowledgeBank
+from ciod_core.classes import class_table
+from tests.chains import write_data, write_teacher
 from tests.cli.conftest import Ciod
 
 SPEAKING = ("--workers", "0", "--set", "resampler.rule=fixed", "--set", "resampler.fixed_score=0.00002")
@@ -60,3 +62,22 @@ def test_a_bank_of_other_knowledge_in_the_way(ciod: Ciod, own_copy: Path) -> Non
     assert answer.code == 2 and "a bank is there whose resampler." in answer.error_line
     assert (own_copy / "step2.knowledge.safetensors").read_bytes() == before
     assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0", "--overwrite").code == 0
+
+
+def test_a_step_with_data_of_its_own(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows what is hidden in it, so nothing is said about recall and precision."""
+    teacher = write_teacher(tmp_path / "step1.safetensors", class_table([[("a", 1), ("b", 2)]]))
+    data = write_data(tmp_path, "may", {"1.png": ["c"], "2.png": ["c", "c"]})
+    (tmp_path / "experiment").mkdir()
+    monkeypatch.chdir(tmp_path / "experiment")
+    options = ("--epochs", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu", "--image-size", "64")
+    added = ciod("train-step", "--teacher", teacher, "--data", data, "--images", tmp_path / "may", *options)
+    assert added.code == 0, added.err
+    answer = ciod("distill", "--teacher", teacher, *SPEAKING, "--json")
+    assert answer.code == 0, answer.err
+    document = json.loads(answer.out)
+    assert (document["step"], document["asked"]) == (2, 2)
+    assert all(entry["hidden_boxes"] is None for entry in document["summary"]["per_class"])
+    knowledge = ("--knowledge", document["bank"], *SPEAKING[2:])
+    student = ciod("train-step", "--teacher", teacher, *knowledge, *options, "--name", "from-bank")
+    assert student.code == 0, student.err

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ciod_cli.commands import run
 from tests.cli.conftest import TINY, Ciod
 
 # As the runs of the shared experiment were trained.
@@ -54,3 +55,8 @@ def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], expecte
 
 def test_a_folder_without_an_experiment(ciod: Ciod, tmp_path: Path) -> None:
     assert "make one with 'ciod split'" in ciod("run", tmp_path).error_line
+
+
+def test_runs_without_validation_data_end_in_a_word_about_it(capsys: pytest.CaptureFixture[str]) -> None:
+    run._show((), 1)
+    assert "no validation data" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ciod_core.data.annotations import AnnotationTable, Category
 from ciod_core.data.coco import with_json
-from ciod_core.data.merging import merge
+from ciod_core.data.merging import LocatedTable, merge, merge_located
 from tests.tables import make_table
 
 CATEGORIES = tuple(Category(number, f"class{number}") for number in (3, 8, 1))
@@ -92,3 +93,26 @@ def test_classes_of_both_and_nothing_that_belongs_to_one_file() -> None:
     assert (merged.sha256, merged.image_json, merged.box_json, merged.clipped_boxes) == ("", None, None, 3)
     for name in ("image_ids_I", "widths_I", "offsets", "category_ids_N", "boxes_N4", "areas_N", "crowd_N"):
         assert getattr(merged, name).dtype == getattr(first, name).dtype, name
+
+
+class TestFolders:
+    def test_one_folder_stays_as_it_is(self, tmp_path: Path) -> None:
+        table = numbered([[3], [8, 1]])
+        parts = [LocatedTable(table, Path("images")), LocatedTable(table.select(table.crowd_N), Path("images"))]
+        merged = merge_located(parts)
+        assert merged.images == Path("images")
+        assert merged.table.file_names_I.tolist() == ["0.jpg", "1.jpg"]
+        assert merge_located(parts[:1]).table is table
+
+    def test_names_start_from_the_folder_that_all_share(self, tmp_path: Path) -> None:
+        first, second = numbered([[3], []]), numbered([[8]])
+        second = replace(second, image_ids_I=second.image_ids_I + 50, annotation_ids_N=second.annotation_ids_N + 50)
+        parts = [LocatedTable(first, tmp_path / "old" / "train"), LocatedTable(second, tmp_path / "new")]
+        merged = merge_located(parts)
+        assert merged.images == tmp_path.resolve()
+        assert merged.table.file_names_I.tolist() == ["old/train/0.jpg", "old/train/1.jpg", "new/0.jpg"]
+
+    def test_a_folder_within_the_other(self, tmp_path: Path) -> None:
+        first, second = numbered([[3]]), replace(numbered([[8]]), image_ids_I=np.array([7]))
+        merged = merge_located([LocatedTable(first, tmp_path), LocatedTable(second, tmp_path / "new")])
+        assert merged.table.file_names_I.tolist() == ["0.jpg", "new/0.jpg"]

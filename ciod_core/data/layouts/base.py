@@ -1,4 +1,4 @@
-"""What every layout resolves to: the two halves of a dataset."""
+"""What every layout resolves to: the halves of a dataset."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ class SplitSource:
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A dataset on disk."""
+    """A dataset on disk; `val` is None only where `resolve_dataset` was told that it may be missing."""
 
     name: str
     train: SplitSource
-    val: SplitSource
+    val: SplitSource | None
     format: Literal["coco", "yolo", "voc"] = "coco"
+
+    @property
+    def halves(self) -> tuple[SplitSource, ...]:
+        """The training half, and the validation half where there is one."""
+        return (self.train,) if self.val is None else (self.train, self.val)
 
 
 def exists(path: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ciod_core.data.layouts.base import HELD_OUT_NAMES, VAL_NAMES, DatasetSource, Overrides, SplitSource, exists
-from ciod_core.errors import DataError
+from ciod_core.errors import ConfigError, DataError
 
 ROBOFLOW_NAME = "_annotations.coco.json"
 ROOT_PATTERNS = ("instances_{}*.json", "{}*.json")
@@ -18,17 +18,18 @@ LAST_TRAIN = re.compile(r"(.*)train(?:ing)?", re.IGNORECASE)
 HALF_WORD = re.compile(r"train(?:ing)?|val(?:id(?:ation)?)?|test", re.IGNORECASE)
 
 
-def coco_in_folder(folder: Path, overrides: Overrides) -> DatasetSource | None:
+def coco_in_folder(folder: Path, overrides: Overrides, *, val_optional: bool = False) -> DatasetSource | None:
     """The dataset of a COCO root or a Roboflow export; None when the folder is neither.
 
     Raises:
+        ConfigError: validation images without a validation file.
         DataError: a half is missing or ambiguous.
     """
     train = _file_in(folder, ("train",))
     if train is None:
         return None
     val = overrides.val or _file_in(folder, VAL_NAMES) or _file_in(folder, ("test",))
-    if val is None:
+    if val is None and not val_optional:
         raise DataError(
             f"{folder}: {train.relative_to(folder).as_posix()} has no validation file beside it; "
             "name it as the training file with val in place of train, or pass it with --val FILE"
@@ -36,16 +37,20 @@ def coco_in_folder(folder: Path, overrides: Overrides) -> DatasetSource | None:
     return _source(folder, train, val, overrides)
 
 
-def coco_from_file(train: Path, overrides: Overrides) -> DatasetSource:
+def coco_from_file(train: Path, overrides: Overrides, *, val_optional: bool = False) -> DatasetSource:
     """The dataset of a COCO JSON file with the training half.
 
     Raises:
+        ConfigError: validation images without a validation file.
         DataError: the validation half or an image folder is not found.
     """
     folder = train.absolute().parent
     if folder.name == "annotations" or (train.name == ROBOFLOW_NAME and folder.name == "train"):
         folder = folder.parent
-    return _source(folder, train, overrides.val or _sibling(train), overrides)
+    val = overrides.val or _sibling(train)
+    if val is None and not val_optional:
+        raise DataError(f"{train}: no validation file found beside it; pass it with --val FILE")
+    return _source(folder, train, val, overrides)
 
 
 def first_file_name(path: Path) -> str | None:
@@ -64,11 +69,13 @@ def first_file_name(path: Path) -> str | None:
         return None
 
 
-def _source(folder: Path, train: Path, val: Path, overrides: Overrides) -> DatasetSource:
+def _source(folder: Path, train: Path, val: Path | None, overrides: Overrides) -> DatasetSource:
+    if val is None and overrides.val_images is not None:
+        raise ConfigError("--val-images: there is no validation file for these images; pass it with --val FILE")
     return DatasetSource(
         name=folder.resolve().name,
         train=SplitSource(train, _image_folder(train, overrides.images, "--images")),
-        val=SplitSource(val, _image_folder(val, overrides.val_images, "--val-images")),
+        val=None if val is None else SplitSource(val, _image_folder(val, overrides.val_images, "--val-images")),
     )
 
 
@@ -82,8 +89,8 @@ def _file_in(folder: Path, words: tuple[str, ...]) -> Path | None:
     return _only({path for path in exported if path.is_file()}, folder, words[0])
 
 
-def _sibling(train: Path) -> Path:
-    """The validation file that is named, or whose folder is named, as the training file with val for train."""
+def _sibling(train: Path) -> Path | None:
+    """The validation file that is named, or whose folder is named, as the training file with val for train, if any."""
     folder = train.absolute().parent
     base = folder
     named: dict[str, Path] = {}
@@ -96,10 +103,7 @@ def _sibling(train: Path) -> Path:
     found = {word: path for word, path in named.items() if path.is_file()}
     if len(found) > 1:
         found.pop("test", None)
-    val = _only(set(found.values()), base, "val")
-    if val is None:
-        raise DataError(f"{train}: no validation file found beside it; pass it with --val FILE")
-    return val
+    return _only(set(found.values()), base, "val")
 
 
 def _renamed(name: str, word: str) -> str:

@@ -12,7 +12,7 @@ LISTS = Path("ImageSets", "Main")
 DEVKIT = "VOCdevkit"
 
 
-def voc_in_folder(folder: Path) -> DatasetSource | None:
+def voc_in_folder(folder: Path, *, val_optional: bool = False) -> DatasetSource | None:
     """The dataset of a VOC folder, or of the only one in a VOCdevkit; None when there is none.
 
     Raises:
@@ -25,7 +25,7 @@ def voc_in_folder(folder: Path) -> DatasetSource | None:
             names = ", ".join(path.name for path in found)
             raise DataError(f"{base}: holds several datasets ({names}); pass one of them, such as {found[0]}")
         if found:
-            return _source(found[0])
+            return _source(found[0], val_optional=val_optional)
     return None
 
 
@@ -50,16 +50,18 @@ def _is_voc(folder: Path) -> bool:
     return (folder / "Annotations").is_dir() and (folder / LISTS).is_dir()
 
 
-def _source(folder: Path) -> DatasetSource:
+def _source(folder: Path, *, val_optional: bool) -> DatasetSource:
     lists = {name: folder / LISTS / f"{name}.txt" for name in ("trainval", "train", "val", "test")}
     present = {name for name, path in lists.items() if path.is_file()}
     if "test" in present and not _is_annotated(lists["test"]):
         present.remove("test")  # VOC2012 keeps the answers of its test images to itself.
+    name, images = folder.resolve().name, folder / "JPEGImages"
     for train, val in (("trainval", "test"), ("train", "val"), ("train", "test")):
         if {train, val} <= present:
-            images = folder / "JPEGImages"
-            halves = SplitSource(lists[train], images), SplitSource(lists[val], images)
-            return DatasetSource(folder.resolve().name, *halves, format="voc")
+            return DatasetSource(name, SplitSource(lists[train], images), SplitSource(lists[val], images), format="voc")
+    for train in ("trainval", "train"):
+        if val_optional and train in present:
+            return DatasetSource(name, SplitSource(lists[train], images), None, format="voc")
     raise DataError(
         f"{folder / LISTS}: no pair of lists for training and validation; "
         "put train.txt and val.txt there, or trainval.txt and a test.txt whose images have annotations"

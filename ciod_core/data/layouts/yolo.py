@@ -28,7 +28,7 @@ class YoloConfig:
         root: folder that lists fall back on for relative names.
         categories: the classes with YOLO's own indices, which start from 0.
         train: folders of images and text lists of images.
-        val: the same for the validation half.
+        val: the same for the validation half; empty where there is none and none is needed.
     """
 
     path: Path
@@ -38,29 +38,30 @@ class YoloConfig:
     val: tuple[Path, ...]
 
 
-def yolo_in_folder(folder: Path) -> DatasetSource | None:
+def yolo_in_folder(folder: Path, *, val_optional: bool = False) -> DatasetSource | None:
     """The dataset of a folder with a data.yaml; None when there is none.
 
     Raises:
         DataError: the file or what it names cannot be used.
     """
     path = next((folder / name for name in YAML_NAMES if (folder / name).is_file()), None)
-    return None if path is None else yolo_from_file(path)
+    return None if path is None else yolo_from_file(path, val_optional=val_optional)
 
 
-def yolo_from_file(path: Path) -> DatasetSource:
+def yolo_from_file(path: Path, *, val_optional: bool = False) -> DatasetSource:
     """The dataset that a YAML file describes.
 
     Raises:
         DataError: the file is broken, or a half holds no images.
     """
-    config = read_yolo_config(path)
+    config = read_yolo_config(path, val_optional=val_optional)
     name = path.absolute().parent.name if path.name in YAML_NAMES else path.stem
-    train, val = (SplitSource(path, _common_folder(entries, config)) for entries in (config.train, config.val))
+    train = SplitSource(path, _common_folder(config.train, config))
+    val = SplitSource(path, _common_folder(config.val, config)) if config.val else None
     return DatasetSource(name, train, val, format="yolo")
 
 
-def read_yolo_config(path: Path) -> YoloConfig:
+def read_yolo_config(path: Path, *, val_optional: bool = False) -> YoloConfig:
     """Read a data.yaml and find what its train and val entries name.
 
     Relative entries are looked up below `path`, which itself is relative to the file, and then below the file's
@@ -74,12 +75,13 @@ def read_yolo_config(path: Path) -> YoloConfig:
         raise DataError(f"{path}: kpt_shape: keypoint labels are not read; export the dataset for detection")
     roots = _roots(path, content)
     val_key = next((key for key in HELD_OUT_NAMES if content.get(key)), "val")
+    has_val = content.get(val_key) is not None or not val_optional
     return YoloConfig(
         path=path,
         root=roots[0],
         categories=_categories(path, content),
         train=_entries(path, "train", content.get("train"), roots),
-        val=_entries(path, val_key, content.get(val_key), roots),
+        val=_entries(path, val_key, content.get(val_key), roots) if has_val else (),
     )
 
 

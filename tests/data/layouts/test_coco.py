@@ -9,7 +9,7 @@ import pytest
 
 from ciod_core.data.layouts.coco import first_file_name
 from ciod_core.data.source import DatasetSource, SplitSource, resolve_dataset
-from ciod_core.errors import DataError
+from ciod_core.errors import ConfigError, DataError
 
 
 def write_json(path: Path, image: str = "a.jpg") -> Path:
@@ -223,3 +223,19 @@ def test_first_file_name(tmp_path: Path, text: str, expected: str | None) -> Non
     path = tmp_path / "a.json"
     path.write_text(text)
     assert first_file_name(path) == expected
+
+
+class TestOptionalValidation:
+    @pytest.mark.parametrize("by", ["folder", "file"])
+    def test_it_may_be_missing(self, tmp_path: Path, by: str) -> None:
+        make_root(tmp_path)
+        (tmp_path / "annotations" / "instances_val.json").unlink()
+        dataset = str(tmp_path if by == "folder" else tmp_path / "annotations" / "instances_train.json")
+        source = resolve_dataset(dataset, val_optional=True)
+        assert source.val is None and source.train.images == tmp_path / "train"
+        with pytest.raises(ConfigError, match="--val-images: there is no validation file"):
+            resolve_dataset(dataset, val_optional=True, val_images=tmp_path)
+
+    def test_it_is_found_where_it_is(self, tmp_path: Path) -> None:
+        make_root(tmp_path)
+        assert resolve_dataset(str(tmp_path), val_optional=True) == resolve_dataset(str(tmp_path))

@@ -58,3 +58,14 @@ def test_a_test_list_without_annotations_is_no_half(tmp_path: Path) -> None:
     (folder / "ImageSets" / "Main" / "val.txt").unlink()
     with pytest.raises(DataError, match=r"no pair of lists for training and validation; put train\.txt and val\.txt"):
         resolve_dataset(str(folder))
+
+
+@pytest.mark.parametrize(("lists", "expected"), [(("train",), "train"), (("trainval", "train"), "trainval")])
+def test_validation_that_may_be_missing(tmp_path: Path, lists: tuple[str, ...], expected: str) -> None:
+    folder = make_voc(tmp_path / "pets", *lists)
+    source = resolve_dataset(str(folder), val_optional=True)
+    assert (source.train.annotations.stem, source.val, source.halves) == (expected, None, (source.train,))
+    with pytest.raises(DataError, match="no pair of lists"):
+        resolve_dataset(str(folder))
+    make_voc(folder, "train", "val")
+    assert resolve_dataset(str(folder), val_optional=True).val is not None

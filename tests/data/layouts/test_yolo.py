@@ -212,3 +212,14 @@ def test_a_broken_file(tmp_path: Path, text: bytes, message: str) -> None:
     with pytest.raises(DataError, match=rf"data\.yaml: {message}") as caught:
         resolve_dataset(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_validation_that_may_be_missing(tmp_path: Path) -> None:
+    folder = make_yolo(tmp_path / "pets", val=None)
+    source = resolve_dataset(str(folder), val_optional=True)
+    assert source.val is None and source.train.images == folder / "images" / "train"
+    with pytest.raises(DataError, match="val: is missing"):
+        resolve_dataset(str(folder))
+    make_yolo(folder, val="images/gone")
+    with pytest.raises(DataError, match="does not exist"):
+        resolve_dataset(str(folder), val_optional=True)

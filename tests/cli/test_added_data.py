@@ -1,0 +1,161 @@
+"""`ciod train-step --data`: a chain that grows without a plan, from the first images on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ciod_core.experiment import Experiment
+from ciod_core.training.checkpoint import read_info
+from tests.chains import content_of, write_data
+from tests.cli.conftest import TINY, Ciod
+
+FIRST = {"a.png": ["circle"], "b.png": ["square", "circle"], "c.png": ["square"], "d.png": []}
+SECOND = {"a.png": ["star"], "b.png": ["square", "star"]}
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory, ciod: Ciod) -> Path:
+    """The folder of a chain of three steps, beside its data: two with validation data, one without; read only."""
+    folder = tmp_path_factory.mktemp("grown")
+    write_data(folder, "first", FIRST)
+    write_data(folder, "firstval", {"a.png": ["circle", "square"]})
+    write_data(folder, "second", SECOND, listed=["star", "square", "moon"])
+    write_data(folder, "secondval", {"a.png": ["star", "square"], "b.png": ["star"]})
+    write_data(folder, "third", {"a.png": ["circle"]})
+    for arguments in (
+        ("--data", folder / "first.json", *validation(folder, "firstval"), "--model", "yolox-micro"),
+        ("--data", folder / "second.json", *validation(folder, "secondval"), "--teacher", "step1"),
+        ("--data", folder / "third.json", "--teacher", "step2", "--replay", "3"),
+    ):
+        answer = ciod("train-step", "--experiment", folder / "chain", *TINY, *arguments)
+        assert answer.code == 0, answer.err
+    return folder / "chain"
+
+
+def validation(folder: Path, name: str) -> tuple[object, ...]:
+    return ("--val", folder / f"{name}.json", "--val-images", folder / name)
+
+
+def test_the_tree_shows_what_each_step_added(ciod: Ciod, grown: Path) -> None:
+    out = ciod("status", grown).out
+    assert f"{grown}: steps added one by one, without a plan" in " ".join(out.split())
+    assert "star; more of square" in out and "no new class; more of circle" in out
+    tree = out.splitlines()[out.splitlines().index("runs") + 1 :]
+    assert tree[0].startswith("└── step1") and tree[0].endswith("+ circle, square")
+    assert tree[1].startswith("    └── step2") and tree[1].endswith("+ star")
+    assert tree[2].startswith("        └── step3-replay") and tree[2].endswith("no new class")
+
+
+def test_weights_name_the_classes_of_all_steps(grown: Path) -> None:
+    runs = {run.name: run for run in Experiment.open(grown).manifest.runs}
+    assert [run.parent for run in runs.values()] == [None, "step1", "step2"]
+    info = read_info(grown / "step3-replay.safetensors")
+    assert info.classes.names == ("circle", "square", "star") and info.step == 3
+    assert info.parent_sha256 == runs["step2"].outputs["weights"].sha256
+    assert len(runs["step3-replay"].replayed) == 2, "the images of step 2 are all that the run before had"
+
+
+def test_every_class_is_evaluated_where_it_is_labelled(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(grown, tmp_path / "chain"))
+    answer = ciod("evaluate", "step3-replay", "--experiment", folder, "--per-class", "--per-class-group")
+    assert answer.code == 0, answer.err
+    assert "AP in % on 3 validation images, each class on those that label it" in answer.out
+    assert "each class on the validation images of the first step that labels it" in answer.err
+    assert "forgetting of steps 1–2" in answer.out
+    report = json.loads(ciod("evaluate", "step3-replay", "--experiment", folder, "--json").out)["report"]
+    images = {entry["name"]: (entry["images"], entry["boxes"]) for entry in report["per_class"]}
+    assert images == {"circle": (1, 1), "square": (3, 2), "star": (2, 2)}
+    assert (report["groups"]["old"]["boxes"], report["groups"]["step1"]["boxes"]) == (5, 2)
+    first = json.loads((folder / "step1" / "metrics.json").read_text())
+    assert first["groups"]["step1"]["boxes"] == 2, "step 1 is measured on the same images later on"
+
+
+def test_what_people_are_told(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
+    data, folder = grown.parent, Path(shutil.copytree(grown, tmp_path / "chain"))
+    # Another method learns the step that is there already.
+    arguments = ("--data", data / "second.json", *validation(data, "secondval"), "--teacher", "step1")
+    answer = ciod("train-step", "--experiment", folder, *TINY, *arguments, "--method", "finetune", "--json")
+    assert json.loads(answer.out)["name"] == "step2-finetune"
+    assert f"Step 2 of {folder}: star, more of square (2 images)\n" in answer.err
+    assert "no training image shows moon; the step does not teach them" in answer.err
+    assert len(Experiment.open(folder).manifest.steps) == 3
+    joint = ciod("train-step", "--experiment", folder, *TINY, "--method", "joint", "--model", "yolox-micro", "--json")
+    assert json.loads(joint.out)["inputs"].keys() == {"train1", "train2", "train3"}
+
+
+def test_lone_weights_and_no_validation(
+    ciod: Ciod, grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(grown / "step1.safetensors", "step1.safetensors")
+    write_data(tmp_path, "new", {"a.png": ["moon"]})
+    answer = ciod("train-step", "--teacher", "step1.safetensors", "--data", "new.json", *TINY)
+    assert answer.code == 0, answer.err
+    assert answer.out == "step2.safetensors\n"
+    assert "no validation image shows moon" in answer.err
+    assert "Not evaluated: there is no validation data (--val)" in answer.err
+    runs = Experiment.open(Path()).manifest.runs
+    assert [(run.name, run.kind, run.parent) for run in runs] == [
+        ("step1", "imported", None),
+        ("step2", "step", "step1"),
+    ]
+    refused = ciod("evaluate", "step2")
+    assert refused.code == 2 and "no validation image labels a class" in refused.error_line
+    again = ciod(
+        "train-step",
+        "--teacher",
+        "step2",
+        "--data",
+        grown.parent / "second.json",
+        *TINY,
+        *validation(grown.parent, "secondval"),
+    )
+    assert again.code == 0, again.err
+    # The first data that labels squares can say how well the weights from elsewhere knew them.
+    report = json.loads(ciod("evaluate", "step1", "--json").out)["report"]
+    assert [(entry["name"], entry["images"]) for entry in report["per_class"]] == [("circle", 0), ("square", 2)]
+    lines = ciod("status").out.splitlines()
+    assert "circle, square; taught before" in "\n".join(lines)
+    assert lines[lines.index("runs") + 1].startswith("└── step1  base  finished")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (("--images", "x"), 2, "--images: it belongs to the dataset of --data"),
+        (("--val-images", "x"), 2, "--val-images: it belongs to the dataset of --data"),
+        (("--data", "{data}/second.json", "--method", "joint"), 2, "leave --data out"),
+        (("--data", "{data}/second.json", "--step", "2"), 2, "leave --step out"),
+        (("--data", "{data}/second.json", "--name", "../evil"), 2, "--name ../evil"),
+        (("--data", "{data}/second.json"), 2, "has a step 1 from other data already"),
+        (("--data", "{data}/nowhere.json"), 3, "nowhere.json: is neither a file nor a folder"),
+        (
+            ("--data", "{data}/second.json", "--images", "nowhere", "--teacher", "step3-replay"),
+            3,
+            "nowhere: no such folder",
+        ),
+        (("--data", "{data}/second.json", "--val", "nowhere.json", "--teacher", "step3-replay"), 3, "nowhere.json"),
+        (("--data", "{data}/second.json", "--val-images", "{data}", "--teacher", "step3-replay"), 2, "--val FILE"),
+        (("--data", "{data}/second.json", "--teacher", "step9"), 2, "no run of that name"),
+        (("--data", "{data}/third.json", "--teacher", "step1"), 2, "has a step 2 from other data already (runs: step2"),
+        (("--data", "{data}/second.json", "--teacher", "step3-replay", "--resume"), 2, "'step4' does not exist"),
+        (
+            ("--data", "{data}/second.json", "--teacher", "step3-replay", "--model", "yolox-nano"),
+            2,
+            "--model yolox-nano",
+        ),
+        (("--data", "{data}/second.json", "--teacher", "step3-replay", "--device", "warp"), 2, "warp"),
+        (("--teacher", "step3-replay"), 2, "there is no step left; add one with --data"),
+    ],
+)
+def test_mistakes(ciod: Ciod, grown: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
+    before = content_of(grown)
+    answer = ciod("train-step", "--experiment", grown, *TINY, *(text.format(data=grown.parent) for text in arguments))
+    assert expected in answer.error_line
+    assert answer.code == code
+    assert answer.out == ""
+    assert content_of(grown) == before

@@ -1,0 +1,110 @@
+"""Each class is measured where it is labelled, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ciod_core.classes import class_table
+from ciod_core.data.annotations import AnnotationTable
+from ciod_core.data.merging import merge
+from ciod_core.evaluation.chain import summarise_chain
+from ciod_core.evaluation.detections import Detections
+from ciod_core.evaluation.labelled_sets import LabelledSets
+from ciod_core.evaluation.report import EvaluationReport, evaluate_run
+
+MakeTable = Callable[..., AnnotationTable]
+CLASSES = class_table([[("cat", 4), ("dog", 2)], [("owl", 1)]])
+BOX, ELSEWHERE = (10.0, 10.0, 50.0, 60.0), (100.0, 100.0, 150.0, 160.0)
+
+
+@pytest.fixture
+def tables(make_table: MakeTable) -> list[AnnotationTable]:
+    """Step 1 labels cats and dogs on images 1 and 2; step 2 owls on 3 and 4, and cats on 4."""
+    first = make_table([1, 2], [4, 2], [(1, 4, BOX, False), (2, 2, BOX, False)])
+    second = make_table([3, 4], [1, 4], [(3, 1, BOX, False), (4, 4, ELSEWHERE, False)], first_annotation_id=50)
+    return [first, second]
+
+
+def detections(*rows: tuple[int, int, tuple[float, ...], float]) -> Detections:
+    columns = list(zip(*rows, strict=True))
+    return Detections(*(np.array(column) for column in columns))
+
+
+def evaluated(tables: list[AnnotationTable], found: Detections) -> EvaluationReport:
+    sets = LabelledSets.of(tables, CLASSES)
+    table = merge(*tables)
+    return evaluate_run(table, found, CLASSES, run="step2", weights_sha256=None, labelled=sets)
+
+
+def test_where_classes_are_labelled(tables: list[AnnotationTable]) -> None:
+    sets = LabelledSets.of(tables[::-1], CLASSES)
+    assert sets.labelled_SC.tolist() == [[True, False, True], [True, True, False]]
+    assert not sets.complete
+    assert sets.images_C.tolist() == [4, 2, 2]
+    ids, categories = np.array([1, 1, 3, 3, 4]), np.array([1, 2, 2, 1, 77])
+    assert sets.count(ids, categories).tolist() == [False, True, False, True, False]
+    assert sets.first_only().labelled_SC.tolist() == [[True, False, True], [False, True, False]]
+    assert LabelledSets.of(tables[:1], CLASSES.up_to(1)).complete
+
+
+def test_a_detection_where_nobody_labelled_its_class_is_no_mistake(tables: list[AnnotationTable]) -> None:
+    right = [(1, 4, BOX, 0.5), (2, 2, BOX, 0.5), (3, 1, BOX, 0.5), (4, 4, ELSEWHERE, 0.5)]
+    # Surer than all that is right: an owl on step 1's image, a dog on step 2's.
+    unlabelled = [(1, 1, ELSEWHERE, 0.9), (3, 2, ELSEWHERE, 0.9)]
+    report = evaluated(tables, detections(*right, *unlabelled))
+    assert {entry.name: entry.metrics.ap for entry in report.per_class} == pytest.approx(
+        dict.fromkeys(CLASSES.names, 1)
+    )
+    assert report.detections == 4 and report.boxes == 4 and report.images == 4
+    assert [entry.images for entry in report.per_class] == [4, 2, 2]
+    assert report.labels_differ
+    # Cats are labelled on step 2's images: there a false one counts.
+    assert evaluated(tables, detections(*right, (3, 4, ELSEWHERE, 0.9))).per_class[0].metrics.ap < 1
+
+
+def test_groups_of_steps_stay_comparable(tables: list[AnnotationTable]) -> None:
+    """The cat of step 2's image is missed: the class is worse for it, what step 1 taught is not forgotten."""
+    found = detections((1, 4, BOX, 0.5), (2, 2, BOX, 0.5), (3, 1, BOX, 0.5))
+    report = evaluated(tables, found)
+    assert report.groups["old"].metrics.ap == pytest.approx((0.5 + 1) / 2, abs=0.01)
+    assert report.groups["old"].boxes == 3
+    assert report.groups["step1"].metrics.ap == pytest.approx(1)
+    assert report.groups["step1"].boxes == 2
+    sets = LabelledSets.of(tables[:1], CLASSES.up_to(1))
+    assert sets.complete
+    before = evaluate_run(tables[0], found.select(np.arange(2)), CLASSES.up_to(1), run="step1", weights_sha256=None)
+    assert summarise_chain([before, report]).flavours["ap"].forgetting == pytest.approx((0,))
+
+
+def test_a_class_that_no_image_labels_has_no_number(tables: list[AnnotationTable]) -> None:
+    table = tables[0]
+    sets = LabelledSets.of([table], CLASSES)
+    whole = replace(table, categories=merge(*tables).categories)
+    report = evaluate_run(whole, detections((1, 1, BOX, 0.9)), CLASSES, run="step2", weights_sha256=None, labelled=sets)
+    assert report.groups["new"].metrics.ap is None and report.groups["new"].classes_without_objects == ("owl",)
+    assert report.per_class[2].images == 0
+
+
+def test_a_step_without_a_new_class(tables: list[AnnotationTable]) -> None:
+    report = evaluate_run(
+        tables[0], detections((1, 4, BOX, 0.5)), CLASSES.up_to(1), run="step2", weights_sha256=None, step=2
+    )
+    assert list(report.groups) == ["all", "old", "new", "step1", "step2"]
+    assert report.step == 2 and report.groups["new"].classes == () and report.groups["new"].metrics.ap is None
+    assert report.groups["old"] == report.groups["all"] == report.groups["step1"]
+    assert not report.labels_differ
+
+
+def test_a_chain_that_began_with_weights_from_elsewhere(tables: list[AnnotationTable]) -> None:
+    found = detections((1, 4, BOX, 0.5), (2, 2, BOX, 0.5))
+    before = evaluate_run(tables[0], found, CLASSES.up_to(1), run="mine", weights_sha256=None, step=2)
+    after = evaluated(tables, found.select(np.arange(1))).model_copy(update={"step": 3})
+    summary = summarise_chain([before, after], first_step=2)
+    ap = summary.flavours["ap"]
+    assert ap.ap_KJ[0] == (None,) and ap.ap_KJ[1][0] == pytest.approx(1)
+    assert ap.forgetting[0] == pytest.approx(0.5)
+    assert ap.forgetting_percentage_points is ap.omega is None
