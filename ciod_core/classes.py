@@ -7,6 +7,7 @@ chain of steps; the dataset's own category ids are kept, because they are what e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -15,13 +16,22 @@ from ciod_core.errors import CheckpointError
 
 
 class ClassEntry(BaseModel):
-    """One class: its name, the dataset's category id and the step (from 1) that taught it."""
+    """One class.
+
+    Attributes:
+        name: of the class.
+        category_id: the dataset's.
+        step: from 1, the one that taught it.
+        learned_from: what the weights that this table describes learned it from: labels, as far as the first of their
+            chain goes, or nothing but the answers of a teacher.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     category_id: int
     step: int
+    learned_from: Literal["labels", "knowledge"] = "labels"
 
 
 class ClassTable(BaseModel):
@@ -65,6 +75,18 @@ class ClassTable(BaseModel):
     def up_to(self, step: int) -> ClassTable:
         """The classes of steps 1..step."""
         return ClassTable(entries=tuple(entry for entry in self.entries if entry.step <= step))
+
+    def from_knowledge(self) -> ClassTable:
+        """The same classes, for weights that never saw a label of them."""
+        return ClassTable(
+            entries=tuple(entry.model_copy(update={"learned_from": "knowledge"}) for entry in self.entries)
+        )
+
+    def after(self, teacher: ClassTable) -> ClassTable:
+        """The same classes, for weights that continue those of a teacher, which knows the first of them."""
+        known = zip(self.entries, teacher.entries, strict=False)
+        taught = tuple(own.model_copy(update={"learned_from": old.learned_from}) for own, old in known)
+        return ClassTable(entries=(*taught, *self.entries[len(taught) :]))
 
     def of_step(self, step: int) -> ClassTable:
         """The classes that one step teaches."""

@@ -152,7 +152,8 @@ class Experiment:
     def leaf_runs(self) -> tuple[RunRecord, ...]:
         """Finished step runs that no other run continues; the finished joint runs when there is no step run."""
         finished = [run for run in self.manifest.runs if run.status == "finished"]
-        parents = {run.parent for run in finished}
+        # A student of another size does not take its teacher's place.
+        parents = {run.parent for run in finished if run.kind != "distilled"}
         steps = tuple(run for run in finished if run.kind != "joint" and run.name not in parents)
         return steps or tuple(finished)
 

@@ -19,7 +19,7 @@ from ciod_core.files import relative_if_inside, sha256_of_file
 
 SCHEMA_VERSION = 1
 
-RunKind = Literal["step", "joint", "imported"]
+RunKind = Literal["step", "joint", "imported", "distilled"]
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -164,7 +164,8 @@ class RunRecord(Record):
 
     `parent` names the run whose weights were the teacher; None for step 1, for joint runs and for a teacher
     from outside the experiment. An `imported` run was trained elsewhere: its weights are what the experiment began
-    with, and what they do not say about themselves is None.
+    with, and what they do not say about themselves is None. A `distilled` run taught a student of another architecture
+    what the weights of `parent` know, without labels; its step is that of its parent.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

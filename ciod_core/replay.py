@@ -57,7 +57,7 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
     held = {image.image_id: image for image in parent.replayed} if parent else {}
     last = read_step(experiment, last_step)
     memory, root = merge_located([last, replay_table(experiment, held.values())]) if held else last
-    if parent is not None and parent.skipped_images:
+    if parent is not None and parent.skipped_images and parent.kind != "distilled":
         # What the run before could not load it cannot have kept.
         skipped_root = images_of_run(experiment, parent)
         skipped = {skipped_root / name for name in parent.skipped_images}

@@ -10,7 +10,7 @@ from ciod_core.classes import ClassTable
 from ciod_core.config import Config, recorded_config
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import Experiment, Teacher, check_run_name, run_name
-from ciod_core.manifest import RunRecord
+from ciod_core.manifest import RunKind, RunRecord
 from ciod_core.training.checkpoint import read_info
 
 # Settings that may differ when a run is resumed: they cannot change its result, or, with images that turn out to be
@@ -29,22 +29,27 @@ class RunPlan:
 
     Attributes:
         name: of the run.
-        step: whose classes are new (for a joint run: the last step it covers).
-        joint: whether it trains on the labels of all steps so far.
+        step: whose classes are new; of a joint run the last one it covers, of a distilled one that of its teacher.
+        kind: whether it trains on its step, on the labels of all steps so far, or on a teacher's answers alone.
         teacher: verified weights of the previous step; None for step 1 and joint runs.
         classes: everything the student will know.
     """
 
     name: str
     step: int
-    joint: bool
+    kind: RunKind
     teacher: Teacher | None
     classes: ClassTable
 
     @property
+    def joint(self) -> bool:
+        """Whether it trains on the labels of all steps so far."""
+        return self.kind == "joint"
+
+    @property
     def num_new(self) -> int:
         """Classes that the teacher does not know."""
-        return len(self.classes.of_step(self.step))
+        return 0 if self.kind == "distilled" else len(self.classes.of_step(self.step))
 
 
 def plan_run(
@@ -63,13 +68,13 @@ def plan_run(
             raise ConfigError("--teacher: joint training has no teacher; leave it out, or choose another --method")
         last = experiment.step(step or max(1, len(manifest.steps))).step
         name = check_run_name(run or run_name(last, kind="joint"))
-        return RunPlan(name, last, joint=True, teacher=None, classes=manifest.classes.up_to(last))
+        return RunPlan(name, last, "joint", teacher=None, classes=manifest.classes.up_to(last))
     if step is not None:
         raise ConfigError("--step: only joint training takes a step; elsewhere the teacher decides which step is next")
     if teacher is None:
         experiment.step_train_file(1)
         name = check_run_name(run or run_name(1))
-        return RunPlan(name, 1, joint=False, teacher=None, classes=manifest.classes.up_to(1))
+        return RunPlan(name, 1, "step", teacher=None, classes=manifest.classes.up_to(1))
     taught = taught_by(experiment, teacher)
     following = taught.step + 1
     if following > len(manifest.steps):
@@ -80,9 +85,9 @@ def plan_run(
     plan = RunPlan(
         check_run_name(run or run_name(following, method, replay=config.replay.on)),
         following,
-        joint=False,
+        "step",
         teacher=taught.teacher,
-        classes=manifest.classes.up_to(following),
+        classes=manifest.classes.up_to(following).after(taught.classes),
     )
     if method == "frozen-branch" and not plan.num_new:
         raise ConfigError(
@@ -92,10 +97,11 @@ def plan_run(
 
 
 class Taught(NamedTuple):
-    """A teacher that belongs to an experiment, and the step that it has finished."""
+    """A teacher that belongs to an experiment, the step that it has finished, and the classes that it knows."""
 
     teacher: Teacher
     step: int
+    classes: ClassTable
 
 
 def taught_by(experiment: Experiment, teacher: Path | str) -> Taught:
@@ -114,7 +120,7 @@ def taught_by(experiment: Experiment, teacher: Path | str) -> Taught:
             f"--teacher {teacher}: it knows {len(info.classes)} of the plan's {len(manifest.classes)} classes; "
             f"a teacher must have finished one of the steps 1 to {len(manifest.steps) - 1}"
         )
-    return Taught(verified, info.step)
+    return Taught(verified, info.step, info.classes)
 
 
 def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bool) -> None:

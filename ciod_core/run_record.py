@@ -22,6 +22,8 @@ from ciod_core.settings import config_text
 from ciod_core.step_data import all_labels
 from ciod_core.training.distributed import world_size
 
+# The method of a run that learned from a teacher alone.
+DISTILLED = "distill"
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "hotcoco")
 
 
@@ -34,7 +36,7 @@ def start_record(
     bank: KnowledgeBank | None = None,
 ) -> RunRecord:
     """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
-    inputs = all_labels(experiment, plan.step) if plan.joint else {"train": experiment.step_train_file(plan.step)}
+    inputs = _labels(experiment, plan)
     val = experiment.step(plan.step).val
     if val is not None:
         inputs["val"] = val
@@ -44,7 +46,7 @@ def start_record(
         inputs[KNOWLEDGE_KEY] = FileRecord.of(bank.path, experiment.folder)
     return RunRecord(
         name=plan.name,
-        kind="joint" if plan.joint else "step",
+        kind=plan.kind,
         step=plan.step,
         method=_method_name(plan, config),
         parent=plan.teacher.run.name if plan.teacher and plan.teacher.run else None,
@@ -60,7 +62,20 @@ def start_record(
     )
 
 
+def _labels(experiment: Experiment, plan: RunPlan) -> dict[str, FileRecord]:
+    """The files with the labels that a run learns from."""
+    match plan.kind:
+        case "joint":
+            return all_labels(experiment, plan.step)
+        case "distilled":
+            return {}
+        case _:
+            return {"train": experiment.step_train_file(plan.step)}
+
+
 def _method_name(plan: RunPlan, config: Config) -> str:
+    if plan.kind == "distilled":
+        return DISTILLED
     # Step 1 has nothing to forget: whatever the method, it is plain supervised training.
     return config.method.name if plan.joint or plan.teacher else "base"
 

@@ -47,7 +47,7 @@ def keep(experiment: Experiment, step: int, parent: RunRecord | None, **settings
 
 def plan(experiment: Experiment, step: int, parent: RunRecord | None) -> RunPlan:
     teacher = Teacher(Path("teacher.safetensors"), "0" * 64, parent)
-    return RunPlan(f"run{step}", step, False, teacher, experiment.manifest.classes.up_to(step))
+    return RunPlan(f"run{step}", step, "step", teacher, experiment.manifest.classes.up_to(step))
 
 
 def run_of(experiment: Experiment, step: int, replayed: tuple[ReplayedImage, ...] = ()) -> RunRecord:
@@ -114,7 +114,7 @@ def test_a_teacher_from_outside_leaves_the_images_of_the_step_before(made: Path,
 def test_without_a_budget_or_a_teacher_nothing_is_kept(made: Path, tmp_path: Path) -> None:
     experiment = own(made, tmp_path)
     assert keep(experiment, 2, run_of(experiment, 1), images=0) == ()
-    first = RunPlan("step1", 1, False, None, experiment.manifest.classes.up_to(1))
+    first = RunPlan("step1", 1, "step", None, experiment.manifest.classes.up_to(1))
     assert choose_replayed(experiment, first, Config(replay=ReplayConfig(images=5))) == ()
     experiment.step_train_path(1).unlink()
     assert keep(experiment, 2, run_of(experiment, 1), images=0) == (), "no file of an earlier step is needed"

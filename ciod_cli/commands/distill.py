@@ -14,15 +14,26 @@ from ciod_cli.options import (
     ExperimentOption,
     JsonOption,
     OverwriteOption,
+    SeedOption,
     SetOption,
 )
+from ciod_cli.student import Asking, Student, train_student
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ciod_core.bank.distil import Distilled
     from ciod_core.bank.summary import ClassKnowledge
 
-FLAG_NAMES = {"data.workers": "--workers", "training.device": "--device"}
+FLAG_NAMES = {
+    "model.name": "--into",
+    "data.image_size": "--image-size",
+    "data.workers": "--workers",
+    "training.epochs": "--epochs",
+    "training.batch_size": "--batch-size",
+    "training.lr": "--lr",
+    "training.seed": "--seed",
+    "training.device": "--device",
+}
 _BAR_LENGTH = 40
 
 
@@ -39,6 +50,22 @@ def distill(
     scales: Annotated[
         str | None, typer.Option("--scales", help="Average over further sizes, as multiples: 0.75,1.25.")
     ] = None,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            "--into", metavar="MODEL", help="Train this model, for example yolox-nano, from the knowledge alone."
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="FOLDER", help="--into: unlabelled images. Default: the step's.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="--into: the run. Default: step1-yolox-nano, …")] = None,
+    image_size: Annotated[int | None, typer.Option("--image-size", help="--into. Default: the teacher's.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="--into. Default: 12.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="--into. Default: 16.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="--into: learning rate. Default: 0.001.")] = None,
+    seed: SeedOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="--into: continue an interrupted run.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", help="Loader processes. Default: 2.")] = None,
     device: DeviceOption = None,
     config: ConfigOption = None,
@@ -46,14 +73,23 @@ def distill(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Ask the teacher about the next step's images once, and keep what is worth teaching in a bank."""
+    """Ask the teacher about the next step's images once, and keep what is worth teaching in a bank.
+
+    With --into, a student of another size learns from that bank alone, without a single label.
+    """
     from ciod_core.experiment import Experiment
     from ciod_core.settings import resolve_config
 
-    flags = {"data.workers": workers, "training.device": device}
+    student = Student(into, images, name, image_size, epochs, batch_size, lr, seed, resume)
+    student.check()
+    flags = {**student.flags, "data.workers": workers, "training.device": device}
     resolved = resolve_config(config, flags, settings or (), flag_names=FLAG_NAMES)
     multiples = _multiples(scales)
     found = Experiment.find(experiment, teacher)
+    if student.model is not None:
+        asking = Asking(teacher, out, flip, multiples)
+        train_student(found, resolved, student, asking, overwrite=overwrite, json=json)
+        return
 
     from ciod_cli.progress import counting
     from ciod_core.bank.distil import distil

@@ -91,6 +91,8 @@ def _describe(run: RunRecord, manifest: ExperimentManifest) -> str:
 
 def _learned(run: RunRecord, manifest: ExperimentManifest) -> str:
     """The classes that a run has learned: those of its step, or of all steps so far."""
+    if run.kind == "distilled":
+        return "the same classes, without a label"
     learned = manifest.classes.of_step if run.kind == "step" else manifest.classes.up_to
     names = learned(run.step).names
     shown = ", ".join(names[:_CLASSES_IN_TREE])

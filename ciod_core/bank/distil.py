@@ -13,11 +13,13 @@ from ciod_core.bank.use import from_bank
 from ciod_core.config import Config, ResamplerConfig
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
+from ciod_core.data.merging import LocatedTable
+from ciod_core.data.unlabelled import unlabelled_images, without_labels
 from ciod_core.device import pick_device
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.experiment import Experiment, run_name
 from ciod_core.methods import build_method
-from ciod_core.run_plan import taught_by
+from ciod_core.run_plan import Taught, taught_by
 from ciod_core.step_data import read_step
 from ciod_core.training.checkpoint import load_detector
 
@@ -29,15 +31,17 @@ class Distilled(NamedTuple):
 
     Attributes:
         bank: the bank.
-        step: the step whose images it knows.
+        step: the step whose images it knows, or that comes next.
         num_asked: images that the teacher was asked about now; the bank knew the others.
-        summary: what it holds for the images of the step.
+        summary: what it holds for the images.
+        located: the images, without their labels.
     """
 
     bank: KnowledgeBank
     step: int
     num_asked: int
     summary: BankSummary
+    located: LocatedTable
 
 
 def distil(
@@ -45,18 +49,20 @@ def distil(
     config: Config,
     *,
     teacher: Path | str | None = None,
+    images: Path | None = None,
     out: Path | None = None,
     flip: bool = False,
     scales: Sequence[float] = (),
     overwrite: bool = False,
     on_images: Callable[[int], None] | None = None,
 ) -> Distilled:
-    """Ask a teacher about the images of the step after it, and keep the answers that the resampler selects.
+    """Ask a teacher about the images of the step after it, or about others, and keep what the resampler selects.
 
     Args:
         experiment: whose images and teacher.
         config: `resampler` selects; device, workers and the batch size of evaluation are taken as for evaluation.
         teacher: run name or weights; None is the only run that no other continues.
+        images: a folder of unlabelled images to ask about instead.
         out: the bank; None is `stepN.knowledge.safetensors` in the experiment.
         flip: average the answers with those for the mirrored images.
         scales: further sizes to average, as multiples of the teacher's image size.
@@ -70,15 +76,16 @@ def distil(
     """
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out}: it is a folder; pass the name of a file")
-    verified, taught = taught_by(experiment, teacher if teacher is not None else _only_leaf(experiment))
+    verified, taught, _ = the_teacher(experiment, teacher)
     step = taught + 1
-    if step > len(experiment.manifest.steps):
+    if images is None and step > len(experiment.manifest.steps):
         raise ConfigError(
-            f"--teacher {verified.path}: it knows the classes of the last step; pass weights of an earlier one"
+            f"--teacher {verified.path}: it knows the classes of the last step; pass weights of an earlier one, "
+            "or --into with a folder of --images"
         )
     device = pick_device(config.training.device)
     detector, info = load_detector(verified.path, device)
-    table, images_root = read_step(experiment, step)
+    table, images_root = read_step(experiment, step) if images is None else (unlabelled_images(images), images)
     description = BankInfo(
         teacher_sha256=verified.sha256,
         classes=info.classes.names,
@@ -99,8 +106,14 @@ def distil(
     )
     path = out or experiment.folder / f"{run_name(step)}{BANK_SUFFIX}"
     built = build_bank(path, interview, table, overwrite=overwrite)
-    summary = summarise(built.bank, built.hashes_I, info.classes, table, _hidden_labels(experiment, step))
-    return Distilled(built.bank, step, built.num_asked, summary)
+    hidden = _hidden_labels(experiment, step) if images is None else None
+    summary = summarise(built.bank, built.hashes_I, info.classes, table, hidden)
+    return Distilled(built.bank, step, built.num_asked, summary, LocatedTable(without_labels(table), images_root))
+
+
+def the_teacher(experiment: Experiment, teacher: Path | str | None) -> Taught:
+    """The teacher that is named, or the only one that can be meant; see `distil` for the errors."""
+    return taught_by(experiment, teacher if teacher is not None else _only_leaf(experiment))
 
 
 def _selection(config: Config) -> ResamplerConfig:

@@ -109,7 +109,7 @@ def chain_to(
     Raises:
         DataError: when an upper bound measured something else.
     """
-    path = experiment.path_to(run.name)
+    path = _one_run_per_step(experiment.path_to(run.name))
     # Nobody here knows the steps before the weights that an experiment began with.
     first = path[0].step if path[0].kind == "imported" else 1
     if [part.step for part in path] != list(range(first, run.step + 1)) or any(
@@ -120,6 +120,12 @@ def chain_to(
     if upper_bound is not None:
         bounds[run.step] = upper_bound
     return summarise_chain([read_report(experiment, part) for part in path], bounds, first_step=first)
+
+
+def _one_run_per_step(path: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
+    """A path without the runs whose knowledge was handed on to a student of another size before the next step."""
+    following = (*path[1:], None)
+    return tuple(run for run, after in zip(path, following, strict=True) if after is None or after.kind != "distilled")
 
 
 def published_bound(report: EvaluationReport, ap: float) -> PublishedBound:

@@ -204,7 +204,9 @@ def evaluate_run(
         groups=groups,
         per_class=tuple(
             ClassReport(
-                **entry.model_dump(),
+                name=entry.name,
+                category_id=entry.category_id,
+                step=entry.step,
                 boxes=measured.boxes_by_id[entry.category_id],
                 metrics=measured.precision.metrics([entry.category_id]),
                 images=images,
