@@ -33,7 +33,10 @@ FLAGS = {
         "--images --json --knowledge --lr --method --model --name --overwrite --precision --replay --resume "
         "--seed --set --step --teacher --val --val-images --workers"
     ),
-    "distill": ("--config --device --experiment --flip --json --out --overwrite --scales --set --teacher --workers"),
+    "distill": (
+        "--batch-size --config --device --epochs --experiment --flip --image-size --images --into --json --lr --name "
+        "--out --overwrite --resume --scales --seed --set --teacher --workers"
+    ),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "
         "--upper-bound --workers"
