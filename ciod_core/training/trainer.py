@@ -17,6 +17,7 @@ from ciod_core.knowledge import Knowledge
 from ciod_core.methods.base import Method
 from ciod_core.methods.unlabelled import Suspects
 from ciod_core.model.detector import Detector
+from ciod_core.model.folding import fold_batch_norm
 from ciod_core.model.output import HeadOutput, Targets
 from ciod_core.training.average import WeightAverage
 from ciod_core.training.distributed import parallel, union_across_processes
@@ -50,7 +51,9 @@ class Trainer:
         self.student = student.to(device).to(memory_format=memory_format)
         self.teacher = None
         if teacher is not None:
-            self.teacher = teacher.to(device).to(memory_format=memory_format).eval().requires_grad_(False)
+            self.teacher = teacher.to(device).eval().requires_grad_(False)
+            fold_batch_norm(self.teacher)
+            self.teacher = self.teacher.to(memory_format=memory_format)
         self.method = method
         self.suspects = suspects
         self.load_epoch = load_epoch

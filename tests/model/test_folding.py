@@ -1,0 +1,39 @@
+"""Folding batch normalisation changes the speed of a frozen network, not its answers."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from ciod_core.model.folding import fold_batch_norm
+from tests.networks import lively_detector
+
+
+@pytest.mark.parametrize("name", ["yolox-micro", "yolox-nano", "resnet18"])
+def test_a_folded_detector_answers_as_before(name: str) -> None:
+    detector = lively_detector(name, 3).eval()
+    with torch.no_grad():
+        for module in detector.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
+                module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.2, 0.2)
+        folded = deepcopy(detector)
+        fold_batch_norm(folded)
+        images = torch.rand(2, 3, 64, 96) * 255
+        before, after = detector(images, features=True), folded(images, features=True)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) < sum(
+        isinstance(module, nn.BatchNorm2d) for module in detector.modules()
+    )
+    torch.testing.assert_close(after.cls_logits_BAC, before.cls_logits_BAC, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(after.obj_logits_BA, before.obj_logits_BA, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(after.boxes_BA4, before.boxes_BA4, rtol=1e-3, atol=1e-2)
+
+
+def test_a_network_that_still_learns_is_left_alone() -> None:
+    with pytest.raises(AssertionError):
+        fold_batch_norm(lively_detector("yolox-micro", 3).train())
