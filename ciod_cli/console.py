@@ -76,7 +76,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as percent, `–` where there is none."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
+    return "–" if value is None else f"{100 * value:z.{digits}f}"
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
@@ -13,8 +14,46 @@ from rich.table import Column
 from ciod_cli import console
 from ciod_core.training.progress import TrainingRecord
 
+if TYPE_CHECKING:
+    from ciod_core.suite.runner import RunProgress
+
 # A log file wants to be read: on fast hardware records come faster than that.
 _SECONDS_BETWEEN_LINES = 5.0
+
+
+class RunsDisplay:
+    """A live line for each run that trains beside others; silent where there is no terminal. A context manager."""
+
+    def __init__(self) -> None:
+        screen = console.people()
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[numbers]}", markup=False),
+            console=screen,
+            transient=True,
+            disable=not screen.is_terminal,
+        )
+
+    def __enter__(self) -> RunsDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, runs: Sequence[RunProgress]) -> None:
+        """Show these runs, and no others any more."""
+        self._progress.start()
+        for gone in self._tasks.keys() - {run.name for run in runs}:
+            self._progress.remove_task(self._tasks.pop(gone))
+        for run in runs:
+            if run.name not in self._tasks:
+                self._tasks[run.name] = self._progress.add_task(run.name, total=run.epochs, numbers="")
+            numbers = f"epoch {run.epoch}/{run.epochs}" if run.epoch else "starting"
+            self._progress.update(self._tasks[run.name], completed=run.epoch, numbers=numbers, refresh=True)
 
 
 class TrainingDisplay:
@@ -99,12 +138,17 @@ def describe(record: TrainingRecord, epochs: int) -> str:
 
 
 @contextmanager
-def counting(what: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """Lend a function to report finished units with; the count lives on a terminal and leaves no trace elsewhere."""
+def counting(what: str, unit: str, *, at_once: bool = True) -> Iterator[Callable[[int], None]]:
+    """Lend a function to report finished units with; the count lives on a terminal and leaves no trace elsewhere.
+
+    Args:
+        what: what is being done.
+        unit: what is counted.
+        at_once: say so now; otherwise with the first report, which may be one of 0 units.
+    """
     screen = console.people()
     if not screen.is_terminal:
-        console.note(what)
-        yield lambda count: None
+        yield _said_once(what, at_once=at_once)
         return
     columns = (
         SpinnerColumn(),
@@ -112,5 +156,19 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int], None]]:
         TextColumn("{task.completed:.0f} " + unit),
     )
     with Progress(*columns, console=screen, transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task(what, total=None, visible=at_once)
+        yield lambda count: progress.update(task, advance=count, visible=True)
+
+
+def _said_once(what: str, *, at_once: bool) -> Callable[[int], None]:
+    said = False
+
+    def say(count: int) -> None:
+        nonlocal said
+        if not said:
+            console.note(what)
+        said = True
+
+    if at_once:
+        say(0)
+    return say

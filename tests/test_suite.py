@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from ciod_core.settings import resolve_config
 from ciod_core.suite import runner
 from ciod_core.suite.plan import Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.suite.results import Spread, suite_rows
-from ciod_core.suite.runner import run_suite
+from ciod_core.suite.runner import RunProgress, run_suite
 from ciod_core.training.progress import SilentListener, TrainingListener
 
 TINY = {
@@ -37,6 +38,7 @@ class Recorder:
         self.missing = -1
         self.done: list[str] = []
         self.errors: dict[str, str] = {}
+        self.seen: set[RunProgress] = set()
 
     def begin(self, total: int, missing: int) -> None:
         self.missing = missing
@@ -47,6 +49,9 @@ class Recorder:
 
     def failed(self, run: SuiteRun, message: str) -> None:
         self.errors[run.name] = message
+
+    def running(self, runs: Sequence[RunProgress]) -> None:
+        self.seen.update(runs)
 
     def training(self) -> TrainingListener:
         return SilentListener()
@@ -148,6 +153,8 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
     more = suite_runs(3, ["finetune", "pseudo-label"], [0, 1])
     run_suite(experiment, more, config, EPOCHS, again, jobs=2)
     assert sorted(again.done) == [f"step{step}-pseudo-label{end}" for step in (2, 3) for end in ("", "-seed1")]
+    assert {run.name for run in again.seen} == set(again.done) and not first.seen
+    assert {(run.epoch, run.epochs) for run in again.seen} >= {(0, 1)}
 
     rows = {(row.method, row.step): row for row in suite_rows(experiment, more)}
     assert list(rows)[:3] == [("base", 1), ("joint", 2), ("joint", 3)]

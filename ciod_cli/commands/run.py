@@ -15,10 +15,11 @@ from ciod_core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ciod_cli.progress import TrainingDisplay
+    from ciod_cli.progress import RunsDisplay, TrainingDisplay
     from ciod_core.manifest import RunRecord
     from ciod_core.suite.plan import SuiteRun
     from ciod_core.suite.results import Spread, SuiteRow
+    from ciod_core.suite.runner import RunProgress
 
 FLAG_NAMES = {
     "model.name": "--model",
@@ -92,13 +93,14 @@ def run(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     runs = suite_runs(len(experiment.manifest.steps), names, range(seed, seed + seeds), upper_bounds=upper_bounds)
 
-    from ciod_cli.progress import TrainingDisplay
+    from ciod_cli.progress import RunsDisplay, TrainingDisplay
     from ciod_core.suite.results import suite_rows, to_document
     from ciod_core.suite.runner import run_suite
 
     later = resolved.training.epochs
-    with TrainingDisplay() as display:
-        run_suite(experiment, runs, resolved, Epochs(first_epochs or later, later), SuiteDisplay(display), jobs=jobs)
+    with TrainingDisplay() as one, RunsDisplay() as several:
+        listener = SuiteDisplay(one, several)
+        run_suite(experiment, runs, resolved, Epochs(first_epochs or later, later), listener, jobs=jobs)
     rows = suite_rows(experiment, runs)
     if json:
         console.show_json({"experiment": str(folder), "seeds": seeds, "rows": to_document(rows)})
@@ -109,8 +111,9 @@ def run(
 class SuiteDisplay:
     """Tells people which runs are done and how long the rest will take."""
 
-    def __init__(self, display: TrainingDisplay) -> None:
-        self._display = display
+    def __init__(self, one: TrainingDisplay, several: RunsDisplay) -> None:
+        self._one = one
+        self._several = several
         self._start = time.monotonic()
         self._missing = self._done = 0
 
@@ -134,9 +137,13 @@ class SuiteDisplay:
         """A failed run does not stop the others."""
         console.warn(f"{run.name} failed: {message}")
 
+    def running(self, runs: Sequence[RunProgress]) -> None:
+        """How far the runs are that train side by side."""
+        self._several.show(runs)
+
     def training(self) -> TrainingDisplay:
         """The live line of runs in this process."""
-        return self._display
+        return self._one
 
 
 def _show(rows: Sequence[SuiteRow], seeds: int) -> None:
@@ -166,4 +173,4 @@ def _cell(measure: str, spread: Spread) -> str:
         return console.duration(spread.mean)
     factor, digits = (1.0, 3) if measure == "omega" else (100.0, 1)
     deviation = "" if spread.sd is None else f" ± {factor * spread.sd:.{digits}f}"
-    return f"{factor * spread.mean:.{digits}f}{deviation}"
+    return f"{factor * spread.mean:z.{digits}f}{deviation}"

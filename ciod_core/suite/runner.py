@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from filelock import FileLock, Timeout
@@ -20,13 +21,29 @@ from ciod_core.manifest import RunRecord
 from ciod_core.processes import end_with_parent
 from ciod_core.run_plan import FREE_ON_RESUME, plan_run, settle_config
 from ciod_core.suite.plan import JOINT, Epochs, SuiteRun, config_of
+from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
 from ciod_core.training.progress import SilentListener, TrainingListener
 from ciod_core.training.resume import STATE_FILE
 
 _LOCK_NAME = ".suite.lock"
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 Job = tuple[SuiteRun, Config]
 Outcome = tuple[SuiteRun, RunRecord | CiodError]
+
+
+class RunProgress(NamedTuple):
+    """How far a run is that trains in a process of its own.
+
+    Attributes:
+        name: of the run.
+        epoch: the one it is in; 0 before it has told anything.
+        epochs: planned.
+    """
+
+    name: str
+    epoch: int
+    epochs: int
 
 
 class SuiteListener(Protocol):
@@ -40,6 +57,9 @@ class SuiteListener(Protocol):
 
     def failed(self, run: SuiteRun, message: str) -> None:
         """A run ended in an error; the runs that build on it are left out."""
+
+    def running(self, runs: Sequence[RunProgress]) -> None:
+        """About once a second: the runs that train side by side."""
 
     def training(self) -> TrainingListener:
         """Who follows a run that trains in the main process."""
@@ -76,7 +96,7 @@ def run_suite(
             if jobs == 1:
                 outcomes = _one_by_one(experiment.folder, queue, listener.training())
             else:
-                outcomes = _side_by_side(experiment.folder, queue, jobs)
+                outcomes = _side_by_side(experiment, queue, jobs, listener)
             errors = _tell(outcomes, listener)
     except Timeout:
         raise ConfigError(f"{experiment.folder}: another 'ciod run' is at work there; wait for it or end it") from None
@@ -153,22 +173,26 @@ def _one_by_one(folder: Path, queue: Sequence[Job], listener: TrainingListener) 
             failed.add(run.name)
 
 
-def _side_by_side(folder: Path, queue: Sequence[Job], jobs: int) -> Iterator[Outcome]:
+def _side_by_side(
+    experiment: Experiment, queue: Sequence[Job], jobs: int, listener: SuiteListener
+) -> Iterator[Outcome]:
     """Start runs as soon as their teachers are there, never more than `jobs` at a time."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting, failed = list(queue), set[str]()
-    running: dict[Future[RunRecord | CiodError], SuiteRun] = {}
+    running: dict[Future[RunRecord | CiodError], _Started] = {}
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool:
         while waiting or running:
-            unfinished = {run.name for run, _ in waiting} | {run.name for run in running.values()}
+            unfinished = {run.name for run, _ in waiting} | {started.run.name for started in running.values()}
             ready = [job for job in waiting if job[0].teacher not in unfinished][: jobs - len(running)]
             for run, config in ready:
                 waiting.remove((run, config))
-                running[pool.submit(_attempt, folder, run, config)] = run
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                run, outcome = running.pop(future), future.result()
+                future = pool.submit(_attempt, experiment.folder, run, config)
+                running[future] = _Started(run, config.training.epochs, time.time())
+            listener.running([_progress(experiment, started) for started in running.values()])
+            for future in wait(running, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
+                run, outcome = running.pop(future).run, future.result()
                 yield run, outcome
                 if isinstance(outcome, CiodError):
                     failed.add(run.name)
@@ -176,6 +200,18 @@ def _side_by_side(folder: Path, queue: Sequence[Job], jobs: int) -> Iterator[Out
                 if job[0].teacher in failed:
                     failed.add(job[0].name)
                     waiting.remove(job)
+
+
+class _Started(NamedTuple):
+    run: SuiteRun
+    epochs: int
+    at: float
+
+
+def _progress(experiment: Experiment, started: _Started) -> RunProgress:
+    # Its log tells where the run is, without a line between the processes.
+    log = experiment.run_folder(started.run.name) / METRICS_FILE
+    return RunProgress(started.run.name, last_epoch(log, started.at), started.epochs)
 
 
 def _start_worker(threads: int) -> None:

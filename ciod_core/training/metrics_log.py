@@ -9,6 +9,7 @@ from pathlib import Path
 from ciod_core.files import atomic_write_text
 from ciod_core.training.progress import TrainingRecord
 
+METRICS_FILE = "metrics.csv"
 FIXED_COLUMNS = (
     "epoch",
     "iteration",
@@ -66,6 +67,22 @@ class MetricsLog:
             rows = [row for row in csv.DictReader(file) if None not in row.values()]
         # The last row may have been cut off while it was written, and then lacks columns.
         return [row for row in rows if row["iteration"].isdigit() and int(row["iteration"]) <= iteration]
+
+
+def last_epoch(path: Path, since: float) -> int:
+    """The epoch of the last row of a metrics.csv; 0 where none can be read that was written since a moment.
+
+    Args:
+        path: the file, there or not.
+        since: the moment, as `time.time` tells it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.stat().st_mtime >= since else ""
+    except OSError:
+        return 0
+    # What follows the last line's end is still being written.
+    epoch = text.rpartition("\n")[0].rpartition("\n")[2].partition(",")[0]
+    return int(epoch) if epoch.isdigit() else 0
 
 
 def _cell(value: float | None) -> str:

@@ -48,4 +48,5 @@ def test_durations(seconds: float, text: str) -> None:
 def test_percent() -> None:
     assert console.percent(0.33614) == "33.6"
     assert console.percent(0.33614, 2) == "33.61"
+    assert console.percent(-0.0004) == "0.0"
     assert console.percent(None) == "–"

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from ciod_cli import console, progress
-from ciod_cli.progress import TrainingDisplay, counting, describe
+from ciod_cli.progress import RunsDisplay, TrainingDisplay, counting, describe
+from ciod_core.suite.runner import RunProgress
 from ciod_core.training.progress import TrainingRecord
 
 
@@ -96,3 +97,35 @@ def test_counting_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         on_batch(32)
         on_batch(8)
     assert "40 images" in screen.file.getvalue()
+
+
+def test_counting_may_wait_for_the_first_report(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyError), counting("Asking the teacher", "images", at_once=False):
+        raise KeyError
+    assert capsys.readouterr().err == ""
+    with counting("Asking the teacher", "images", at_once=False) as on_images:
+        on_images(0)
+        on_images(32)
+    assert capsys.readouterr().err == "Asking the teacher\n"
+
+
+def test_runs_side_by_side_have_a_live_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=200)
+    monkeypatch.setattr(console, "people", lambda: screen)
+    with pytest.raises(KeyboardInterrupt), RunsDisplay() as display:
+        display.show([RunProgress("step2-erd", 0, 12), RunProgress("step2-lwf", 3, 12)])
+        display.show([RunProgress("step2-lwf", 4, 12)])
+        assert display._progress.tasks[0].description == "step2-lwf" and len(display._progress.tasks) == 1
+        raise KeyboardInterrupt
+    output = screen.file.getvalue()
+    for word in ("step2-erd", "starting", "epoch 3/12", "epoch 4/12"):
+        assert word in output
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1
+
+
+def test_runs_side_by_side_say_nothing_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunsDisplay() as display:
+        display.show([RunProgress("step2-erd", 1, 12)])
+        display.show([])
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""

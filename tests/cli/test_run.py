@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ciod_cli.commands import run
+from ciod_core.suite.results import Spread
 from tests.cli.conftest import TINY, Ciod
 
 # As the runs of the shared experiment were trained.
@@ -60,3 +61,16 @@ def test_a_folder_without_an_experiment(ciod: Ciod, tmp_path: Path) -> None:
 def test_runs_without_validation_data_end_in_a_word_about_it(capsys: pytest.CaptureFixture[str]) -> None:
     run._show((), 1)
     assert "no validation data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("measure", "mean", "expected"),
+    [
+        ("relative_gap", -0.0004, "0.0"),
+        ("ap_all", -0.0, "0.0"),
+        ("forgetting", -0.0006, "-0.1"),
+        ("omega", 1.0, "1.000"),
+    ],
+)
+def test_nothing_has_no_sign(measure: str, mean: float, expected: str) -> None:
+    assert run._cell(measure, Spread(values=(mean,), mean=mean, sd=None)) == expected

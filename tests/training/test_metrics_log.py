@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
 
-from ciod_core.training.metrics_log import FIXED_COLUMNS, MetricsLog
+from ciod_core.training.metrics_log import FIXED_COLUMNS, MetricsLog, last_epoch
 from ciod_core.training.progress import TrainingRecord
 
 
@@ -99,3 +100,16 @@ def test_columns_stay_when_the_losses_of_a_record_differ(path: Path) -> None:
     found = rows(path)
     assert [row["box"] for row in found] == ["2", ""]
     assert "other" not in found[0]
+
+
+def test_the_last_epoch_is_read_back(path: Path) -> None:
+    assert last_epoch(path, since=0.0) == 0
+    write(path, [5, 10, 15, 31])
+    assert last_epoch(path, since=0.0) == 4
+    with path.open("a", encoding="utf-8") as file:
+        file.write("5,4")
+    assert last_epoch(path, since=0.0) == 4, "a row that is being written"
+    os.utime(path, (1000.0, 1000.0))
+    assert last_epoch(path, since=1000.5) == 0, "what an earlier run left"
+    path.write_text("epoch,iteration\n", encoding="utf-8")
+    assert last_epoch(path, since=0.0) == 0
