@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ciod_core.bank.use import check_same_knowledge, from_bank, open_bank
+from ciod_core.bank.choice import choose_knowledge
 from ciod_core.classes import ClassTable
 from ciod_core.config import Config
 from ciod_core.data.annotations import AnnotationTable
@@ -37,7 +37,7 @@ def train_step(
     run: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    knowledge: Path | None = None,
+    knowledge: Path | str | None = None,
     listener: TrainingListener | None = None,
 ) -> RunRecord:
     """Train one run, evaluate it where there is validation data, and record both.
@@ -50,7 +50,8 @@ def train_step(
         run: a name other than the default one.
         resume: continue an interrupted run after its last complete epoch.
         overwrite: replace a run of the same name.
-        knowledge: a bank to learn from instead of asking the teacher.
+        knowledge: a bank to learn from instead of asking the teacher; `auto` for the step's own where that says what
+            the teacher would, `none` or None for none (None: a resumed run goes on with what it began with).
         listener: told about the progress.
 
     Raises:
@@ -62,22 +63,21 @@ def train_step(
     check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
     begun = experiment.run(plan.name) if resume else None
     if begun is not None:
-        check_same_knowledge(begun, knowledge)
         config = resumed_config(begun, plan, config)
     config = settle_config(plan, config)
-    bank = None
-    if knowledge is not None:
-        config = from_bank(config)
-        bank = open_bank(knowledge, config, plan.teacher)
     experiment.check_step_files(plan.step)
     device = pick_device(config.training.device)
     replayed = resumed_replay(experiment, begun) if begun else choose_replayed(experiment, plan, config)
+    data = training_data(experiment, plan, replayed)
+    learned = choose_knowledge(experiment, plan, config, data, asked=knowledge, begun=begun)
+    config = learned.config
     with reproducible(config.training.seed, strict=config.training.deterministic):
         method = build_method(config)
         student, teacher_model = _build_models(plan, config, method)
-        data = training_data(experiment, plan, replayed)
-        asked = None if bank is not None else teacher_model
-        prepared = PreparedRun(plan, config, method, student, asked, data, device, bank, replayed)
+        asked = teacher_model if learned.memory is None else None
+        prepared = PreparedRun(
+            plan, config, method, student, asked, data, device, learned.memory, replayed, learned.notes
+        )
         return execute(experiment, prepared, resume=resume, listener=listener)
 
 

@@ -3,6 +3,12 @@
 A message says what is wrong, where (file and field) and what to do, in one line.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MOST_NAMES = 5
+
 
 class CiodError(Exception):
     """Something failed while running; base of every error meant for a user's eyes."""
@@ -32,3 +38,9 @@ class ExportError(CiodError):
     """An exported model that could not be written or did not answer like the original."""
 
     exit_code = 5
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_NAMES])} and {more} more"

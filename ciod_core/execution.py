@@ -5,12 +5,12 @@ Whatever happens meanwhile, the manifest says the truth: running, interrupted, f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ciod_core.bank.bank import KNOWLEDGE_KEY, KnowledgeBank
 from ciod_core.bank.use import BankMemory
 from ciod_core.config import Config
 from ciod_core.data.dataset import DetectionDataset
@@ -31,7 +31,7 @@ from ciod_core.run_plan import RunPlan
 from ciod_core.run_record import honest_status, start_record, write_settings
 from ciod_core.training.checkpoint import CheckpointInfo, save_detector
 from ciod_core.training.distributed import rank, world_size
-from ciod_core.training.metrics_log import MetricsLog
+from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
 from ciod_core.training.progress import Listeners, SilentListener, TrainingListener
 from ciod_core.training.resume import STATE_FILE, load_state, save_state
 from ciod_core.training.trainer import Trainer
@@ -49,8 +49,9 @@ class PreparedRun:
         teacher: to be asked while training; None where there is none, or a bank instead.
         data: the images and boxes to train on.
         device: where to train.
-        bank: knowledge of all these images.
+        memory: what a bank knows of these images.
         replayed: images of earlier steps among them.
+        notes: what people should know about the run, a line each.
     """
 
     plan: RunPlan
@@ -60,8 +61,9 @@ class PreparedRun:
     teacher: Detector | None
     data: TrainingData
     device: torch.device
-    bank: KnowledgeBank | None = None
+    memory: BankMemory | None = None
     replayed: tuple[ReplayedImage, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def execute(
@@ -77,7 +79,6 @@ def execute(
 
     Raises:
         CheckpointError: a state that does not fit.
-        ConfigError: a bank that does not know every image.
         DataError: an image that cannot be read.
     """
     plan, config = prepared.plan, prepared.config
@@ -87,13 +88,14 @@ def execute(
         _restore(trainer, folder)
     elif (folder / STATE_FILE).exists():
         (folder / STATE_FILE).unlink()
-    record = start_record(experiment, plan, config, prepared.device, prepared.replayed, prepared.bank)
+    bank = prepared.memory.bank if prepared.memory is not None else None
+    record = start_record(experiment, plan, config, prepared.device, prepared.replayed, bank)
     experiment.put_run(record)
     write_settings(folder, config, record)
-    log = MetricsLog(folder / "metrics.csv", after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
+    log = MetricsLog(folder / METRICS_FILE, after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
     trainer.listener = Listeners((log, listener or SilentListener()))
     with honest_status(experiment, record):
-        _train(trainer, record, folder)
+        _train(trainer, record, folder, prepared.notes)
         return _finish(experiment, plan, config, trainer, record)
 
 
@@ -108,7 +110,7 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
         mixing=Mixing(data.mosaic, data.mixup) if data.mosaic or data.mixup else None,
         skip_corrupt=data.corrupt_images == "skip",
         replayed_I=found.replayed_I,
-        memory=BankMemory.of(prepared.bank, found.table, found.images) if prepared.bank is not None else None,
+        memory=prepared.memory,
     )
 
     def load_epoch(epoch: int) -> BatchLoader:
@@ -153,12 +155,11 @@ def _restore(trainer: Trainer, folder: Path) -> None:
         ) from error
 
 
-def _train(trainer: Trainer, record: RunRecord, folder: Path) -> None:
+def _train(trainer: Trainer, record: RunRecord, folder: Path, about_knowledge: Sequence[str]) -> None:
     notes = [str(trainer.skipped)] if trainer.skipped else []
     if record.replayed:
         notes.append(f"images of earlier steps that are trained on again: {len(record.replayed)}")
-    if KNOWLEDGE_KEY in record.inputs:
-        notes.append(f"learns from {record.inputs[KNOWLEDGE_KEY].path} instead of asking the teacher")
+    notes += about_knowledge
     trainer.listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
     while trainer.epochs_done < trainer.config.epochs:
         trainer.train_epoch()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ciod_core.classes import ClassTable
-from ciod_core.errors import CheckpointError, CiodError, ConfigError
+from ciod_core.errors import CheckpointError, CiodError, ConfigError, listed
 from ciod_core.files import atomic_write_text, sha256_of_file
 from ciod_core.manifest import (
     DatasetRecord,
@@ -35,6 +35,7 @@ MANIFEST_NAME = "experiment.json"
 SPLITS_NAME = "splits"
 DEFAULT_METHOD = "crs-ckd"
 WEIGHTS_KEY = "weights"
+BANK_MARK = ".knowledge"
 
 LOCK_NAME = ".experiment.lock"
 _LOCK_SECONDS = 30.0
@@ -145,7 +146,7 @@ class Experiment:
         manifest = self.manifest
         record = manifest.run(name)
         if record is None:
-            names = ", ".join(run.name for run in manifest.runs) or "none yet"
+            names = listed([run.name for run in manifest.runs]) or "none yet"
             raise ConfigError(f"{self.folder}: there is no run '{name}'; runs: {names}")
         return record
 
@@ -249,6 +250,10 @@ class Experiment:
         """Where the weights of a run lie, whether or not they exist yet."""
         return self.folder / f"{run_name}.safetensors"
 
+    def knowledge_path(self, step: int) -> Path:
+        """Where the knowledge bank of a step lies by default, whether or not it exists yet."""
+        return self.folder / f"step{step}{BANK_MARK}.safetensors"
+
     def run_folder(self, run_name: str) -> Path:
         """The folder of a run's other files, whether or not it exists yet."""
         return self.folder / run_name
@@ -271,7 +276,7 @@ class Experiment:
         if run is not None:
             path = self._verified_weights(run)
         elif not path.is_file():
-            names = ", ".join(run.name for run in manifest.runs) or "none yet"
+            names = listed([run.name for run in manifest.runs]) or "none yet"
             raise ConfigError(f"{teacher}: no such weights file, and no run of that name in {self.folder} ({names})")
         if classes is not None:
             classes.require_prefix_of(manifest.classes, where=str(path))
@@ -328,6 +333,8 @@ def check_run_name(name: str) -> str:
     Raises:
         ConfigError: a character that does not belong in a file name, or a reserved name.
     """
+    if BANK_MARK in name:
+        raise ConfigError(f"--name {name}: '{BANK_MARK}' marks what 'ciod distill' writes; leave it out")
     if not _RUN_NAME.fullmatch(name) or name in _RESERVED_RUN_NAMES:
         raise ConfigError(
             f"--name {name}: a run's name holds letters, digits, '.', '_' and '-', starts with a letter or digit "

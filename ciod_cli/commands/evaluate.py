@@ -9,7 +9,7 @@ import typer
 
 from ciod_cli import console
 from ciod_cli.options import ConfigOption, DeviceOption, ExperimentOption, JsonOption, SetOption
-from ciod_core.errors import ConfigError
+from ciod_core.errors import ConfigError, listed
 
 if TYPE_CHECKING:
     from ciod_core.config import Config
@@ -110,7 +110,7 @@ def _only_leaf(experiment: Experiment) -> str:
     if not leaves:
         raise ConfigError(f"{experiment.folder}: no finished run to evaluate; train one with 'ciod train-step'")
     if len(leaves) > 1:
-        names = ", ".join(leaf.name for leaf in leaves)
+        names = listed([leaf.name for leaf in leaves])
         raise ConfigError(f"{experiment.folder}: several runs could be meant ({names}); name one")
     return leaves[0].name
 

@@ -68,9 +68,13 @@ def train_step(
         int | None, typer.Option("--replay", help="Images of earlier steps to train on again. Default: 0.")
     ] = None,
     knowledge: Annotated[
-        Path | None,
-        typer.Option("--knowledge", metavar="BANK", help="Learn from what 'ciod distill' kept; no teacher runs."),
-    ] = None,
+        str,
+        typer.Option(
+            "--knowledge",
+            metavar="BANK",
+            help="Learn from what 'ciod distill' kept; none: ask the teacher. Default: the step's bank, if it fits.",
+        ),
+    ] = "auto",
     step: Annotated[
         int | None, typer.Option("--step", min=1, help="joint: train on steps 1..N. Default: the last step.")
     ] = None,

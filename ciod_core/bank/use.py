@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ciod_core.bank.bank import KNOWLEDGE_KEY, BankInfo, KnowledgeBank, read_bank_info
+from ciod_core.bank.bank import BankInfo, KnowledgeBank
 from ciod_core.bank.build import image_hashes
 from ciod_core.config import Config
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import Teacher
-from ciod_core.files import sha256_of_file
 from ciod_core.knowledge import ImageKnowledge
-from ciod_core.manifest import RunRecord
 from ciod_core.methods import build_method
 from ciod_core.training.checkpoint import read_info
 
@@ -61,27 +59,11 @@ def open_bank(path: Path, config: Config, teacher: Teacher | None) -> KnowledgeB
     return bank
 
 
-def check_same_knowledge(begun: RunRecord, path: Path | None) -> None:
-    """Refuse to go on with other knowledge than a run began with.
-
-    Raises:
-        ConfigError: naming what it began with.
-        CheckpointError: `path` is no bank.
-    """
-    before = begun.inputs.get(KNOWLEDGE_KEY)
-    if path is not None:
-        read_bank_info(path)
-    if (before.sha256 if before else None) == (sha256_of_file(path) if path else None):
-        return
-    remedy = f"the bank {before.path}; pass it as it was" if before else "a live teacher; leave --knowledge out"
-    raise ConfigError(f"--resume: run '{begun.name}' began with {remedy}")
-
-
 class BankMemory:
     """What a bank knows of the images of a dataset, by their index."""
 
     def __init__(self, bank: KnowledgeBank, hashes_I: Sequence[str]) -> None:
-        self._bank = bank
+        self.bank = bank
         # One string of bytes: a list of as many objects would be copied into every loading worker.
         self._hashes = b"".join(bytes.fromhex(sha256) for sha256 in hashes_I)
 
@@ -97,12 +79,12 @@ class BankMemory:
         unknown = len(set(hashes_I) - set(bank.hashes))
         if unknown:
             raise ConfigError(
-                f"--knowledge {bank.path}: {unknown} of {len(hashes_I)} images are not in it; run 'ciod distill' again"
+                f"{bank.path}: {unknown} of {len(hashes_I)} images are not in it; run 'ciod distill' again"
             )
         return cls(bank, hashes_I)
 
     def __call__(self, index: int) -> ImageKnowledge:
         """What is known of the image with this index."""
-        kept = self._bank.of_image(self._hashes[32 * index : 32 * (index + 1)].hex())
+        kept = self.bank.of_image(self._hashes[32 * index : 32 * (index + 1)].hex())
         assert kept is not None
         return kept

@@ -185,18 +185,6 @@ def test_a_bank_that_does_not_fit(experiment: Experiment) -> None:
     assert experiment.manifest.run("other") is None
 
 
-def test_a_resumed_run_keeps_its_bank(ciod: Ciod, experiment: Experiment) -> None:
-    bank = distil(experiment, config(), teacher="step1").bank
-    run = train_step(experiment, config(), teacher="step1", run="from-bank", knowledge=bank.path)
-    experiment.put_run(run.model_copy(update={"status": "interrupted"}))
-    with pytest.raises(ConfigError, match=r"began with the bank step2\.knowledge\.safetensors; pass it as it was"):
-        train_step(experiment, config(), teacher="step1", run="from-bank", resume=True)
-    live = experiment.run("step2")
-    experiment.put_run(live.model_copy(update={"status": "interrupted"}))
-    with pytest.raises(ConfigError, match="began with a live teacher; leave --knowledge out"):
-        train_step(experiment, Config.model_validate(live.config), teacher="step1", resume=True, knowledge=bank.path)
-
-
 def test_the_command(ciod: Ciod, own_copy: Path) -> None:
     sets = [part for key in ("resampler.rule", "resampler.fixed_score") for part in ("--set", f"{key}={TINY[key]}")]
     assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0", *sets).code == 0
