@@ -73,11 +73,11 @@ def draw_detections(
     font = ImageFont.load_default(size=max(11, round(longer_side / 45)))
     order = np.argsort(np.asarray(scores_D), kind="stable") if scores_D is not None else np.arange(len(names))
     for index in order:
-        drawing.rectangle(_inside(boxes_D4[index], canvas.size), outline=class_colour(names[index]), width=line)
+        drawing.rectangle(inside(boxes_D4[index], canvas.size), outline=class_colour(names[index]), width=line)
     labels: list[Label] = []
     for index in reversed(order):
         text = names[index] if scores_D is None else f"{names[index]} {scores_D[index]:.2f}"
-        box = _inside(boxes_D4[index], canvas.size)
+        box = inside(boxes_D4[index], canvas.size)
         labels.append(_place_label(text, class_colour(names[index]), font, box, canvas.size, labels))
     for label in reversed(labels):
         drawing.rectangle(label.place, fill=label.background)
@@ -85,7 +85,8 @@ def draw_detections(
     return canvas
 
 
-def _inside(box_4: np.ndarray, size: tuple[int, int]) -> Rectangle:
+def inside(box_4: np.ndarray, size: tuple[int, int]) -> Rectangle:
+    """A box cut to an image of that width and height."""
     width, height = size
     left, right = np.clip(sorted((float(box_4[0]), float(box_4[2]))), 0, width - 1).tolist()
     top, bottom = np.clip(sorted((float(box_4[1]), float(box_4[3]))), 0, height - 1).tolist()
@@ -98,11 +99,11 @@ def _place_label(
     left, top, right, bottom = font.getbbox(text)
     margin = max(2, round((bottom - top) / 5))
     label_size = (right - left + 2 * margin, bottom - top + 2 * margin)
-    place = _free_place(box, label_size, image_size, [label.place for label in labels])
+    place = free_place(box, label_size, image_size, [label.place for label in labels])
     return Label(text, background, place, (place.left + margin - left, place.top + margin - top))
 
 
-def _free_place(
+def free_place(
     box: Rectangle, label_size: tuple[float, float], image_size: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle:
     """Above the box, else inside at the top, below, inside at the bottom; the first where no other label lies."""

@@ -250,9 +250,9 @@ class Experiment:
         """Where the weights of a run lie, whether or not they exist yet."""
         return self.folder / f"{run_name}.safetensors"
 
-    def knowledge_path(self, step: int) -> Path:
-        """Where the knowledge bank of a step lies by default, whether or not it exists yet."""
-        return self.folder / f"step{step}{BANK_MARK}.safetensors"
+    def knowledge_path(self, name: str) -> Path:
+        """Where the knowledge bank of a step (`step2`) or of a run lies by default, whether or not it exists yet."""
+        return self.folder / f"{name}{BANK_MARK}.safetensors"
 
     def run_folder(self, run_name: str) -> Path:
         """The folder of a run's other files, whether or not it exists yet."""

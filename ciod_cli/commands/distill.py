@@ -21,6 +21,8 @@ from ciod_cli.student import Asking, Student, train_student
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ciod_core.bank.distil import Distilled
     from ciod_core.bank.summary import ClassKnowledge
 
@@ -50,6 +52,9 @@ def distill(
     scales: Annotated[
         str | None, typer.Option("--scales", help="Average over further sizes, as multiples: 0.75,1.25.")
     ] = None,
+    draw: Annotated[
+        int, typer.Option("--draw", min=0, help="Draw what is known of so many images, as PNG beside the bank.")
+    ] = 0,
     into: Annotated[
         str | None,
         typer.Option(
@@ -82,6 +87,8 @@ def distill(
 
     student = Student(into, images, name, image_size, epochs, batch_size, lr, seed, resume)
     student.check()
+    if draw and student.model is not None:
+        raise ConfigError("--draw: it shows a bank; leave out --into, or --draw")
     flags = {**student.flags, "data.workers": workers, "training.device": device}
     resolved = resolve_config(config, flags, settings or (), flag_names=FLAG_NAMES)
     multiples = _multiples(scales)
@@ -93,8 +100,9 @@ def distill(
 
     from ciod_cli.progress import counting
     from ciod_core.bank.distil import distil
+    from ciod_core.bank.samples import draw_samples
 
-    with counting("Asking the teacher", "images") as on_images:
+    with counting("Asking the teacher", "images", at_once=False) as on_images:
         distilled = distil(
             found,
             resolved,
@@ -105,6 +113,7 @@ def distill(
             overwrite=overwrite,
             on_images=on_images,
         )
+    pictures = draw_samples(distilled, draw) if draw else ()
     if json:
         console.show_json(
             {
@@ -114,10 +123,11 @@ def distill(
                 "asked": distilled.num_asked,
                 "description": distilled.bank.info.model_dump(mode="json"),
                 "summary": distilled.summary.model_dump(mode="json"),
+                "pictures": [str(picture) for picture in pictures],
             }
         )
         return
-    _show(distilled)
+    _show(distilled, pictures)
 
 
 def _multiples(text: str | None) -> tuple[float, ...]:
@@ -130,7 +140,7 @@ def _multiples(text: str | None) -> tuple[float, ...]:
     return values
 
 
-def _show(distilled: Distilled) -> None:
+def _show(distilled: Distilled, pictures: Sequence[Path]) -> None:
     summary, size = distilled.summary, distilled.bank.path.stat().st_size
     columns = ("class", "answers", "images", "hidden boxes", "recall %", "precision %")
     rows = [_cells(entry) for entry in (*summary.per_class, summary.total)]
@@ -143,6 +153,8 @@ def _show(distilled: Distilled) -> None:
     console.show(console.table("Answers by score", ("score", "answers", ""), bins))
     known = summary.images - distilled.num_asked
     console.note(f"Asked about {distilled.num_asked:,} images, {known:,} were known; {size / 1e6:.1f} MB")
+    if pictures:
+        console.note(f"Drew {len(pictures)} of them in {pictures[0].parent}")
     console.show(str(distilled.bank.path))
 
 

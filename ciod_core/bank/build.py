@@ -62,7 +62,7 @@ class Interview:
         device: where to compute.
         batch_size: images per batch.
         workers: loading processes.
-        on_images: told the number of images of each finished batch.
+        on_images: told the number of images of each finished batch, and 0 before the first.
     """
 
     teacher: Detector
@@ -80,6 +80,8 @@ class Interview:
         Raises:
             DataError: an image that cannot be read.
         """
+        if self.on_images is not None:
+            self.on_images(0)
         size = self.info.image_size
         looks = [self._look(table, size, self.on_images)]
         if self.info.flip:

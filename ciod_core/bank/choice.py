@@ -9,7 +9,7 @@ from ciod_core.bank.bank import KNOWLEDGE_KEY, BankInfo, KnowledgeBank, read_ban
 from ciod_core.bank.use import BankMemory, from_bank, open_bank
 from ciod_core.config import Config
 from ciod_core.errors import CiodError, ConfigError
-from ciod_core.experiment import Experiment, Teacher
+from ciod_core.experiment import Experiment, Teacher, run_name
 from ciod_core.files import relative_if_inside, sha256_of_file
 from ciod_core.manifest import RunRecord
 from ciod_core.methods import build_method
@@ -97,14 +97,25 @@ def _begun_with(experiment: Experiment, begun: RunRecord, asked: Path | str | No
         remedy = "restore it, pass --knowledge where it lies now, or start the run again with --overwrite"
         return experiment.verified(before, f"run '{begun.name}' began with it", remedy)
     read_bank_info(Path(asked))
-    if sha256_of_file(Path(asked)) != before.sha256:
-        raise ConfigError(f"--resume: run '{begun.name}' began with the bank {before.path}; pass it as it was")
+    check_same_bank(begun, Path(asked))
     return Path(asked)
+
+
+def check_same_bank(begun: RunRecord, path: Path) -> None:
+    """Refuse to go on with another bank than a run began with.
+
+    Raises:
+        ConfigError: naming that one.
+    """
+    before = begun.inputs.get(KNOWLEDGE_KEY)
+    if before is None or sha256_of_file(path) != before.sha256:
+        named = before.path if before else "none"
+        raise ConfigError(f"--resume: run '{begun.name}' began with the bank {named}; pass it as it was")
 
 
 def _picked_up(experiment: Experiment, plan: RunPlan, config: Config, data: TrainingData) -> Chosen:
     """The step's own bank where it says what the teacher would; else the teacher, with a word about a near miss."""
-    path = experiment.knowledge_path(plan.step)
+    path = experiment.knowledge_path(run_name(plan.step))
     if plan.teacher is None or config.replay.on or not path.is_file() or build_method(from_bank(config)).recall is None:
         return Chosen(config)
     try:

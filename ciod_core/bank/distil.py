@@ -10,20 +10,18 @@ from ciod_core.bank.bank import BankInfo, KnowledgeBank
 from ciod_core.bank.build import Interview, build_bank
 from ciod_core.bank.summary import BankSummary, summarise
 from ciod_core.bank.use import from_bank
+from ciod_core.classes import ClassTable
 from ciod_core.config import Config, ResamplerConfig
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
-from ciod_core.data.merging import LocatedTable
-from ciod_core.data.unlabelled import unlabelled_images, without_labels
+from ciod_core.data.unlabelled import unlabelled_images
 from ciod_core.device import pick_device
-from ciod_core.errors import CheckpointError, ConfigError
+from ciod_core.errors import CheckpointError, ConfigError, listed
 from ciod_core.experiment import Experiment, run_name
 from ciod_core.methods import build_method
 from ciod_core.run_plan import Taught, taught_by
 from ciod_core.step_data import read_step
 from ciod_core.training.checkpoint import load_detector
-
-BANK_SUFFIX = ".knowledge.safetensors"
 
 
 class Distilled(NamedTuple):
@@ -34,14 +32,22 @@ class Distilled(NamedTuple):
         step: the step whose images it knows, or that comes next.
         num_asked: images that the teacher was asked about now; the bank knew the others.
         summary: what it holds for the images.
-        located: the images, without their labels.
+        table: the images and the step's own labels on them.
+        images_root: the folder that their file names are relative to.
+        hashes_I: SHA-256 of every image.
+        classes: the old classes.
+        hidden: all labels of the dataset; None where nobody has them.
     """
 
     bank: KnowledgeBank
     step: int
     num_asked: int
     summary: BankSummary
-    located: LocatedTable
+    table: AnnotationTable
+    images_root: Path
+    hashes_I: tuple[str, ...]
+    classes: ClassTable
+    hidden: AnnotationTable | None
 
 
 def distil(
@@ -104,11 +110,13 @@ def distil(
         workers=config.data.workers,
         on_images=on_images,
     )
-    path = out or experiment.folder / f"{run_name(step)}{BANK_SUFFIX}"
+    path = out or experiment.knowledge_path(run_name(step))
     built = build_bank(path, interview, table, overwrite=overwrite)
     hidden = _hidden_labels(experiment, step) if images is None else None
     summary = summarise(built.bank, built.hashes_I, info.classes, table, hidden)
-    return Distilled(built.bank, step, built.num_asked, summary, LocatedTable(without_labels(table), images_root))
+    return Distilled(
+        built.bank, step, built.num_asked, summary, table, images_root, built.hashes_I, info.classes, hidden
+    )
 
 
 def the_teacher(experiment: Experiment, teacher: Path | str | None) -> Taught:
@@ -127,7 +135,7 @@ def _selection(config: Config) -> ResamplerConfig:
 def _only_leaf(experiment: Experiment) -> str:
     leaves = experiment.leaf_runs()
     if len(leaves) != 1:
-        names = ", ".join(run.name for run in leaves) or "no finished run yet"
+        names = listed([run.name for run in leaves]) or "no finished run yet"
         raise ConfigError(f"{experiment.folder}: which teacher is not clear ({names}); pass --teacher")
     return leaves[0].name
 

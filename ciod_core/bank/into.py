@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ciod_core.bank.distil import BANK_SUFFIX, distil, the_teacher
-from ciod_core.bank.use import check_same_knowledge, from_bank
+from ciod_core.bank.choice import check_same_bank
+from ciod_core.bank.distil import distil, the_teacher
+from ciod_core.bank.use import BankMemory, from_bank
 from ciod_core.config import Config, ModelConfig
+from ciod_core.data.unlabelled import without_labels
 from ciod_core.device import pick_device
 from ciod_core.errors import ConfigError
 from ciod_core.execution import PreparedRun, execute
@@ -71,7 +73,7 @@ def distil_into(
     if method.recall is None:
         raise ConfigError(f"method.name: '{config.method.name}' cannot learn from a teacher alone; leave it out")
     if out is None and images is not None:
-        out = experiment.folder / f"{plan.name}{BANK_SUFFIX}"
+        out = experiment.knowledge_path(plan.name)
     distilled = distil(
         experiment,
         config,
@@ -84,12 +86,16 @@ def distil_into(
         on_images=on_images,
     )
     if begun is not None:
-        check_same_knowledge(begun, distilled.bank.path)
+        check_same_bank(begun, distilled.bank.path)
     with reproducible(config.training.seed, strict=config.training.deterministic):
         student = build_detector(config.model, len(plan.classes))
         load_backbone_weights(student, config.model)
-        data, device = TrainingData(*distilled.located), pick_device(config.training.device)
-        prepared = PreparedRun(plan, config, method, student, None, data, device, distilled.bank)
+        data = TrainingData(without_labels(distilled.table), distilled.images_root)
+        memory = BankMemory(distilled.bank, distilled.hashes_I)
+        notes = (f"learns from {distilled.bank.path.name} alone; no label takes part",)
+        prepared = PreparedRun(
+            plan, config, method, student, None, data, pick_device(config.training.device), memory, notes=notes
+        )
         return execute(experiment, prepared, resume=resume, listener=listener)
 
 

@@ -110,9 +110,9 @@ def summarise(
         images_C += count_C > 0
         scores.append(kept.scores_K)
         if hidden is not None and image_id in row_of:
-            boxes_G4, labels_G = _labels(hidden, row_of[image_id], classes)
+            boxes_G4, labels_G = old_labels(hidden, row_of[image_id], classes)
             boxes_C += np.bincount(labels_G, minlength=num_classes)
-            found_C += np.bincount(labels_G[_found(kept, boxes_G4, labels_G)], minlength=num_classes)
+            found_C += np.bincount(labels_G[found_boxes(kept, boxes_G4, labels_G)], minlength=num_classes)
     histogram, _ = np.histogram(np.concatenate(scores or [np.zeros(0)]), bins=HISTOGRAM_BINS, range=(0.0, 1.0))
     return BankSummary(
         images=table.num_images,
@@ -130,14 +130,15 @@ def summarise(
     )
 
 
-def _labels(hidden: AnnotationTable, row: int, classes: ClassTable) -> tuple[np.ndarray, Int64Array]:
-    rows = slice(int(hidden.offsets[row]), int(hidden.offsets[row + 1]))
+def old_labels(hidden: AnnotationTable, row: int, classes: ClassTable) -> tuple[np.ndarray, Int64Array]:
+    """Boxes and labels of the old classes in one row of a table; crowds are left out."""
+    rows = hidden.rows_of(row)
     labels_G = classes.labels_of(hidden.category_ids_N[rows])
     counted_G = (labels_G >= 0) & ~hidden.crowd_N[rows]
     return hidden.boxes_N4[rows][counted_G], labels_G[counted_G]
 
 
-def _found(kept: ImageKnowledge, boxes_G4: np.ndarray, labels_G: Int64Array) -> Int64Array:
+def found_boxes(kept: ImageKnowledge, boxes_G4: np.ndarray, labels_G: Int64Array) -> Int64Array:
     """Indices of the ground truth that answers find: best answer first, each takes the free box it overlaps most."""
     if not len(kept) or not len(labels_G):
         return np.zeros(0, np.int64)

@@ -34,8 +34,8 @@ FLAGS = {
         "--seed --set --step --teacher --val --val-images --workers"
     ),
     "distill": (
-        "--batch-size --config --device --epochs --experiment --flip --image-size --images --into --json --lr --name "
-        "--out --overwrite --resume --scales --seed --set --teacher --workers"
+        "--batch-size --config --device --draw --epochs --experiment --flip --image-size --images --into --json --lr "
+        "--name --out --overwrite --resume --scales --seed --set --teacher --workers"
     ),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "

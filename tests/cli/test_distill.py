@@ -9,8 +9,9 @@ import pytest
 
 from ciod_core.bank.bank import KnowledgeBank
 from ciod_core.classes import class_table
+from ciod_core.experiment import Experiment
 from tests.chains import write_data, write_teacher
-from tests.cli.conftest import Ciod
+from tests.cli.conftest import TINY, Ciod
 
 SPEAKING = ("--workers", "0", "--set", "resampler.rule=fixed", "--set", "resampler.fixed_score=0.00002")
 
@@ -23,7 +24,9 @@ def test_the_next_steps_images_are_asked_about(ciod: Ciod, own_copy: Path) -> No
     assert "hidden boxes" in answer.out and "Answers by score" in answer.out
     assert bank.num_answers > len(bank)
     assert f"Asked about {len(bank)} images, 0 were known" in answer.err
+    assert answer.err.splitlines()[0] == "Asking the teacher"
     again = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING)
+    assert "Asking the teacher" not in again.err
     assert f"Asked about 0 images, {len(bank)} were known" in again.err
 
 
@@ -52,6 +55,7 @@ def test_json(ciod: Ciod, own_copy: Path) -> None:
 def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
     answer = ciod("distill", "--experiment", trained, "--workers", "0", *arguments)
     assert answer.code == code and message in answer.error_line
+    assert answer.err.splitlines() == [answer.error_line], "an error comes alone"
     assert not list(trained.glob("*.knowledge.safetensors"))
 
 
@@ -60,6 +64,7 @@ def test_a_bank_of_other_knowledge_in_the_way(ciod: Ciod, own_copy: Path) -> Non
     before = (own_copy / "step2.knowledge.safetensors").read_bytes()
     answer = ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0")
     assert answer.code == 2 and "a bank is there whose resampler." in answer.error_line
+    assert answer.err.splitlines() == [answer.error_line]
     assert (own_copy / "step2.knowledge.safetensors").read_bytes() == before
     assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0", "--overwrite").code == 0
 
@@ -81,3 +86,35 @@ def test_a_step_with_data_of_its_own(ciod: Ciod, tmp_path: Path, monkeypatch: py
     knowledge = ("--knowledge", document["bank"], *SPEAKING[2:])
     student = ciod("train-step", "--teacher", teacher, *knowledge, *options, "--name", "from-bank")
     assert student.code == 0, student.err
+
+
+def test_pictures(ciod: Ciod, own_copy: Path) -> None:
+    command = ("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING)
+    folder = own_copy / "step2.knowledge.samples"
+    assert json.loads(ciod(*command, "--json").out)["pictures"] == []
+    assert not folder.exists()
+    answer = ciod(*command, "--draw", "3")
+    assert answer.code == 0, answer.err
+    assert f"Drew 3 of them in {folder}" in answer.err
+    drawn = sorted(str(path) for path in folder.iterdir())
+    assert json.loads(ciod(*command, "--draw", "3", "--json").out)["pictures"] == drawn
+
+
+def test_a_teacher_that_is_not_clear(ciod: Ciod, own_copy: Path) -> None:
+    experiment = Experiment.open(own_copy)
+    for number in range(7):
+        experiment.put_run(experiment.run("step2").model_copy(update={"name": f"try{number}"}))
+    answer = ciod("distill", "--experiment", own_copy)
+    assert answer.code == 2
+    assert "which teacher is not clear (step2, try0, try1, try2, try3 and 3 more); pass --teacher" in answer.error_line
+
+
+def test_the_bank_is_picked_up_where_it_lies(ciod: Ciod, own_copy: Path) -> None:
+    method = ("--set", "method.name=pseudo-label", *SPEAKING[2:])
+    assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0", *method).code == 0
+    command = ("train-step", "--experiment", own_copy, "--teacher", "step1", *TINY, *method)
+    student = ciod(*command, "--name", "banked", "--json")
+    assert "  learns from step2.knowledge.safetensors instead of asking the teacher" in student.err.splitlines()
+    assert json.loads(student.out)["inputs"]["knowledge"]["path"] == "step2.knowledge.safetensors"
+    taught = ciod(*command, "--name", "taught", "--knowledge", "none", "--json")
+    assert "learns from" not in taught.err and "knowledge" not in json.loads(taught.out)["inputs"]
