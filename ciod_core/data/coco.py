@@ -5,12 +5,9 @@ Legend: I images, N boxes of all images.
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -23,6 +20,7 @@ from ciod_core.data.annotations import AnnotationTable, Category, Int64Array
 from ciod_core.data.findings import Finding, Severity
 from ciod_core.data.inspection import strict_table
 from ciod_core.data.json_rows import JsonRows, NumberField, encode_rows
+from ciod_core.data.json_text import collection_paused, decode_json
 from ciod_core.data.raw import RawAnnotations
 from ciod_core.errors import DataError
 from ciod_core.files import atomic_path
@@ -88,9 +86,9 @@ def parse_coco(path: Path) -> RawAnnotations:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); pass the path of a COCO annotation file") from None
-    with ThreadPoolExecutor(1) as pool, _collection_paused():
+    with ThreadPoolExecutor(1) as pool, collection_paused():
         digest = pool.submit(hashlib.sha256, data)
-        content = _decode(path, data)
+        content = decode_json(path, data, CocoFile, "a COCO file is an object with images, annotations and categories")
         del data
         return _columns(path, digest.result().hexdigest(), content)
 
@@ -219,57 +217,3 @@ def _categories(path: Path, content: CocoFile) -> tuple[tuple[Category, ...], tu
 
 def _integers(values: Iterable[int], count: int) -> Int64Array:
     return np.fromiter(values, dtype=np.int64, count=count)
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Millions of new tuples would set off the garbage collector again and again, to find nothing."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _decode(path: Path, data: bytes) -> CocoFile:
-    try:
-        return msgspec.json.decode(data, type=CocoFile)
-    except msgspec.ValidationError as error:
-        raise DataError(f"{path}: {_describe_validation(str(error))}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text ({error.reason}); save the file as UTF-8") from None
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: {_describe_syntax(str(error), data)}; export or download the file again") from None
-    except RecursionError:
-        raise DataError(f"{path}: is nested too deeply for a COCO file; export or download the file again") from None
-
-
-def _describe_validation(message: str) -> str:
-    """Rewrite msgspec's "Expected `int`, got `str` - at `$.images[0].id`" with the field first."""
-    text, _, place = message.replace("`", "").partition(" - at ")
-    text = text[0].lower() + text[1:]
-    place = place.removeprefix("$").removeprefix(".")
-    if not place:
-        return f"{text}; a COCO file is an object with images, annotations and categories"
-    return f"{place}: {text}; correct that entry"
-
-
-def _describe_syntax(message: str, data: bytes) -> str:
-    if not data.strip():
-        return "is empty"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-        return "starts with a byte order mark; save it as UTF-8 without one"
-    if message == "Input data was truncated":
-        return f"ends in the middle of the JSON (after byte {len(data)})"
-    match = re.fullmatch(r"JSON is malformed: (.*) \(byte (\d+)\)", message)
-    if match is None:
-        return f"is not JSON ({message})"
-    # msgspec counts trailing characters from one, everything else from zero.
-    position = int(match[2]) - (match[1] == "trailing characters")
-    line = data.count(b"\n", 0, position) + 1
-    column = position - data.rfind(b"\n", 0, position)
-    found = re.match(rb"-?(NaN|Infinity)", data[position:])
-    reason = f"{found[0].decode()} is not a JSON number" if found else match[1]
-    return f"is not valid JSON: {reason} at line {line} column {column}"
