@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ciod_cli import console
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ciod_core.bank.asking import Asking
     from ciod_core.config import Config
     from ciod_core.experiment import Experiment
     from ciod_core.manifest import RunRecord
@@ -53,17 +54,15 @@ class Student:
         }
 
 
-class Asking(NamedTuple):
-    """Whom to ask, and how; the bank's own options."""
-
-    teacher: Path | None
-    out: Path | None
-    flip: bool
-    scales: tuple[float, ...]
-
-
 def train_student(
-    found: Experiment, config: Config, student: Student, asking: Asking, *, overwrite: bool, json: bool
+    found: Experiment,
+    config: Config,
+    student: Student,
+    asking: Asking,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    json: bool,
 ) -> None:
     """Train it and say how it compares with its teacher."""
     from ciod_cli.progress import TrainingDisplay
@@ -73,8 +72,8 @@ def train_student(
         run = distil_into(
             found,
             config,
-            **asking._asdict(),
-            images=student.images,
+            asking,
+            out=out,
             run=student.name,
             resume=student.resume,
             overwrite=overwrite,

@@ -155,6 +155,12 @@ def every_point() -> SelectionRule:
     return lambda teacher: torch.ones_like(teacher.obj_logits_BA, dtype=torch.bool)
 
 
+def thinned(boxes_K4: Tensor, score_K: Tensor, group_K: Tensor, nms_iou: float) -> Tensor:
+    """Indices of the answers that survive NMS within each group, in the order they had, so that ties later on do not
+    depend on scores."""
+    return grouped_nms(boxes_K4, score_K, group_K, nms_iou).sort().values
+
+
 def _outlier_bound(value_BA: Tensor, num_std: float) -> Tensor:
     """(B, 1) mean + `num_std` · std of each image."""
     return value_BA.mean(dim=1, keepdim=True) + num_std * value_BA.std(dim=1, keepdim=True)
@@ -174,9 +180,7 @@ def select_knowledge(teacher: HeadOutput, rule: SelectionRule, *, nms_iou: float
     answers = answers_at(teacher, image_K, point_K)
     if nms_iou is not None:
         group_K = image_K * teacher.cls_logits_BAC.shape[2] + answers.label_Q
-        survivors = grouped_nms(teacher.boxes_BA4[image_K, point_K], answers.score_Q, group_K, nms_iou)
-        # Back to the order of images and anchor points, so that ties later on do not depend on scores.
-        survivors = survivors.sort().values
+        survivors = thinned(teacher.boxes_BA4[image_K, point_K], answers.score_Q, group_K, nms_iou)
         image_K, point_K = image_K[survivors], point_K[survivors]
         answers = Answers(*(field[survivors] for field in answers))
     return Knowledge(

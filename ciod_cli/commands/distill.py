@@ -1,4 +1,4 @@
-"""`ciod distill`: ask the teacher about the next step's images once, and keep its knowledge."""
+"""`ciod distill`: ask a teacher about the next step's images once, and keep its knowledge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ciod_cli.options import (
     SeedOption,
     SetOption,
 )
-from ciod_cli.student import Asking, Student, train_student
+from ciod_cli.student import Student, train_student
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +43,23 @@ def distill(
     experiment: ExperimentOption = None,
     teacher: Annotated[
         Path | None,
-        typer.Option("--teacher", metavar="FILE", help="Weights (or run) to ask. Default: the only finished chain."),
+        typer.Option(
+            "--teacher",
+            metavar="FILE",
+            help="Weights (or run) to ask, or any detector: COCO results (.json), model (.onnx). "
+            "Default: the only finished chain.",
+        ),
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option("--step", help="Results and models: about whose images. Default: 2.")
+    ] = None,
+    teacher_classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher-classes",
+            metavar="FILE",
+            help="Results and models that do not name their classes: COCO file, or text with a class per line.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The bank. Default: stepN.knowledge.safetensors.")
@@ -78,7 +94,7 @@ def distill(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Ask the teacher about the next step's images once, and keep what is worth teaching in a bank.
+    """Ask a teacher about the next step's images once, and keep what is worth teaching in a bank.
 
     With --into, a student of another size learns from that bank alone, without a single label.
     """
@@ -93,26 +109,22 @@ def distill(
     resolved = resolve_config(config, flags, settings or (), flag_names=FLAG_NAMES)
     multiples = _multiples(scales)
     found = Experiment.find(experiment, teacher)
-    if student.model is not None:
-        asking = Asking(teacher, out, flip, multiples)
-        train_student(found, resolved, student, asking, overwrite=overwrite, json=json)
-        return
 
     from ciod_cli.progress import counting
+    from ciod_core.bank.asking import Asking
+
+    asking = Asking(teacher, step, teacher_classes, images, flip, multiples)
+    if student.model is not None:
+        train_student(found, resolved, student, asking, out, overwrite=overwrite, json=json)
+        return
+
     from ciod_core.bank.distil import distil
     from ciod_core.bank.samples import draw_samples
 
     with counting("Asking the teacher", "images", at_once=False) as on_images:
-        distilled = distil(
-            found,
-            resolved,
-            teacher=teacher,
-            out=out,
-            flip=flip,
-            scales=multiples,
-            overwrite=overwrite,
-            on_images=on_images,
-        )
+        distilled = distil(found, resolved, asking, out=out, overwrite=overwrite, on_images=on_images)
+    for note in distilled.notes:
+        console.note(note)
     pictures = draw_samples(distilled, draw) if draw else ()
     if json:
         console.show_json(

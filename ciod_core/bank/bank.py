@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,16 +31,21 @@ HASH_BYTES = 32
 LOGIT_TYPE = np.float16
 
 
+TeacherKind = Literal["ciod", "results", "onnx"]
+
+
 class BankInfo(BaseModel):
     """What the knowledge came from: two banks with equal descriptions hold equal answers for equal images.
 
     Attributes:
-        teacher_sha256: hash of the weights that answered.
+        teacher_sha256: hash of the file that answered.
         classes: the classes that may be named, by label.
-        image_size: longer side in pixels at which the teacher saw the images.
+        image_size: longer side in pixels at which the teacher saw the images; 0 where it decides that itself.
         flip: whether its answers were averaged with those for the mirrored image.
         scales: further sizes that were averaged, as multiples of `image_size`.
         resampler: the selection; its `ground_truth_iou` is no part of it, because labels are known when training.
+        teacher: what answered: ciod's weights, the results file of another detector, or an ONNX model.
+        teacher_ids: of a teacher from elsewhere, its id of every class, by label.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +56,13 @@ class BankInfo(BaseModel):
     flip: bool = False
     scales: tuple[float, ...] = ()
     resampler: ResamplerConfig
+    teacher: TeacherKind = "ciod"
+    teacher_ids: tuple[int, ...] = ()
+
+    @property
+    def foreign(self) -> bool:
+        """Whether somebody else than a detector of ciod answered, from which no student can start."""
+        return self.teacher != "ciod"
 
     def difference(self, other: BankInfo) -> str | None:
         """The first thing in which another description differs, in words; None where it does not."""

@@ -17,6 +17,7 @@ import torch
 
 from ciod_core.bank.averaging import averaged
 from ciod_core.bank.bank import BankInfo, KnowledgeBank, write_bank
+from ciod_core.bank.respondent import Respondent
 from ciod_core.classes import ClassTable
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.dataset import Batch, DetectionDataset
@@ -111,7 +112,7 @@ class Interview:
         return answers
 
 
-def build_bank(path: Path, interview: Interview, table: AnnotationTable, *, overwrite: bool = False) -> Built:
+def build_bank(path: Path, respondent: Respondent, table: AnnotationTable, *, overwrite: bool = False) -> Built:
     """Make a bank, or complete one: images that it knows by their hash are not asked about again.
 
     The bank is written about once a minute, each time complete in itself, so that an interrupted call goes on where
@@ -119,7 +120,7 @@ def build_bank(path: Path, interview: Interview, table: AnnotationTable, *, over
 
     Args:
         path: the bank.
-        interview: whom to ask, and how.
+        respondent: whom to ask.
         table: the images.
         overwrite: forget what is there.
 
@@ -127,21 +128,21 @@ def build_bank(path: Path, interview: Interview, table: AnnotationTable, *, over
         ConfigError: a bank of other knowledge is there.
         DataError: an image that cannot be read.
     """
-    answers = {} if overwrite or not path.exists() else _known(path, interview.info)
-    hashes_I = image_hashes(table, interview.images_root)
+    answers = {} if overwrite or not path.exists() else _known(path, respondent.info)
+    hashes_I = image_hashes(table, respondent.images_root)
     # Images that occur twice are asked about once.
     first_of = {sha256: index for index, sha256 in reversed(list(enumerate(hashes_I)))}
     missing = sorted(index for sha256, index in first_of.items() if sha256 not in answers)
     written = time.monotonic()
     for start in range(0, len(missing), IMAGES_PER_CHUNK):
         chunk = missing[start : start + IMAGES_PER_CHUNK]
-        for index, known in zip(chunk, interview.ask(_images(table, chunk)), strict=True):
+        for index, known in zip(chunk, respondent.ask(_images(table, chunk)), strict=True):
             answers[hashes_I[index]] = known
         if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-            write_bank(path, interview.info, answers)
+            write_bank(path, respondent.info, answers)
             written = time.monotonic()
     if missing or not path.exists() or overwrite:
-        write_bank(path, interview.info, answers)
+        write_bank(path, respondent.info, answers)
     return Built(KnowledgeBank(path), hashes_I, len(missing))
 
 

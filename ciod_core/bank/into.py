@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from ciod_core.bank.asking import Asking, Witness, find_witness
 from ciod_core.bank.choice import check_same_bank
-from ciod_core.bank.distil import distil, the_teacher
+from ciod_core.bank.distil import Distilled, distil
 from ciod_core.bank.use import BankMemory, from_bank
-from ciod_core.config import Config, ModelConfig
+from ciod_core.config import Config
 from ciod_core.data.unlabelled import without_labels
 from ciod_core.device import pick_device
 from ciod_core.errors import ConfigError
@@ -19,7 +20,7 @@ from ciod_core.methods import build_method
 from ciod_core.model.detector import build_detector
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.replay import TrainingData
-from ciod_core.run_plan import RunPlan, Taught, check_free, resumed_config
+from ciod_core.run_plan import RunPlan, check_free, resumed_config
 from ciod_core.training.checkpoint import read_info
 from ciod_core.training.progress import TrainingListener
 from ciod_core.training.reproducible import reproducible
@@ -28,12 +29,9 @@ from ciod_core.training.reproducible import reproducible
 def distil_into(
     experiment: Experiment,
     config: Config,
+    asking: Asking,
     *,
-    teacher: Path | str | None = None,
-    images: Path | None = None,
     out: Path | None = None,
-    flip: bool = False,
-    scales: Sequence[float] = (),
     run: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -46,11 +44,8 @@ def distil_into(
         experiment: whose teacher, and where the run belongs.
         config: settings of the selection, of the student and of its training; the image size is the teacher's where
             none is given.
-        teacher: run name or weights; None is the only run that no other continues.
-        images: a folder of unlabelled images; None takes those of the step after the teacher's.
+        asking: the teacher and the images.
         out: the bank; None is `stepN.knowledge.safetensors`, or the run's name in place of `stepN` for other images.
-        flip: average the answers with those for the mirrored images.
-        scales: further sizes to average, as multiples of the teacher's image size.
         run: a name other than the default one, which is made of teacher and model.
         resume: continue an interrupted run after its last complete epoch.
         overwrite: replace a run of the same name, and the bank.
@@ -60,60 +55,66 @@ def distil_into(
     Raises:
         ConfigError: a combination that makes no sense, a run that exists already.
         CheckpointError: a teacher or a state that does not fit.
-        DataError: images that cannot be read.
+        DataError: images or results that cannot be read.
+        ExportError: a model that cannot be loaded.
     """
-    taught = the_teacher(experiment, teacher)
-    plan = plan_student(taught, config.model, run)
+    witness = find_witness(experiment, asking)
+    plan = plan_student(witness, config, run)
     check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
     begun = experiment.run(plan.name) if resume else None
-    config = settle_student(config, taught)
+    config = settle_student(config, witness)
     if begun is not None:
         config = resumed_config(begun, plan, config)
-    method = build_method(config)
-    if method.recall is None:
-        raise ConfigError(f"method.name: '{config.method.name}' cannot learn from a teacher alone; leave it out")
-    if out is None and images is not None:
+    if out is None and asking.images is not None:
         out = experiment.knowledge_path(plan.name)
-    distilled = distil(
-        experiment,
-        config,
-        teacher=taught.teacher.path,
-        images=images,
-        out=out,
-        flip=flip,
-        scales=scales,
-        overwrite=overwrite,
-        on_images=on_images,
-    )
+    distilled = distil(experiment, config, asking, out=out, overwrite=overwrite, on_images=on_images)
     if begun is not None:
         check_same_bank(begun, distilled.bank.path)
     with reproducible(config.training.seed, strict=config.training.deterministic):
-        student = build_detector(config.model, len(plan.classes))
-        load_backbone_weights(student, config.model)
-        data = TrainingData(without_labels(distilled.table), distilled.images_root)
-        memory = BankMemory(distilled.bank, distilled.hashes_I)
-        notes = (f"learns from {distilled.bank.path.name} alone; no label takes part",)
-        prepared = PreparedRun(
-            plan, config, method, student, None, data, pick_device(config.training.device), memory, notes=notes
-        )
+        prepared = _prepared(plan, config, distilled)
         return execute(experiment, prepared, resume=resume, listener=listener)
 
 
-def plan_student(taught: Taught, model: ModelConfig, run: str | None) -> RunPlan:
-    """What the run is: the step and the classes are those of its teacher.
+def plan_student(witness: Witness, config: Config, run: str | None) -> RunPlan:
+    """What the run is: step and classes are those that its teacher knows.
 
     Raises:
         ConfigError: a name that no run may have.
     """
-    known_as = taught.teacher.run.name if taught.teacher.run else f"step{taught.step}"
-    name = check_run_name(run or f"{known_as}-{model.name}")
-    return RunPlan(name, taught.step, "distilled", taught.teacher, taught.classes.from_knowledge())
+    known_as = f"step{witness.step}"
+    if witness.teacher is not None and witness.teacher.run is not None:
+        known_as = witness.teacher.run.name
+    name = check_run_name(run or f"{known_as}-{config.model.name}")
+    return RunPlan(name, witness.step, "distilled", witness.teacher, witness.classes.from_knowledge())
 
 
-def settle_student(config: Config, taught: Taught) -> Config:
-    """The settings of a student that begins from nothing: there is nothing yet that ought to be kept as it is."""
+def settle_student(config: Config, witness: Witness) -> Config:
+    """The settings of a student that begins from nothing: there is nothing yet that ought to be kept as it is.
+
+    Raises:
+        ConfigError: a method that learns from something else than selected answers.
+    """
     data, distiller = config.data, from_bank(config).distiller
-    if "image_size" not in data.model_fields_set:
-        data = data.model_copy(update={"image_size": read_info(taught.teacher.path).preprocessing.image_size})
+    if witness.teacher is not None and "image_size" not in data.model_fields_set:
+        data = data.model_copy(update={"image_size": read_info(witness.file).preprocessing.image_size})
     distiller = distiller.model_copy(update={"batch_norm": "update", "trunk_balance": 0.0})
-    return config.model_copy(update={"data": data, "distiller": distiller})
+    settled = config.model_copy(update={"data": data, "distiller": distiller})
+    if build_method(settled).recall is None:
+        raise ConfigError(f"method.name: '{config.method.name}' cannot learn from a teacher alone; leave it out")
+    return settled
+
+
+def _prepared(plan: RunPlan, config: Config, distilled: Distilled) -> PreparedRun:
+    student = build_detector(config.model, len(plan.classes))
+    load_backbone_weights(student, config.model)
+    return PreparedRun(
+        plan,
+        config,
+        build_method(config),
+        student,
+        teacher=None,
+        data=TrainingData(without_labels(distilled.table), distilled.images_root),
+        device=pick_device(config.training.device),
+        memory=BankMemory(distilled.bank, distilled.hashes_I),
+        notes=(*distilled.notes, f"learns from {distilled.bank.path.name} alone; no label takes part"),
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ciod_core.bank.bank import BankInfo, KnowledgeBank
+from ciod_core.bank.bank import KnowledgeBank
 from ciod_core.bank.build import image_hashes
 from ciod_core.config import Config
 from ciod_core.data.annotations import AnnotationTable
@@ -28,7 +29,7 @@ def open_bank(path: Path, config: Config, teacher: Teacher | None) -> KnowledgeB
     Args:
         path: the bank.
         config: settings from `from_bank`.
-        teacher: of the run.
+        teacher: of the run; where somebody else answered, it has to know the same classes.
 
     Raises:
         ConfigError: the run has no teacher, its method learns more than a bank keeps, or the bank is another one's.
@@ -45,15 +46,10 @@ def open_bank(path: Path, config: Config, teacher: Teacher | None) -> KnowledgeB
             "leave the option out"
         )
     bank, info = KnowledgeBank(path), read_info(teacher.path)
-    expected = BankInfo(
-        teacher_sha256=teacher.sha256,
-        classes=info.classes.names,
-        image_size=info.preprocessing.image_size,
-        flip=bank.info.flip,
-        scales=bank.info.scales,
-        resampler=recall.resampler,
-    )
-    difference = expected.difference(bank.info)
+    fitting: dict[str, Any] = {"classes": info.classes.names, "resampler": recall.resampler}
+    if not bank.info.foreign:
+        fitting |= {"teacher_sha256": teacher.sha256, "image_size": info.preprocessing.image_size}
+    difference = bank.info.model_copy(update=fitting).difference(bank.info)
     if difference is not None:
         raise ConfigError(f"--knowledge {path}: its {difference}; run 'ciod distill' with these settings")
     return bank

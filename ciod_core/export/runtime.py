@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -51,17 +51,7 @@ class OnnxDetector:
         Raises:
             ExportError: when the file is no such model, has no suppression, or onnxruntime is missing.
         """
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ExportError("running an ONNX model needs onnxruntime; run: pip install 'ciod[export]'") from error
-        if not path.is_file():
-            raise ExportError(f"{path}: no such file; pass an ONNX model that ciod exported")
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), providers=list(providers))
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise ExportError(f"{path}: onnxruntime cannot load it ({reason}); export the model again") from error
+        self._session = open_session(path, providers)
         self.description = _read_description(path, self._session.get_modelmeta().custom_metadata_map)
         self.names = {entry.category_id: entry.name for entry in self.description.classes.entries}
 
@@ -107,6 +97,25 @@ class OnnxDetector:
             np.asarray([one.scale for one in moved], dtype=np.float32),
             sizes_B2[:, [1, 0, 1, 0]].astype(np.float32),
         )
+
+
+def open_session(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
+    """Load any ONNX model into onnxruntime.
+
+    Raises:
+        ExportError: onnxruntime is missing, or it cannot load the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError("running an ONNX model needs onnxruntime; run: pip install 'ciod[export]'") from error
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file; pass an ONNX model that ciod exported")
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=list(providers))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"{path}: onnxruntime cannot load it ({reason}); export the model again") from error
 
 
 def _read_description(path: Path, metadata: dict[str, str]) -> ExportDescription:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ciod_core.bank.asking import Asking
 from ciod_core.bank.bank import BankInfo, KnowledgeBank, write_bank
 from ciod_core.bank.choice import AUTO, NONE, Chosen, choose_knowledge
 from ciod_core.bank.distil import distil
@@ -70,7 +71,7 @@ class Following(SilentListener):
 def test_a_bank_that_says_what_the_teacher_would_is_picked_up(
     settings: dict[str, object], experiment: Experiment
 ) -> None:
-    bank = distil(experiment, config(**settings), teacher="step1").bank
+    bank = distil(experiment, config(**settings), Asking("step1")).bank
     chosen = choose(experiment, config(**settings))
     assert chosen.bank is not None and chosen.bank.path == bank.path
     assert chosen.config.method == config(**settings).method
@@ -78,7 +79,7 @@ def test_a_bank_that_says_what_the_teacher_would_is_picked_up(
 
 
 def test_a_method_is_not_changed_without_a_word(experiment: Experiment) -> None:
-    bank = distil(experiment, config(), teacher="step1").bank
+    bank = distil(experiment, config(), Asking("step1")).bank
     chosen = choose(experiment, config())
     assert chosen.bank is None and chosen.config.distiller.background == "teacher"
     (note,) = chosen.notes
@@ -93,7 +94,7 @@ def test_a_method_is_not_changed_without_a_word(experiment: Experiment) -> None:
 
 @pytest.mark.parametrize("asked", [NONE, None])
 def test_who_does_not_want_a_bank_gets_none(asked: str | None, experiment: Experiment) -> None:
-    distil(experiment, config(**ZERO), teacher="step1")
+    distil(experiment, config(**ZERO), Asking("step1"))
     assert choose(experiment, config(**ZERO), asked).memory is None
 
 
@@ -107,7 +108,7 @@ def test_who_does_not_want_a_bank_gets_none(asked: str | None, experiment: Exper
     ],
 )
 def test_near_misses_are_worth_a_word(settings: dict[str, object], expected: str, experiment: Experiment) -> None:
-    bank = distil(experiment, config(**ZERO), teacher="step1").bank
+    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
     chosen = choose(experiment, config(**(ZERO | settings)))
     assert chosen.bank is None
     (note,) = chosen.notes
@@ -120,7 +121,7 @@ def test_near_misses_are_worth_a_word(settings: dict[str, object], expected: str
 def test_averaged_answers_are_not_the_teachers(
     changes: dict[str, object], expected: str, experiment: Experiment
 ) -> None:
-    bank = distil(experiment, config(**ZERO), teacher="step1").bank
+    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
     rewrite(bank, **changes)
     chosen = choose(experiment, config(**ZERO))
     assert chosen.bank is None and expected in chosen.notes[0]
@@ -128,7 +129,7 @@ def test_averaged_answers_are_not_the_teachers(
 
 
 def test_a_bank_that_lacks_an_image(experiment: Experiment) -> None:
-    bank = distil(experiment, config(**ZERO), teacher="step1").bank
+    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
     answers = dict(bank.all_answers())
     write_bank(bank.path, bank.info, dict(list(answers.items())[1:]))
     chosen = choose(experiment, config(**ZERO))
@@ -137,7 +138,7 @@ def test_a_bank_that_lacks_an_image(experiment: Experiment) -> None:
 
 
 def test_a_damaged_bank_stops_only_who_asks_for_it(experiment: Experiment) -> None:
-    bank = distil(experiment, config(**ZERO), teacher="step1").bank
+    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
     bank.path.write_bytes(bank.path.read_bytes()[:-9])
     chosen = choose(experiment, config(**ZERO))
     assert chosen.bank is None and "not a readable safetensors file" in chosen.notes[0]
@@ -147,7 +148,7 @@ def test_a_damaged_bank_stops_only_who_asks_for_it(experiment: Experiment) -> No
 
 def test_what_is_none_of_a_runs_business_is_not_mentioned(experiment: Experiment) -> None:
     assert choose(experiment, config(**ZERO)) == Chosen(settle(experiment, config(**ZERO)))
-    bank = distil(experiment, config(**ZERO), teacher="step1").bank
+    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
     for settings in (
         {"method.name": "lwf"},
         {"method.name": "erd"},
@@ -165,7 +166,7 @@ def settle(experiment: Experiment, settings: Config) -> Config:
 
 
 def test_no_teacher_runs_and_the_record_says_so(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    bank = distil(experiment, config(**PSEUDO), teacher="step1").bank
+    bank = distil(experiment, config(**PSEUDO), Asking("step1")).bank
     widths: set[int] = set()
     forward = Detector.forward
 
@@ -182,7 +183,7 @@ def test_no_teacher_runs_and_the_record_says_so(experiment: Experiment, monkeypa
 
 
 def test_a_comparison_does_not_look_for_banks(experiment: Experiment) -> None:
-    distil(experiment, config(**PSEUDO), teacher="step1")
+    distil(experiment, config(**PSEUDO), Asking("step1"))
     run = SuiteRun("compared", "pseudo-label", 0, 2, "step1")
     record = train_missing(experiment.folder, run, config(**PSEUDO), SilentListener())
     assert record.status == "finished" and "knowledge" not in record.inputs
@@ -205,7 +206,7 @@ class TestResume:
     @pytest.mark.parametrize("again", [AUTO, None, "the bank"])
     @pytest.mark.parametrize("at_first", [AUTO, "the bank"])
     def test_it_goes_on_with_its_bank(self, at_first: str, again: str | None, experiment: Experiment) -> None:
-        bank = distil(experiment, config(**self.settings), teacher="step1").bank
+        bank = distil(experiment, config(**self.settings), Asking("step1")).bank
         self.begin(experiment, bank.path if at_first == "the bank" else at_first)
         run = self.train(experiment, bank.path if again == "the bank" else again)
         assert run.status == "finished"
@@ -214,14 +215,14 @@ class TestResume:
     @pytest.mark.parametrize("again", [AUTO, NONE, None])
     def test_it_goes_on_with_its_teacher(self, again: str | None, experiment: Experiment) -> None:
         self.begin(experiment, AUTO)
-        bank = distil(experiment, config(**self.settings), teacher="step1").bank
+        bank = distil(experiment, config(**self.settings), Asking("step1")).bank
         with pytest.raises(ConfigError, match="began with a live teacher; leave --knowledge out"):
             self.train(experiment, bank.path)
         run = self.train(experiment, again)
         assert run.status == "finished" and "knowledge" not in run.inputs
 
     def test_a_bank_that_is_not_what_it_was(self, experiment: Experiment, tmp_path: Path) -> None:
-        bank = distil(experiment, config(**self.settings), teacher="step1").bank
+        bank = distil(experiment, config(**self.settings), Asking("step1")).bank
         self.begin(experiment, AUTO)
         with pytest.raises(ConfigError, match=r"began with the bank step2\.knowledge\.safetensors; leave --knowledge"):
             self.train(experiment, NONE)
@@ -229,7 +230,7 @@ class TestResume:
         bank.path.rename(moved)
         with pytest.raises(CheckpointError, match="the file is missing; restore it, pass --knowledge where it lies"):
             self.train(experiment, AUTO)
-        other = distil(experiment, config(**self.settings), teacher="step1", flip=True).bank
+        other = distil(experiment, config(**self.settings), Asking("step1", flip=True)).bank
         with pytest.raises(CheckpointError, match="changed since run 'other' began with it"):
             self.train(experiment, AUTO)
         with pytest.raises(ConfigError, match=r"began with the bank step2\.knowledge\.safetensors; pass it as it was"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ciod_core.bank.asking import Asking
 from ciod_core.bank.distil import distil
 from ciod_core.bank.into import distil_into
 from ciod_core.config import Config
@@ -43,7 +44,7 @@ def config(**settings: object) -> Config:
 
 
 def test_the_student_and_its_record_say_what_it_learned_from(experiment: Experiment) -> None:
-    run = distil_into(experiment, config(), teacher="step1")
+    run = distil_into(experiment, config(), Asking("step1"))
     assert (run.name, run.kind, run.method, run.step, run.parent) == (
         "step1-yolox-nano", "distilled", "distill", 1, "step1",
     )  # fmt: skip
@@ -71,7 +72,7 @@ def test_no_label_takes_part(experiment: Experiment, tmp_path: Path) -> None:
     relabelled.manifest_path.write_text(json.dumps(manifest))
     weights = []
     for each in (experiment, relabelled):
-        run = distil_into(each, config(), teacher="step1")
+        run = distil_into(each, config(), Asking("step1"))
         weights.append(run.outputs["weights"].sha256)
     assert weights[0] == weights[1]
 
@@ -81,7 +82,7 @@ def test_a_folder_of_images(experiment: Experiment, tmp_path: Path) -> None:
     (tmp_path / "photos" / "deeper").mkdir(parents=True)
     for number, name in enumerate(table.file_names_I.tolist()[:5]):
         shutil.copy(source / name, tmp_path / "photos" / ("deeper" if number % 2 else "."))
-    run = distil_into(experiment, config(), teacher="step2", images=tmp_path / "photos", run="small")
+    run = distil_into(experiment, config(), Asking("step2", images=tmp_path / "photos"), run="small")
     assert run.step == 2 and run.inputs["knowledge"].path == "small.knowledge.safetensors"
     assert len(read_info(experiment.weights_path("small")).classes) == 8
 
@@ -97,7 +98,7 @@ def test_what_is_learned_is_what_the_teacher_says(experiment: Experiment) -> Non
             assert record.kept_per_image and record.kept_per_image > 1
 
     settings = config(**{"training.epochs": 12, "training.lr": 0.01, "training.log_interval": 1000})
-    distil_into(experiment, settings, teacher="step1", listener=Listener())
+    distil_into(experiment, settings, Asking("step1"), listener=Listener())
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
 
 
@@ -108,18 +109,18 @@ def test_an_interrupted_student_goes_on(experiment: Experiment) -> None:
                 raise KeyboardInterrupt
 
     settings = config(**{"training.epochs": 2})
-    whole = distil_into(experiment, settings, teacher="step1", run="whole")
+    whole = distil_into(experiment, settings, Asking("step1"), run="whole")
     with pytest.raises(KeyboardInterrupt):
-        distil_into(experiment, settings, teacher="step1", run="halved", listener=Impatient())
+        distil_into(experiment, settings, Asking("step1"), run="halved", listener=Impatient())
     assert experiment.run("halved").status == "interrupted"
-    distil_into(experiment, settings, teacher="step1", run="halved", resume=True)
+    distil_into(experiment, settings, Asking("step1"), run="halved", resume=True)
     ours, theirs = (load_detector(experiment.weights_path(name))[0].state_dict() for name in ("halved", "whole"))
     assert all((ours[name] == theirs[name]).all() for name in ours)
     assert whole.status == experiment.run("halved").status == "finished"
 
 
 def test_the_chain_goes_on_from_the_student(experiment: Experiment) -> None:
-    distil_into(experiment, config(), teacher="step1")
+    distil_into(experiment, config(), Asking("step1"))
     live = Config.model_validate(experiment.run("step2").config)
     settings = resolve_config(
         flags={"training.epochs": 1, "training.batch_size": 8, "data.workers": 0, "training.device": "cpu"}
@@ -134,29 +135,29 @@ def test_the_chain_goes_on_from_the_student(experiment: Experiment) -> None:
 
 def test_a_student_does_not_take_its_teachers_place(experiment: Experiment) -> None:
     before = {run.name for run in experiment.leaf_runs()}
-    distil_into(experiment, config(), teacher="step2", images=experiment.train_images())
+    distil_into(experiment, config(), Asking("step2", images=experiment.train_images()))
     assert {run.name for run in experiment.leaf_runs()} == before | {"step2-yolox-nano"}
 
 
 def test_what_cannot_be(experiment: Experiment, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"knows the classes of the last step; .*--images"):
-        distil_into(experiment, config(), teacher="step2")
+        distil_into(experiment, config(), Asking("step2"))
     with pytest.raises(ConfigError, match="'lwf' cannot learn from a teacher alone"):
-        distil_into(experiment, config(**{"method.name": "lwf"}), teacher="step1")
+        distil_into(experiment, config(**{"method.name": "lwf"}), Asking("step1"))
     with pytest.raises(ConfigError, match="run 'joint2' exists already"):
-        distil_into(experiment, config(), teacher="step1", run="joint2")
+        distil_into(experiment, config(), Asking("step1"), run="joint2")
     with pytest.raises(DataError, match="no such image folder"):
-        distil_into(experiment, config(), teacher="step1", images=tmp_path / "none")
+        distil_into(experiment, config(), Asking("step1", images=tmp_path / "none"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image in this folder"):
-        distil_into(experiment, config(), teacher="step1", images=tmp_path / "empty")
+        distil_into(experiment, config(), Asking("step1", images=tmp_path / "empty"))
     assert experiment.manifest.run("step1-yolox-nano") is None
 
 
 def test_the_bank_of_a_step_serves_both(experiment: Experiment) -> None:
-    bank = distil(experiment, config(), teacher="step1").bank.path
+    bank = distil(experiment, config(), Asking("step1")).bank.path
     before = bank.stat().st_mtime_ns
-    distil_into(experiment, config(), teacher="step1")
+    distil_into(experiment, config(), Asking("step1"))
     assert bank.stat().st_mtime_ns == before, "the teacher was asked again"
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ciod_core.bank import samples
+from ciod_core.bank.asking import Asking
 from ciod_core.bank.bank import KnowledgeBank, write_bank
 from ciod_core.bank.distil import Distilled, distil
 from ciod_core.bank.samples import draw_samples, sample_picture, samples_folder
@@ -20,7 +21,7 @@ from tests.bank.test_choice import config
 
 @pytest.fixture
 def distilled(own_copy: Path) -> Distilled:
-    return distil(Experiment.open(own_copy), config(), teacher="step1")
+    return distil(Experiment.open(own_copy), config(), Asking("step1"))
 
 
 def silence(distilled: Distilled, images: list[int]) -> Distilled:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ciod_core.bank.asking import Asking
 from ciod_core.bank.bank import KnowledgeBank
 from ciod_core.bank.distil import distil
 from ciod_core.bank.use import BankMemory, from_bank
@@ -97,7 +98,7 @@ def config(**settings: object) -> Config:
 def test_a_bank_says_what_the_live_teacher_says(experiment: Experiment) -> None:
     """On unchanged images: the same answers, up to the precision that logits are kept in."""
     settings = from_bank(config(**{"resampler.ground_truth_iou": 1.0}))
-    bank = distil(experiment, settings, teacher="step1").bank
+    bank = distil(experiment, settings, Asking("step1")).bank
     plan = plan_run(experiment, settings, teacher="step1", run="other")
     table, images = training_table(experiment, plan)
     memory = BankMemory.of(bank, table, images)
@@ -127,7 +128,7 @@ def test_a_bank_says_what_the_live_teacher_says(experiment: Experiment) -> None:
 def test_no_teacher_runs_and_the_record_names_the_bank(
     ciod: Ciod, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bank = distil(experiment, config(), teacher="step1").bank
+    bank = distil(experiment, config(), Asking("step1")).bank
     widths: set[int] = set()
     forward = Detector.forward
 
@@ -146,7 +147,7 @@ def test_no_teacher_runs_and_the_record_names_the_bank(
 @pytest.mark.parametrize("method", ["crs-ckd", "pseudo-label"])
 def test_methods_that_learn_from_selected_answers_can(method: str, experiment: Experiment) -> None:
     settings = config(**{"method.name": method})
-    bank = distil(experiment, settings, teacher="step1").bank
+    bank = distil(experiment, settings, Asking("step1")).bank
     run = train_step(experiment, settings, teacher="step1", run="from-bank", knowledge=bank.path)
     assert run.status == "finished" and "knowledge" in run.inputs
 
@@ -155,15 +156,15 @@ def test_methods_that_learn_from_selected_answers_can(method: str, experiment: E
 def test_other_methods_say_so(method: str, experiment: Experiment) -> None:
     settings = config(**{"method.name": method})
     with pytest.raises(ConfigError, match=f"'{method}' cannot learn from a bank"):
-        distil(experiment, settings, teacher="step1")
-    bank = distil(experiment, config(), teacher="step1").bank
+        distil(experiment, settings, Asking("step1"))
+    bank = distil(experiment, config(), Asking("step1")).bank
     with pytest.raises(ConfigError, match=f"--knowledge: '{method}' asks a teacher for more"):
         train_step(experiment, settings, teacher="step1", run="other", knowledge=bank.path)
     assert experiment.manifest.run("other") is None
 
 
 def test_a_bank_that_does_not_fit(experiment: Experiment) -> None:
-    bank = distil(experiment, config(), teacher="step1").bank
+    bank = distil(experiment, config(), Asking("step1")).bank
 
     def train(**settings: object) -> None:
         train_step(experiment, config(**settings), teacher="step1", run="other", knowledge=bank.path)
@@ -211,7 +212,7 @@ def test_the_command(ciod: Ciod, own_copy: Path) -> None:
 
 
 def test_a_memory_is_small_and_can_be_sent_to_workers(experiment: Experiment) -> None:
-    bank = distil(experiment, config(), teacher="step1").bank
+    bank = distil(experiment, config(), Asking("step1")).bank
     table = read_coco(experiment.step_train_path(2))
     memory = BankMemory.of(KnowledgeBank(bank.path), table, experiment.train_images())
     dataset = DetectionDataset(

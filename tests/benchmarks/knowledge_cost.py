@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from ciod_core.bank.asking import Asking
 from ciod_core.bank.distil import distil
 from ciod_core.bank.use import BankMemory, from_bank
 from ciod_core.config import Config
@@ -51,7 +52,7 @@ def main() -> None:
     config = resolve_config(flags={"training.batch_size": arguments.batch_size, "data.workers": 0})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank.safetensors"
-        bank = distil(experiment, from_bank(config), teacher=arguments.teacher, out=path).bank
+        bank = distil(experiment, from_bank(config), Asking(arguments.teacher), out=path).bank
         table, images = read_step(experiment, 2)
         dataset = DetectionDataset(
             table,

@@ -35,7 +35,8 @@ FLAGS = {
     ),
     "distill": (
         "--batch-size --config --device --draw --epochs --experiment --flip --image-size --images --into --json --lr "
-        "--name --out --overwrite --resume --scales --seed --set --teacher --workers"
+        "--name --out --overwrite --resume --scales --seed --set --step --teacher --teacher-classes "
+        "--workers"
     ),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "
