@@ -133,6 +133,7 @@ def distill(
                 "bytes": distilled.bank.path.stat().st_size,
                 "step": distilled.step,
                 "asked": distilled.num_asked,
+                "notes": distilled.notes,
                 "description": distilled.bank.info.model_dump(mode="json"),
                 "summary": distilled.summary.model_dump(mode="json"),
                 "pictures": [str(picture) for picture in pictures],

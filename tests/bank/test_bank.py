@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ciod_core.bank.bank import BankInfo, KnowledgeBank, read_bank_info, write_bank
+from ciod_core.bank.bank import METADATA_KEY, BankInfo, KnowledgeBank, read_bank_info, write_bank
 from ciod_core.config import ResamplerConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.knowledge import ImageKnowledge, no_answers
@@ -105,6 +106,15 @@ def test_the_description_comes_back_and_tells_differences(tmp_path: Path) -> Non
     assert INFO.difference(INFO.model_copy(update={"image_size": 64})) == "image_size is 64, not 96"
     filtered = INFO.model_copy(update={"resampler": ResamplerConfig(rule="fixed", ground_truth_iou=0.9)})
     assert INFO.difference(filtered) is None, "labels are compared when training"
+
+
+def test_a_bank_from_before_other_teachers_is_read(tmp_path: Path) -> None:
+    old = INFO.model_dump(mode="json", exclude={"teacher", "teacher_ids"})
+    save_file(
+        {"hashes_I32": np.zeros((0, 32), np.uint8)}, tmp_path / "bank.safetensors", {METADATA_KEY: json.dumps(old)}
+    )
+    found = read_bank_info(tmp_path / "bank.safetensors")
+    assert found == INFO and not found.foreign
 
 
 def test_what_is_no_bank_is_refused(tmp_path: Path) -> None:

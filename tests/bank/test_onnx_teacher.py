@@ -80,35 +80,40 @@ def write_model(
     return path
 
 
-def test_an_export_of_ciod_says_what_the_live_teacher_says(question: Question, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of ciod, with their export beside them."""
+    weights = write_teacher(tmp_path_factory.mktemp("teacher") / "step1.safetensors", OLD)
+    export_onnx(weights, weights.with_suffix(".onnx"), score_threshold=0.05, max_detections=1000)
+    return weights
+
+
+@pytest.mark.slow
+def test_an_export_of_ciod_says_what_the_live_teacher_says(question: Question, weights: Path) -> None:
     """The model may name several classes at one place; the live teacher is asked for its best alone."""
-    weights = write_teacher(tmp_path / "step1.safetensors", OLD)
-    export_onnx(weights, tmp_path / "step1.onnx", score_threshold=0.05, max_detections=1000)
-    respondent, notes = open_onnx(tmp_path / "step1.onnx", None, question)
+    respondent, notes = open_onnx(weights.with_suffix(".onnx"), None, question)
     detector, info = load_detector(weights)
     description = BankInfo(teacher_sha256="", classes=OLD.names, image_size=64, resampler=SPEAKING)
     live = Interview(detector, info.classes, description, question.images_root, torch.device("cpu"), batch_size=1)
-    compared = 0
     for ours, theirs in zip(respondent.ask(question.table), live.ask(question.table), strict=True):
+        assert len(theirs) > 5
+        found = 0
         for index in range(len(theirs)):
             near_K = np.abs(ours.boxes_K4 - theirs.boxes_K4[index]).max(axis=1) < 0.05
-            near_K &= (ours.labels_K == theirs.labels_K[index]) & (
-                np.abs(ours.scores_K - theirs.scores_K[index]) < 1e-3
-            )
-            compared += int(near_K.any())
-        assert len(theirs) > 5
-        unmatched = len(theirs) - compared
-        compared = 0
-        assert unmatched <= 0.05 * len(theirs), "a second class of one box may suppress another box"
+            near_K &= np.abs(ours.scores_K - theirs.scores_K[index]) < 1e-3
+            found += int((near_K & (ours.labels_K == theirs.labels_K[index])).any())
+        # The second class of one box may suppress another box.
+        assert found >= 0.95 * len(theirs)
     assert notes == ()
     assert (respondent.info.teacher, respondent.info.teacher_ids) == ("onnx", OLD.category_ids)
     assert respondent.info.image_size == 64
 
 
-def test_an_export_that_keeps_less_says_so(question: Question, tmp_path: Path) -> None:
-    export_onnx(write_teacher(tmp_path / "step1.safetensors", OLD), tmp_path / "step1.onnx", score_threshold=0.3)
-    _, notes = open_onnx(tmp_path / "step1.onnx", None, question)
-    assert len(notes) == 1 and "was exported with score 0.3 and NMS 0.65, so that it gives less" in notes[0]
+@pytest.mark.slow
+def test_an_export_that_keeps_less_says_so(weights: Path, tmp_path: Path) -> None:
+    asked = a_question(tmp_path, ResamplerConfig(rule="crs", min_score=0.02, nms_iou=0.65))
+    _, notes = open_onnx(weights.with_suffix(".onnx"), None, asked)
+    assert len(notes) == 1 and "was exported with score 0.05 and NMS 0.65, so that it gives less" in notes[0]
 
 
 @pytest.mark.parametrize("shape", [(3, "height", "width"), (1, 3, "height", "width"), ("batch", 3, "h", "w")])
@@ -140,7 +145,7 @@ def test_a_model_of_one_size_gets_images_that_fit(question: Question, names: Pat
     ("options", "message"),
     [
         ({"outputs": ("boxes", "classes", "scores")}, r"has no output 'labels' \(there are boxes, classes, scores\);"),
-        ({"shape": (1, "height", "width")}, r"its input is tensor\(float\) of \[1, 'height', 'width'\]; export a model"),
+        ({"shape": (1, "height", "width")}, r"its input is tensor\(float\) of \[1, 'height', 'width'\]; export a"),
         ({"shape": (4, 3, 64, 64)}, "export a model of one float image"),
     ],
 )  # fmt: skip
@@ -205,15 +210,14 @@ def test_what_cannot_be_loaded(
 
 
 @pytest.mark.slow
-def test_a_detector_of_torchvision(question: Question, names: Path, tmp_path: Path) -> None:
+def test_a_detector_of_torchvision(names: Path, tmp_path: Path) -> None:
     """Exported as the README says, it gives what it gives in torch."""
     from torchvision.models import get_model
 
+    question = a_question(tmp_path, ResamplerConfig(rule="fixed", fixed_score=0.3))
     torch.manual_seed(0)
     detector = get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=4).eval()
-    for name, parameter in detector.named_parameters():
-        if "classification_head" in name and parameter.ndim > 1:
-            nn.init.normal_(parameter, std=1.0)
+    make_lively(detector)
     image_3HW = torch.rand(3, 64, 64)
     export(detector, image_3HW, tmp_path / "ssd.onnx")
     respondent, _ = open_onnx(tmp_path / "ssd.onnx", names, question)
@@ -227,6 +231,20 @@ def test_a_detector_of_torchvision(question: Question, names: Path, tmp_path: Pa
             same_D = np.abs(places_D4 - box_4).max(axis=1) < 0.5
             same_D &= found["labels"].numpy() == label + 1
             assert np.abs(found["scores"].numpy()[same_D] - score).min(initial=1) < 0.01
+
+
+def make_lively(detector: nn.Module) -> None:
+    """Statistics of noise and strong last layers, so that answers differ from place to place."""
+    norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    with torch.no_grad():
+        detector([torch.rand(3, 320, 320), torch.rand(3, 320, 320)])
+        for name, parameter in detector.named_parameters():
+            if "classification_head" in name and parameter.ndim > 1:
+                parameter.normal_(std=0.05)
+    detector.eval()
 
 
 def export(detector: nn.Module, image_3HW: torch.Tensor, path: Path) -> None:

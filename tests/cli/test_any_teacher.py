@@ -1,0 +1,147 @@
+"""`ciod distill --teacher` with a detector that ciod did not train, and training from what it said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ciod_core.bank.bank import KnowledgeBank, write_bank
+from ciod_core.data.coco import read_coco
+from ciod_core.files import sha256_of_file
+from tests.bank.elsewhere import result, write_json
+from tests.cli.conftest import TINY, Ciod
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "torchvision_teacher.py"
+MODEL = "fasterrcnn_mobilenet_v3_large_320_fpn"
+
+
+def old_names(experiment: Path) -> list[str]:
+    entries = json.loads((experiment / "experiment.json").read_text())["classes"]["entries"]
+    return [entry["name"] for entry in entries if entry["step"] == 1]
+
+
+def write_results(experiment: Path, **more: Any) -> Path:
+    """One sure answer on every image of step 2, each of another old class."""
+    names = old_names(experiment)
+    table = read_coco(experiment / "splits" / "step2.train.json")
+    entries = [
+        result(image_id, row % len(names), [8, 8, 30, 30], 0.9, **more)
+        for row, image_id in enumerate(table.image_ids_I.tolist())
+    ]
+    categories = [{"id": label, "name": name} for label, name in enumerate(names)]
+    return write_json(experiment / "results.json", {"annotations": entries, "categories": categories})
+
+
+@pytest.mark.parametrize("method", ["crs-ckd", "pseudo-label"])
+def test_from_results_to_a_student(ciod: Ciod, own_copy: Path, method: str) -> None:
+    results = write_results(own_copy)
+    chosen = ("--set", f"method.name={method}")
+    answer = ciod("distill", "--experiment", own_copy, "--teacher", results, *chosen, "--json")
+    assert answer.code == 0, answer.err
+    document = json.loads(answer.out)
+    assert (document["step"], document["notes"]) == (2, [])
+    assert document["description"]["teacher"] == "results"
+    assert document["description"]["teacher_sha256"] == sha256_of_file(results)
+    bank = KnowledgeBank(Path(document["bank"]))
+    assert bank.path == own_copy / "step2.knowledge.safetensors"
+    assert bank.num_answers == len(bank) == document["asked"]
+    student = ciod(
+        *("train-step", "--experiment", own_copy, "--teacher", "step1", "--knowledge", bank.path, *TINY[2:]),
+        *(*chosen, "--name", "student", "--json"),
+    )
+    assert student.code == 0, student.err
+    assert json.loads(student.out)["inputs"]["knowledge"]["sha256"] == sha256_of_file(bank.path)
+    assert "learns from step2.knowledge.safetensors instead of asking the teacher" in student.err
+
+
+@pytest.mark.slow
+def test_a_detector_of_torchvision_teaches(ciod: Ciod, own_copy: Path) -> None:
+    """By way of the example script, whose detector has random weights."""
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    detector = get_model(MODEL, weights=None, weights_backbone=None, num_classes=6)
+    torch.save(detector.state_dict(), own_copy / "weights.pth")
+    (own_copy / "names.txt").write_text("\n".join(["__background__", *old_names(own_copy)]))
+    images = json.loads((own_copy / "experiment.json").read_text())["dataset"]["train"]["images"]
+    command = [sys.executable, str(EXAMPLE), own_copy / "splits" / "step2.train.json", own_copy / images]
+    command += ["--model", MODEL, "--weights", own_copy / "weights.pth", "--classes", own_copy / "names.txt"]
+    command += ["--out", own_copy / "results.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXAMPLE.parents[1])
+    assert done.returncode == 0, done.stderr
+    speaking = ("--set", "resampler.min_score=0.1")
+    answer = ciod("distill", "--experiment", own_copy, "--teacher", own_copy / "results.json", *speaking)
+    assert answer.code == 0, answer.err
+    assert "ignored: 1 of 6 (__background__)" in answer.err
+    bank = own_copy / "step2.knowledge.safetensors"
+    assert KnowledgeBank(bank).num_answers > 0
+    options = (*TINY[2:], *speaking, "--name", "student")
+    student = ciod("train-step", "--experiment", own_copy, "--teacher", "step1", "--knowledge", bank, *options)
+    assert student.code == 0, student.err
+
+
+def test_a_later_step(ciod: Ciod, own_copy: Path) -> None:
+    answer = ciod("distill", "--experiment", own_copy, "--teacher", write_results(own_copy), "--step", "3")
+    assert answer.code == 2 and "there is no step 3; the plan has steps 1 to 2" in answer.error_line
+
+
+def test_a_bank_has_to_fit_all_the_same(ciod: Ciod, own_copy: Path) -> None:
+    """The hash of the student's own teacher is not compared; its classes and the selection are."""
+    assert ciod("distill", "--experiment", own_copy, "--teacher", write_results(own_copy)).code == 0
+    bank = KnowledgeBank(own_copy / "step2.knowledge.safetensors")
+    train = ("train-step", "--experiment", own_copy, "--teacher", "step1", *TINY[2:], "--name", "student")
+    answer = ciod(*train, "--knowledge", bank.path, "--set", "resampler.min_score=0.3")
+    assert answer.code == 2 and "its resampler.min_score is 0.2, not 0.3; run 'ciod distill'" in answer.error_line
+    names = bank.info.classes
+    other = bank.info.model_copy(update={"classes": (*names[1:], names[0])})
+    write_bank(own_copy / "other.safetensors", other, dict(bank.all_answers()))
+    answer = ciod(*train, "--knowledge", own_copy / "other.safetensors")
+    assert answer.code == 2 and "other.safetensors: its classes is" in answer.error_line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--teacher", "RESULTS", "--flip"), 2, "--flip: "),
+        (("--teacher", "RESULTS", "--scales", "2"), 2, "answers once for every image; leave it out"),
+        (("--teacher", "RESULTS", "--step", "1"), 2, "--step 1: no step comes before it"),
+        (("--teacher", "RESULTS", "--teacher-classes", "none.txt"), 3, "none.txt: cannot be read"),
+        (("--teacher", "RESULTS", "--set", "resampler.rule=global-stat"), 2, "set it to crs or fixed"),
+        (("--teacher", "RESULTS", "--set", "method.name=lwf"), 2, "'lwf' cannot learn from a bank"),
+        (("--teacher", "none.json"), 2, "--teacher none.json: no such file; pass COCO results"),
+        (("--teacher", "FOLDER/step1/config.yaml"), 2, "config.yaml: its kind is unknown; pass ciod's weights"),
+        (("--teacher", "FOLDER/splits/step2.train.json"), 3, "annotations[0]: object missing required field score"),
+        (
+            ("--teacher", "step1", "--step", "2"),
+            2,
+            "--step: ciod's weights say themselves what they know; leave it out",
+        ),
+        (("--teacher", "step1", "--teacher-classes", "x"), 2, "--teacher-classes: ciod's weights say themselves"),
+    ],
+)
+def test_mistakes(ciod: Ciod, own_copy: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    results = str(write_results(own_copy))
+    given = [part.replace("RESULTS", results).replace("FOLDER", str(own_copy)) for part in arguments]
+    answer = ciod("distill", "--experiment", own_copy, *given)
+    assert answer.code == code, answer.err
+    assert message in answer.error_line
+    assert not list(own_copy.glob("*.knowledge.safetensors"))
+
+
+def test_vectors_reach_the_bank(ciod: Ciod, own_copy: Path) -> None:
+    names = old_names(own_copy)
+    results = write_results(own_copy)
+    content = json.loads(results.read_text())
+    for entry in content["annotations"]:
+        entry["scores"] = [0.9 if label == entry["category_id"] else 0.45 for label in range(len(names))]
+    assert ciod("distill", "--experiment", own_copy, "--teacher", write_json(results, content)).code == 0
+    for _, kept in KnowledgeBank(own_copy / "step2.knowledge.safetensors").all_answers():
+        others = np.delete(kept.class_logits_KC[0], kept.labels_K[0])
+        np.testing.assert_allclose(others, 0.0, atol=1e-3)
