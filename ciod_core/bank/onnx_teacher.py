@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -100,25 +101,29 @@ def open_onnx(path: Path, classes_file: Path | None, question: Question) -> Open
         ExportError: onnxruntime is missing or cannot load the file.
     """
     given = None if classes_file is None else read_teacher_classes(classes_file)
-    lowest_score(question.resampler)
+    lowest_score(question.resampler)  # A rule that is refused is refused before a model is loaded.
     session = open_session(path)
     if METADATA_KEY in session.get_modelmeta().custom_metadata_map:
-        detector = OnnxDetector(path)
-        classes, image_size = detector.description.classes, detector.description.input.image_size
+        exported = OnnxDetector(path)
+        classes, image_size = exported.description.classes, exported.description.input.image_size
         own = TeacherClasses.of(path, zip(classes.category_ids, classes.names, strict=True))
-        detect: Detect = lambda image: detector.detect([image])  # noqa: E731
-        assert detector.description.nms is not None
-        notes = _stricter(path, detector.description.nms, question.resampler)
+        notes = _stricter(path, exported.description.nms, question.resampler)
+        detect: Detect = partial(_detect_one, exported)
     else:
-        own, image_size, detect, notes = None, 0, BoxModel(path, session).detect, ()
+        own, image_size, notes, detect = None, 0, (), BoxModel(path, session).detect
     matching = match_classes(the_classes(path, own, given), question.old)
     info = question.described("onnx", path, matching, image_size)
     teacher = OnnxTeacher(path, detect, matching, info, question.images_root, question.on_images)
     return Opened(teacher, (*matching.notes, *notes))
 
 
-def _stricter(path: Path, nms: NmsSettings, resampler: ResamplerConfig) -> tuple[str, ...]:
+def _detect_one(exported: OnnxDetector, image: Image.Image) -> Detections:
+    return exported.detect([image])
+
+
+def _stricter(path: Path, nms: NmsSettings | None, resampler: ResamplerConfig) -> tuple[str, ...]:
     """Says where a model was exported with less than the resampler would keep."""
+    assert nms is not None, "OnnxDetector takes no model without suppression"
     if nms.score_threshold <= lowest_score(resampler) and nms.nms_iou >= resampler.nms_iou:
         return ()
     return (
