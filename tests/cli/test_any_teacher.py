@@ -61,6 +61,24 @@ def test_from_results_to_a_student(ciod: Ciod, own_copy: Path, method: str) -> N
     assert "learns from step2.knowledge.safetensors instead of asking the teacher" in student.err
 
 
+def test_a_detector_from_elsewhere_becomes_one_of_ciod(ciod: Ciod, own_copy: Path) -> None:
+    """A student learns from results alone, and teaches the next step in their place."""
+    results = write_results(own_copy)
+    options = ("--experiment", own_copy, "--name", "mine", "--image-size", "64", *TINY[2:])
+    answer = ciod("distill", "--teacher", results, "--into", "yolox-nano", *options, "--json")
+    assert answer.code == 0, answer.err
+    document = json.loads(answer.out)
+    assert (document["kind"], document["step"], document["parent"]) == ("distilled", 1, None)
+    assert set(document["inputs"]) == {"knowledge", "val"}
+    assert document["metrics"]["all"] is not None
+    following = ("train-step", "--experiment", own_copy, "--teacher", "mine", "--name", "onward", *TINY[2:], "--json")
+    onward = ciod(*following)
+    assert onward.code == 0, onward.err
+    assert json.loads(onward.out)["parent"] == "mine"
+    photos = ciod("distill", "--teacher", results, "--into", "yolox-nano", "--experiment", own_copy, "--images", ".")
+    assert photos.code == 2 and "knows images by their ids, not by their files" in photos.error_line
+
+
 @pytest.mark.slow
 def test_a_detector_of_torchvision_teaches(ciod: Ciod, own_copy: Path) -> None:
     """By way of the example script, whose detector has random weights."""
