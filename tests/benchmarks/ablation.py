@@ -14,6 +14,9 @@ from statistics import fmean, stdev
 
 import torch
 
+from ciod_core.bank.asking import Asking
+from ciod_core.bank.distil import distil
+from ciod_core.bank.use import from_bank
 from ciod_core.config import recorded_config
 from ciod_core.engine import train_step
 from ciod_core.experiment import Experiment
@@ -30,8 +33,11 @@ PUBLISHED = {
         "trunk_balance": 0.0,
     },
 }
+# The knowledge of a bank in place of the teacher, which means `background=zero`; beside it the same with the teacher.
+FROM_BANK = "bank"
 VARIANTS: dict[str, dict[str, dict[str, object]]] = {
     "default": {},
+    FROM_BANK: {},
     "published": PUBLISHED,
     "batch-norm-update": {"distiller": {"batch_norm": "update"}},
     "trunk-balance-0": {"distiller": {"trunk_balance": 0.0}},
@@ -83,9 +89,17 @@ def _train_once(experiment: Experiment, variant: str, seed: int) -> RunRecord:
     changed = {
         section: getattr(config, section).model_copy(update=changes) for section, changes in VARIANTS[variant].items()
     }
-    teacher = finished.parent
+    teacher, bank = str(finished.parent), None
+    if variant == FROM_BANK:
+        out = experiment.knowledge_path(name)
+        bank = distil(experiment, from_bank(config), Asking(teacher), out=out).bank.path
     return train_step(
-        experiment, config.model_copy(update=changed), teacher=teacher, run=name, overwrite=done is not None
+        experiment,
+        config.model_copy(update=changed),
+        teacher=teacher,
+        run=name,
+        overwrite=done is not None,
+        knowledge=bank,
     )
 
 
