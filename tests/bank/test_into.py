@@ -168,6 +168,7 @@ def test_the_command(ciod: Ciod, own_copy: Path) -> None:
     assert answer.code == 0, answer.err
     assert answer.out.strip() == str(own_copy / "step1-yolox-nano.safetensors")
     assert "learned without a single label" in answer.err and "its teacher" in answer.err
+    assert answer.err.count("Asking the teacher") == 1
     status = ciod("status", own_copy)
     assert "step1-yolox-nano  distill  finished" in status.out and "without a label" in status.out
 
