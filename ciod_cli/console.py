@@ -10,12 +10,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 # Wide enough that a table sent to a file or a pipe is never cut.
 _WIDTH_WITHOUT_TERMINAL = 400
+# Longer words, such as the path of an image, are broken where there is no room.
+_LONGEST_WORD = 24
 
 
 def results() -> Console:
@@ -60,18 +64,36 @@ def fail(message: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> Table:
-    """A table whose first `text_columns` columns are text (left) and the others numbers (right)."""
+    """A table whose first `text_columns` columns are text (left) and the others numbers (right).
+
+    Where the terminal is narrower than the table, its lines go, and then cells are broken at spaces.
+    """
+    cells_of = [(column, *(row[position] for row in rows)) for position, column in enumerate(columns)]
+    widths, available = [max(map(cell_len, cells)) for cells in cells_of], results().width
     result = Table(title=Text(title), title_justify="left", header_style="bold")
-    for position, column in enumerate(columns):
-        result.add_column(
-            Text(column),
-            justify="left" if position < text_columns else "right",
-            no_wrap=position >= text_columns,
-            overflow="fold",
-        )
+    if sum(widths) + 3 * len(widths) + 1 > available:
+        result = Table(title=result.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, show_edge=False)
+        result.padding = (0, 1, 0, 0)
+        widths = _narrowed(widths, cells_of, available - 2 * len(widths))
+    for position, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        justify: JustifyMethod = "left" if position < text_columns else "right"
+        result.add_column(Text(column), justify=justify, overflow="fold", width=width)
     for row in rows:
         result.add_row(*(Text(cell) for cell in row))
     return result
+
+
+def _narrowed(widths: Sequence[int], cells_of: Sequence[Sequence[str]], available: int) -> list[int]:
+    """Widths that fit, as far as words allow: those columns are narrowed first that have most to spare."""
+    narrowed = list(widths)
+    least = [
+        min(max(cell_len(word) for cell in cells for word in cell.split() or [""]), _LONGEST_WORD) for cells in cells_of
+    ]
+    for position in sorted(range(len(widths)), key=lambda column: least[column] - widths[column]):
+        excess = sum(narrowed) - available
+        if excess > 0:
+            narrowed[position] = max(least[position], narrowed[position] - excess)
+    return narrowed
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -172,5 +172,5 @@ def _cell(measure: str, spread: Spread) -> str:
     if measure == "seconds":
         return console.duration(spread.mean)
     factor, digits = (1.0, 3) if measure == "omega" else (100.0, 1)
-    deviation = "" if spread.sd is None else f" ± {factor * spread.sd:.{digits}f}"
+    deviation = "" if spread.sd is None else f" ±{factor * spread.sd:.{digits}f}"
     return f"{factor * spread.mean:z.{digits}f}{deviation}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from ciod_cli import console
 
@@ -13,6 +16,22 @@ def test_long_cells_are_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) ->
     name = "x" * 150
     console.show(console.table("title", ("class", "boxes"), [(name, "1")]))
     assert name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_a_comparison_of_methods_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is longer than the terminal, and no word of the table is lost or broken."""
+    columns = ("method", "AP old", "AP new", "AP all", "RelGap %", "Ω", "forgetting", "RSD %", "RPD %", "time")
+    spreads = ("24.6 ±0.2", "69.5 ±1.1", "39.6 ±0.5", "-1.1 ±1.6", "1.006 ±0.008", "1.1 ±0.2", "-2.0 ±3.0", "4.5 ±2.0")
+    rows = [("joint, the upper bound", *["–"] * 8, "4:00"), ("crs-ckd+replay", *spreads, "2:01")]
+    screen = Console(width=width, file=io.StringIO(), markup=False)
+    monkeypatch.setattr(console, "results", lambda: screen)
+    console.show(console.table("After step 2", columns, rows))
+    lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(cell_len(line.rstrip()) <= width for line in lines)
+    printed = " ".join(lines).replace("│", " ").replace("┃", " ").split()
+    for word in " ".join((*columns, *(cell for row in rows for cell in row))).split():
+        assert word in printed
 
 
 def test_markup_in_names_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
