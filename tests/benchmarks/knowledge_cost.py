@@ -71,8 +71,10 @@ def main() -> None:
         name: _step(name, weights, method, chosen, known if name == "bank" else unknown, num_new)
         for name, (method, chosen) in settings.items()
     }
-    teacher, _ = load_detector(weights)
-    steps["forward"] = lambda index: _ask(teacher, unknown[index])
+    asking = _trainer("live", weights, "crs-ckd", config, unknown, num_new)
+    steps["forward"] = lambda index: asking._ask_teacher(
+        unknown[index].images_B3HW.to(memory_format=asking.memory_format)
+    )
     times: dict[str, list[float]] = {name: [] for name in steps}
     for round_number in range(ROUNDS + 1):
         for index in range(BATCHES):
@@ -91,6 +93,11 @@ def _step(
     name: str, weights: Path, method: str, config: Config, batches: list[Batch], num_new: int
 ) -> Callable[[int], object]:
     """One training step of a student that continues the teacher."""
+    trainer = _trainer(name, weights, method, config, batches, num_new)
+    return lambda index: trainer._train_batch(batches[index], 1e-4, 1000)
+
+
+def _trainer(name: str, weights: Path, method: str, config: Config, batches: list[Batch], num_new: int) -> Trainer:
     student, _ = load_detector(weights)
     built = build_method(config.model_copy(update={"method": config.method.model_copy(update={"name": method})}))
     if name == "plain":
@@ -102,16 +109,11 @@ def _step(
         student, teacher, built, lambda epoch: _Batches(batches), config.training, torch.device("cpu"), SilentListener()
     )
     student.train()
-    return lambda index: trainer._train_batch(batches[index], 1e-4, 1000)
+    return trainer
 
 
 class _Batches(list[Batch]):
     """Batches that stand in for a loader."""
-
-
-@torch.no_grad()
-def _ask(teacher: torch.nn.Module, batch: Batch) -> object:
-    return teacher(batch.images_B3HW)
 
 
 if __name__ == "__main__":
