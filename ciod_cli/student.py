@@ -67,7 +67,7 @@ def train_student(
 ) -> None:
     """Train it and say how it compares with its teacher."""
     from ciod_cli.progress import TrainingDisplay
-    from ciod_core.bank.into import distil_into
+    from ciod_core.student import distil_into
 
     with TrainingDisplay() as display:
         run = distil_into(

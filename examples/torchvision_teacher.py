@@ -19,7 +19,7 @@ import torch
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms.functional import pil_to_tensor
 
-from ciod_core.bank.teacher_classes import read_teacher_classes
+from ciod_core.bank.foreign.teacher_classes import read_teacher_classes
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.coco import read_coco
 from ciod_core.data.image_files import image_path

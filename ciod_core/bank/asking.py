@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from ciod_core.bank.bank import BankInfo
 from ciod_core.bank.build import Interview
-from ciod_core.bank.foreign import is_foreign, open_foreign
-from ciod_core.bank.respondent import Question, Respondent
+from ciod_core.bank.foreign.opening import is_foreign, open_foreign
+from ciod_core.bank.foreign.question import Question
+from ciod_core.bank.respondent import Respondent
 from ciod_core.bank.use import from_bank
 from ciod_core.classes import ClassTable
 from ciod_core.config import Config, ResamplerConfig

@@ -15,7 +15,7 @@ import torch
 from ciod_core.bank.bank import KnowledgeBank, write_bank
 from ciod_core.data.coco import read_coco
 from ciod_core.files import sha256_of_file
-from tests.bank.elsewhere import result, write_json
+from tests.bank.foreign.elsewhere import result, write_json
 from tests.cli.conftest import TINY, Ciod
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "torchvision_teacher.py"

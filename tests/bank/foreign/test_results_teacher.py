@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ciod_core.bank.build import build_bank
-from ciod_core.bank.respondent import Opened, Question
-from ciod_core.bank.results_teacher import open_results
+from ciod_core.bank.foreign.question import Opened, Question
+from ciod_core.bank.foreign.results_teacher import open_results
 from ciod_core.config import ResamplerConfig
 from ciod_core.errors import CiodError, ConfigError, DataError
 from ciod_core.files import sha256_of_file
 from ciod_core.knowledge import ImageKnowledge
-from tests.bank.elsewhere import a_question, result, write_json
+from tests.bank.foreign.elsewhere import a_question, result, write_json
 
 NAMES = "1 dog\n2 bird\n5 cat\n"
 CAT, DOG = 0, 1

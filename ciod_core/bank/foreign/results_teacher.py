@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ciod_core.bank.bank import BankInfo
-from ciod_core.bank.respondent import Opened, Question
-from ciod_core.bank.results_file import Results, read_results
-from ciod_core.bank.scored import clipped, has_extent, lowest_score, scored_answers, selected
-from ciod_core.bank.teacher_classes import Matching, match_classes, read_teacher_classes
+from ciod_core.bank.foreign.question import Opened, Question
+from ciod_core.bank.foreign.results_file import Results, read_results
+from ciod_core.bank.foreign.scored import clipped, has_extent, lowest_score, scored_answers, selected
+from ciod_core.bank.foreign.teacher_classes import Matching, match_classes, read_teacher_classes
 from ciod_core.data.annotations import AnnotationTable, BoolArray, Int64Array
 from ciod_core.errors import DataError
 from ciod_core.knowledge import ImageKnowledge, no_answers

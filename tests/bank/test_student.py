@@ -11,7 +11,6 @@ import pytest
 
 from ciod_core.bank.asking import Asking
 from ciod_core.bank.distil import distil
-from ciod_core.bank.into import distil_into
 from ciod_core.config import Config
 from ciod_core.data.coco import read_coco
 from ciod_core.engine import train_step
@@ -20,6 +19,7 @@ from ciod_core.evaluation.records import chain_to
 from ciod_core.experiment import Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.settings import resolve_config
+from ciod_core.student import distil_into
 from ciod_core.training.checkpoint import load_detector, read_info
 from ciod_core.training.progress import SilentListener, TrainingRecord
 from tests.cli.conftest import Ciod

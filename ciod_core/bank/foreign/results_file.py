@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ciod_core.bank.teacher_classes import TeacherClasses
+from ciod_core.bank.foreign.teacher_classes import TeacherClasses
 from ciod_core.data.annotations import BoolArray, Float32Array, Int64Array
 from ciod_core.data.coco import CocoCategory, Integer
 from ciod_core.data.json_text import collection_paused, decode_json

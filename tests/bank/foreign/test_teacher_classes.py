@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ciod_core.bank.teacher_classes import TeacherClasses, match_classes, read_teacher_classes
+from ciod_core.bank.foreign.teacher_classes import TeacherClasses, match_classes, read_teacher_classes
 from ciod_core.classes import class_table
 from ciod_core.errors import ConfigError, DataError
 

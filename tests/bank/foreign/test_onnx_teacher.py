@@ -16,13 +16,13 @@ from torch import nn
 
 from ciod_core.bank.bank import BankInfo
 from ciod_core.bank.build import Interview
-from ciod_core.bank.onnx_teacher import open_onnx
-from ciod_core.bank.respondent import Question
+from ciod_core.bank.foreign.onnx_teacher import open_onnx
+from ciod_core.bank.foreign.question import Question
 from ciod_core.config import ResamplerConfig
 from ciod_core.errors import ConfigError, DataError, ExportError
 from ciod_core.export.onnx import export_onnx
 from ciod_core.training.checkpoint import load_detector
-from tests.bank.elsewhere import OLD, a_question, write_json
+from tests.bank.foreign.elsewhere import OLD, a_question, write_json
 from tests.chains import write_teacher
 
 pytest.importorskip("onnxruntime")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ciod_core.bank.onnx_teacher import open_onnx
-from ciod_core.bank.respondent import Opened, Question
-from ciod_core.bank.results_teacher import open_results
+from ciod_core.bank.foreign.onnx_teacher import open_onnx
+from ciod_core.bank.foreign.question import Opened, Question
+from ciod_core.bank.foreign.results_teacher import open_results
 from ciod_core.errors import ConfigError
 
 WEIGHTS_SUFFIX = ".safetensors"

@@ -13,10 +13,10 @@ from pathlib import Path
 from PIL import Image
 
 from ciod_core.bank.bank import BankInfo
-from ciod_core.bank.respondent import Opened, Question
-from ciod_core.bank.results_file import the_classes
-from ciod_core.bank.scored import lowest_score, one_score_answers, selected
-from ciod_core.bank.teacher_classes import Matching, TeacherClasses, match_classes, read_teacher_classes
+from ciod_core.bank.foreign.question import Opened, Question
+from ciod_core.bank.foreign.results_file import the_classes
+from ciod_core.bank.foreign.scored import lowest_score, one_score_answers, selected
+from ciod_core.bank.foreign.teacher_classes import Matching, TeacherClasses, match_classes, read_teacher_classes
 from ciod_core.config import ResamplerConfig
 from ciod_core.data.annotations import AnnotationTable
 from ciod_core.data.image_files import image_path

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ciod_core.bank.respondent import Question
+from ciod_core.bank.foreign.question import Question
 from ciod_core.classes import class_table
 from ciod_core.config import ResamplerConfig
 from ciod_core.data.coco import read_coco
