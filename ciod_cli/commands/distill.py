@@ -160,10 +160,10 @@ def _show(distilled: Distilled, pictures: Sequence[Path]) -> None:
     console.show(console.table(f"Knowledge of {summary.images:,} images of step {distilled.step}", columns, rows))
     largest = max(summary.histogram) or 1
     bins = [
-        (f"{low / 10:.1f}–{low / 10 + 0.1:.1f}", f"{count:,}", "█" * round(_BAR_LENGTH * count / largest))
+        (f"{low / 10:.1f}–{low / 10 + 0.1:.1f}", "█" * round(_BAR_LENGTH * count / largest), f"{count:,}")
         for low, count in enumerate(summary.histogram)
     ]
-    console.show(console.table("Answers by score", ("score", "answers", ""), bins))
+    console.show(console.table("Answers by score", ("score", "", "answers"), bins, text_columns=2))
     known = summary.images - distilled.num_asked
     console.note(f"Asked about {distilled.num_asked:,} images, {known:,} were known; {size / 1e6:.1f} MB")
     if pictures:
