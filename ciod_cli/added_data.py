@@ -85,7 +85,8 @@ def _tell(experiment: Experiment, step: StepRecord) -> None:
     assert step.data is not None
     more = f", more of {', '.join(step.extended_classes)}" if step.extended_classes else ""
     classes = ", ".join(step.classes) or "no new class"
-    console.note(f"Step {step.step} of {experiment.folder.resolve()}: {classes}{more} ({step.statistics.images:,} images)")
+    place = f"Step {step.step} of {experiment.folder.resolve()}"
+    console.note(f"{place}: {classes}{more} ({step.statistics.images:,} images)")
     for half in (step.data.train, step.data.val):
         if half is not None and half.clipped_boxes:
             console.warn(f"{half.annotations.path}: {half.clipped_boxes} boxes stuck out of their image and were cut")

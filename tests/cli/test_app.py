@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -102,13 +102,15 @@ def test_help_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
 
 
 def test_help_is_quick() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "ciod_cli", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - start
+    """What counts is the work it has to do, not what else this machine does: its own processor time."""
 
-    # The best of a few: what counts is the work it has to do, not what else this machine does.
-    assert min(seconds() for _ in range(5)) < 0.5
+    def seconds() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "ciod_cli", "--help"], capture_output=True, check=True)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    assert min(seconds() for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize(("key", "flag"), sorted(FLAG_NAMES.items()))
