@@ -1,4 +1,4 @@
-"""The demo's story, at a size that a test can afford."""
+"""The demo's experiment and settings; how it is compared is tested with the command."""
 
 from __future__ import annotations
 
@@ -6,48 +6,37 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core import demo
 from ciod_core.data.shapes import generate_shapes
-from ciod_core.errors import CiodError
-from ciod_core.experiment import Experiment
-from ciod_core.training.progress import SilentListener
+from ciod_core.demo import PLAN, demo_config, demo_experiment
+from ciod_core.errors import CiodError, ConfigError
+from ciod_core.experiment_files import create_experiment
+
+IMAGES = {"train_images": 16, "val_images": 8}
 
 
-class Recorder(SilentListener):
-    """Notes which runs were trained."""
-
-    def __init__(self) -> None:
-        self.runs: list[str] = []
-
-    def begin(self, run: str, *details: object) -> None:
-        self.runs.append(run)
-
-
-SMALL = demo.DemoSize(train_images=16, val_images=8, base_epochs=2, step_epochs=1)
-
-
-@pytest.mark.slow
-def test_the_demo_trains_every_run_once_and_compares_them(tmp_path: Path) -> None:
-    first, again = Recorder(), Recorder()
-    result = demo.run_demo(tmp_path / "demo", 3, first, SMALL)
-    assert first.runs == ["step1", "step2-finetune", "step2"]
-    assert demo.run_demo(tmp_path / "demo", 3, again, SMALL) == result
-    assert again.runs == []
-
-    experiment = Experiment.open(tmp_path / "demo")
-    names = [row.name for row in result.rows]
-    assert names == ["step1", "step2-finetune", "step2-pseudo-label", "step2", "joint2"]
-    for row in result.rows[1:]:
-        metrics = experiment.run(row.name).metrics
-        assert (row.ap_old, row.ap_new, row.ap_all) == (metrics["old"], metrics["new"], metrics["all"])
-    assert [experiment.run(name).parent for name in names] == [None, "step1", "step1", "step1", None]
-    assert [experiment.run(name).config["training"]["epochs"] for name in names] == [2, 1, 1, 1, 3]
-    assert {run.seed for run in experiment.manifest.runs} == {3}
-    assert {run.device for run in experiment.manifest.runs} == {"cpu (1 thread)"}
+def test_images_are_painted_and_split_once(tmp_path: Path) -> None:
+    experiment = demo_experiment(tmp_path / "demo", 3, **IMAGES)
+    plan = experiment.manifest.plan
+    assert plan is not None and plan.text == PLAN
+    assert (experiment.folder / "data").is_dir()
+    before = experiment.manifest_path.read_bytes()
+    assert demo_experiment(tmp_path / "demo", 3, **IMAGES).manifest_path.read_bytes() == before
 
 
 def test_a_folder_made_with_another_seed_is_refused(tmp_path: Path) -> None:
-    generate_shapes(tmp_path / "demo" / "data", train_images=16, val_images=8, seed=1)
+    generate_shapes(tmp_path / "demo" / "data", **IMAGES, seed=1)
     with pytest.raises(CiodError, match="other parameters"):
-        demo.run_demo(tmp_path / "demo", 2, SilentListener(), SMALL)
+        demo_experiment(tmp_path / "demo", 2, **IMAGES)
     assert not (tmp_path / "demo" / "experiment.json").exists()
+
+
+def test_another_experiment_in_the_way(tmp_path: Path) -> None:
+    create_experiment(generate_shapes(tmp_path / "data", **IMAGES), "7+1", "name", tmp_path / "other")
+    with pytest.raises(ConfigError, match="it holds another experiment; pass an empty folder"):
+        demo_experiment(tmp_path / "other", 0, **IMAGES)
+    assert not (tmp_path / "other" / "data").exists()
+
+
+def test_the_settings_are_those_of_a_small_detector() -> None:
+    config = demo_config()
+    assert (config.model.name, config.data.image_size, config.data.workers) == ("yolox-micro", 96, 0)

@@ -73,6 +73,7 @@ def run_suite(
     listener: SuiteListener,
     *,
     jobs: int = 1,
+    threads: int | None = None,
 ) -> None:
     """Train what is missing. A run that was interrupted goes on where it stopped.
 
@@ -82,7 +83,8 @@ def run_suite(
         config: settings of all runs; method, seed and epochs are set per run.
         epochs: how long runs train.
         listener: told what happens.
-        jobs: runs at a time; with more than one, each trains in a process of its own, and they share the cores.
+        jobs: runs at a time; with more than one, each trains in a process of its own.
+        threads: of each of these processes; None shares the cores among them.
 
     Raises:
         ConfigError: a finished run was trained with other settings, or another comparison runs in this experiment.
@@ -96,7 +98,7 @@ def run_suite(
             if jobs == 1:
                 outcomes = _one_by_one(experiment.folder, queue, listener.training())
             else:
-                outcomes = _side_by_side(experiment, queue, jobs, listener)
+                outcomes = _side_by_side(experiment, queue, jobs, threads, listener)
             errors = _tell(outcomes, listener)
     except Timeout:
         raise ConfigError(f"{experiment.folder}: another 'ciod run' is at work there; wait for it or end it") from None
@@ -174,10 +176,10 @@ def _one_by_one(folder: Path, queue: Sequence[Job], listener: TrainingListener) 
 
 
 def _side_by_side(
-    experiment: Experiment, queue: Sequence[Job], jobs: int, listener: SuiteListener
+    experiment: Experiment, queue: Sequence[Job], jobs: int, threads: int | None, listener: SuiteListener
 ) -> Iterator[Outcome]:
     """Start runs as soon as their teachers are there, never more than `jobs` at a time."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     waiting, failed = list(queue), set[str]()
     running: dict[Future[RunRecord | CiodError], _Started] = {}
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.

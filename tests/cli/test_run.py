@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ciod_cli.commands import run
+from ciod_cli import comparison
 from ciod_core.suite.results import Spread
 from tests.cli.conftest import TINY, Ciod
 
@@ -59,7 +59,7 @@ def test_a_folder_without_an_experiment(ciod: Ciod, tmp_path: Path) -> None:
 
 
 def test_runs_without_validation_data_end_in_a_word_about_it(capsys: pytest.CaptureFixture[str]) -> None:
-    run._show((), 1)
+    comparison._show((), 1)
     assert "no validation data" in capsys.readouterr().err
 
 
@@ -73,4 +73,4 @@ def test_runs_without_validation_data_end_in_a_word_about_it(capsys: pytest.Capt
     ],
 )
 def test_nothing_has_no_sign(measure: str, mean: float, expected: str) -> None:
-    assert run._cell(measure, Spread(values=(mean,), mean=mean, sd=None)) == expected
+    assert comparison._cell(measure, Spread(values=(mean,), mean=mean, sd=None)) == expected

@@ -1,0 +1,121 @@
+"""A comparison of methods as people watch it: which runs are done, how far the others are, and the table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ciod_cli import console
+from ciod_cli.progress import RunsDisplay, TrainingDisplay
+
+if TYPE_CHECKING:
+    from ciod_core.config import Config
+    from ciod_core.experiment import Experiment
+    from ciod_core.manifest import RunRecord
+    from ciod_core.suite.plan import Epochs, SuiteRun
+    from ciod_core.suite.results import Spread, SuiteRow
+    from ciod_core.suite.runner import RunProgress
+
+_COLUMNS = {
+    "ap_old": "AP old",
+    "ap_new": "AP new",
+    "ap_all": "AP all",
+    "relative_gap": "RelGap %",
+    "omega": "Ω",
+    "forgetting": "forgetting",
+    "rsd": "RSD %",
+    "rpd": "RPD %",
+    "seconds": "time",
+}
+
+
+def compare(
+    experiment: Experiment,
+    runs: Sequence[SuiteRun],
+    config: Config,
+    epochs: Epochs,
+    *,
+    jobs: int,
+    threads: int | None = None,
+    json: bool,
+) -> None:
+    """Train the runs that are missing and print the table; see `run_suite` for the arguments and errors."""
+    from ciod_core.suite.results import suite_rows, to_document
+    from ciod_core.suite.runner import run_suite
+
+    with TrainingDisplay() as one, RunsDisplay() as several:
+        run_suite(experiment, runs, config, epochs, SuiteDisplay(one, several), jobs=jobs, threads=threads)
+    rows, seeds = suite_rows(experiment, runs), len({run.seed for run in runs})
+    if json:
+        console.show_json({"experiment": str(experiment.folder), "seeds": seeds, "rows": to_document(rows)})
+        return
+    _show(rows, seeds)
+
+
+class SuiteDisplay:
+    """Tells people which runs are done and how long the rest will take."""
+
+    def __init__(self, one: TrainingDisplay, several: RunsDisplay) -> None:
+        self._one = one
+        self._several = several
+        self._start = time.monotonic()
+        self._missing = self._done = 0
+
+    def begin(self, total: int, missing: int) -> None:
+        """Say what is there already."""
+        self._missing = missing
+        console.note(f"{total} runs, {total - missing} of them finished already")
+
+    def finished(self, run: SuiteRun, record: RunRecord) -> None:
+        """One line per run, with an estimate of the time that is left."""
+        self._done += 1
+        elapsed = time.monotonic() - self._start
+        left = elapsed / self._done * (self._missing - self._done)
+        took = console.duration(record.seconds or 0.0)
+        ap = console.percent(record.metrics.get("all"))
+        console.note(
+            f"{self._done}/{self._missing}  {run.name}: AP {ap}, trained in {took}; about {console.duration(left)} left"
+        )
+
+    def failed(self, run: SuiteRun, message: str) -> None:
+        """A failed run does not stop the others."""
+        console.warn(f"{run.name} failed: {message}")
+
+    def running(self, runs: Sequence[RunProgress]) -> None:
+        """How far the runs are that train side by side."""
+        self._several.show(runs)
+
+    def training(self) -> TrainingDisplay:
+        """The live line of runs in this process."""
+        return self._one
+
+
+def _show(rows: Sequence[SuiteRow], seeds: int) -> None:
+    if not rows:
+        console.warn("no run was evaluated, because the experiment has no validation data")
+        return
+    last = max(row.step for row in rows)
+    spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    final = [row for row in rows if row.step == last or row.method == "base"]
+    columns = ("method", *_COLUMNS.values())
+    console.show(console.table(f"After step {last}, AP in %, {spread}", columns, [_cells(row) for row in final]))
+    if last > 2:
+        steps = [(row.method, str(row.step), *_cells(row)[1:]) for row in sorted(rows, key=lambda row: row.step)]
+        title = f"After every step, AP in %, {spread}"
+        console.show(console.table(title, ("method", "step", *_COLUMNS.values()), steps))
+
+
+def _cells(row: SuiteRow) -> tuple[str, ...]:
+    name = {"base": "step 1", "joint": "joint, the upper bound"}.get(row.method, row.method)
+    return (name, *(_cell(measure, row.measures[measure]) for measure in _COLUMNS))
+
+
+def _cell(measure: str, spread: Spread) -> str:
+    if spread.mean is None:
+        return "–"
+    if measure == "seconds":
+        return console.duration(spread.mean)
+    factor, digits = (1.0, 3) if measure == "omega" else (100.0, 1)
+    deviation = "" if spread.sd is None else f" ±{factor * spread.sd:.{digits}f}"
+    return f"{factor * spread.mean:z.{digits}f}{deviation}"
