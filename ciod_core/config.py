@@ -118,7 +118,7 @@ class DistillerConfig(Section):
     class_weight: NotNegative = 1.0
     location_weight: NotNegative = 1.0
     background: Literal["teacher", "zero"] = Field(
-        "teacher", description="objectness target where no object is: the teacher's objectness, or 0 (published)"
+        "zero", description="objectness target where no object is: 0 (published), or the teacher's objectness"
     )
     batch_norm: Literal["keep", "update"] = Field(
         "keep", description="statistics of batch normalisation: the teacher's, or those of the new images (published)"

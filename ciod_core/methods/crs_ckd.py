@@ -19,9 +19,8 @@ from ciod_core.training.distributed import mean_across_processes
 def crs_ckd(resampler: ResamplerConfig, distiller: DistillerConfig) -> Method:
     """Positives of new objects learn from their labels, positives of old objects from the teacher.
 
-    What is not published: where nothing is labelled, the teacher's objectness is kept instead of denied, so that an
-    answer too weak to be selected is not unlearned; and the student changes no faster than the old objects of a batch
-    can hold it in place.
+    What is not published: the student keeps the teacher's batch statistics, and changes no faster than the old objects
+    of a batch can hold it in place. Where nothing is labelled, the teacher's objectness may be kept instead of denied.
     """
 
     def transfer(lesson: Lesson) -> Losses:

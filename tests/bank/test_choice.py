@@ -79,13 +79,14 @@ def test_a_bank_that_says_what_the_teacher_would_is_picked_up(
 
 
 def test_a_method_is_not_changed_without_a_word(experiment: Experiment) -> None:
-    bank = distil(experiment, config(), Asking("step1")).bank
-    chosen = choose(experiment, config())
+    background = {"distiller.background": "teacher"}
+    bank = distil(experiment, config(**background), Asking("step1")).bank
+    chosen = choose(experiment, config(**background))
     assert chosen.bank is None and chosen.config.distiller.background == "teacher"
     (note,) = chosen.notes
     assert note.startswith(f"not used: {bank.path}: it lacks what distiller.background=teacher asks the teacher for")
     assert "pass it as --knowledge" in note
-    given = choose(experiment, config(), bank.path)
+    given = choose(experiment, config(**background), bank.path)
     assert given.bank is not None and given.config.distiller.background == "zero"
     assert given.notes == (
         "learns from step2.knowledge.safetensors instead of asking the teacher; distiller.background is zero",

@@ -33,7 +33,7 @@ PUBLISHED = {
         "trunk_balance": 0.0,
     },
 }
-# The knowledge of a bank in place of the teacher, which means `background=zero`; beside it the same with the teacher.
+# The knowledge of a bank in place of the teacher.
 FROM_BANK = "bank"
 VARIANTS: dict[str, dict[str, dict[str, object]]] = {
     "default": {},
@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
     "batch-norm-update": {"distiller": {"batch_norm": "update"}},
     "trunk-balance-0": {"distiller": {"trunk_balance": 0.0}},
     "trunk-balance-1": {"distiller": {"trunk_balance": 1.0}},
-    "background-zero": {"distiller": {"background": "zero"}},
+    "background-teacher": {"distiller": {"background": "teacher"}},
     "weighting-paper": {"distiller": {"weighting": "paper"}},
     "weighting-balanced": {"distiller": {"weighting": "balanced"}},
     "objectness-hard": {"distiller": {"objectness": "hard"}},
