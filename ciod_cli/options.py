@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+# How messages call the settings that have a flag in every command that trains.
+TRAINING_FLAGS = {
+    "data.image_size": "--image-size",
+    "data.workers": "--workers",
+    "training.epochs": "--epochs",
+    "training.batch_size": "--batch-size",
+    "training.lr": "--lr",
+    "training.device": "--device",
+}
 ExperimentOption = Annotated[
     Path | None,
     typer.Option(

@@ -148,7 +148,7 @@ def counting(what: str, unit: str, *, at_once: bool = True) -> Iterator[Callable
     """
     screen = console.people()
     if not screen.is_terminal:
-        yield _said_once(what, at_once=at_once)
+        yield said_once(what, at_once=at_once)
         return
     columns = (
         SpinnerColumn(),
@@ -160,7 +160,8 @@ def counting(what: str, unit: str, *, at_once: bool = True) -> Iterator[Callable
         yield lambda count: progress.update(task, advance=count, visible=True)
 
 
-def _said_once(what: str, *, at_once: bool) -> Callable[[int], None]:
+def said_once(what: str, *, at_once: bool = False) -> Callable[[int], None]:
+    """A function to report finished units with that says what is being done, now or with the first report."""
     said = False
 
     def say(count: int) -> None:

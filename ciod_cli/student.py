@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +65,7 @@ def train_student(
     json: bool,
 ) -> None:
     """Train it and say how it compares with its teacher."""
-    from ciod_cli.progress import TrainingDisplay
+    from ciod_cli.progress import TrainingDisplay, said_once
     from ciod_core.student import distil_into
 
     with TrainingDisplay() as display:
@@ -78,7 +77,7 @@ def train_student(
             run=student.name,
             resume=student.resume,
             overwrite=overwrite,
-            on_images=_say_once("Asking the teacher"),
+            on_images=said_once("Asking the teacher"),
             listener=display,
         )
     weights = found.weights_path(run.name)
@@ -90,18 +89,6 @@ def train_student(
         beside = f" (its teacher {_ap(parent)})" if parent and parent.metrics.get("all") is not None else ""
         console.note(f"AP {_ap(run)}{beside}, learned without a single label")
     console.show(str(weights))
-
-
-def _say_once(text: str) -> Callable[[int], None]:
-    """A listener that says it when the first images are asked about; where all are known, never."""
-    told: list[int] = []
-
-    def on_images(count: int) -> None:
-        if not told:
-            console.note(text)
-        told.append(count)
-
-    return on_images
 
 
 def _ap(run: RunRecord) -> str:

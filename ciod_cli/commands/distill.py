@@ -9,6 +9,7 @@ import typer
 
 from ciod_cli import console
 from ciod_cli.options import (
+    TRAINING_FLAGS,
     ConfigOption,
     DeviceOption,
     ExperimentOption,
@@ -26,16 +27,7 @@ if TYPE_CHECKING:
     from ciod_core.bank.distil import Distilled
     from ciod_core.bank.summary import ClassKnowledge
 
-FLAG_NAMES = {
-    "model.name": "--into",
-    "data.image_size": "--image-size",
-    "data.workers": "--workers",
-    "training.epochs": "--epochs",
-    "training.batch_size": "--batch-size",
-    "training.lr": "--lr",
-    "training.seed": "--seed",
-    "training.device": "--device",
-}
+FLAG_NAMES = TRAINING_FLAGS | {"model.name": "--into", "training.seed": "--seed"}
 _BAR_LENGTH = 40
 
 

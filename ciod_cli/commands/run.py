@@ -7,18 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ciod_cli.options import ConfigOption, DeviceOption, JsonOption, SetOption
+from ciod_cli.options import TRAINING_FLAGS, ConfigOption, DeviceOption, JsonOption, SetOption
 from ciod_core.errors import ConfigError
 
-FLAG_NAMES = {
-    "model.name": "--model",
-    "data.image_size": "--image-size",
-    "data.workers": "--workers",
-    "training.epochs": "--epochs",
-    "training.batch_size": "--batch-size",
-    "training.lr": "--lr",
-    "training.device": "--device",
-}
+FLAG_NAMES = TRAINING_FLAGS | {"model.name": "--model"}
 
 
 def run(

@@ -10,6 +10,7 @@ import typer
 from ciod_cli import console
 from ciod_cli.added_data import AddedData
 from ciod_cli.options import (
+    TRAINING_FLAGS,
     ConfigOption,
     DataRootOption,
     DeviceOption,
@@ -23,17 +24,11 @@ from ciod_cli.options import (
     ValOption,
 )
 
-FLAG_NAMES = {
+FLAG_NAMES = TRAINING_FLAGS | {
     "method.name": "--method",
     "model.name": "--model",
     "model.backbone_weights": "--backbone-weights",
-    "data.image_size": "--image-size",
-    "data.workers": "--workers",
-    "training.epochs": "--epochs",
-    "training.batch_size": "--batch-size",
-    "training.lr": "--lr",
     "training.seed": "--seed",
-    "training.device": "--device",
     "training.precision": "--precision",
     "replay.images": "--replay",
 }

@@ -110,8 +110,8 @@ def chain_to(
         DataError: when an upper bound measured something else.
     """
     path = _one_run_per_step(experiment.path_to(run.name))
-    # Nobody here knows the steps before the weights that an experiment began with.
-    first = path[0].step if path[0].kind == "imported" else 1
+    # Nobody here knows the steps before weights that came from elsewhere, nor those before a student of such a teacher.
+    first = path[0].step if path[0].kind in ("imported", "distilled") else 1
     if [part.step for part in path] != list(range(first, run.step + 1)) or any(
         METRICS_KEY not in part.outputs for part in path
     ):

@@ -17,21 +17,16 @@ from ciod_core.engine import train_step, training_data
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.experiment import Experiment
 from ciod_core.files import sha256_of_file
-from ciod_core.model.detector import Detector
 from ciod_core.run_plan import plan_run, settle_config
 from ciod_core.settings import resolve_config
 from ciod_core.suite.plan import SuiteRun
 from ciod_core.suite.runner import train_missing
 from ciod_core.training.progress import SilentListener, TrainingRecord
+from tests.bank.conftest import widths_of_answers
 from tests.bank.test_use import TINY
 
 ZERO = {"distiller.background": "zero"}
 PSEUDO = {"method.name": "pseudo-label"}
-
-
-@pytest.fixture
-def experiment(own_copy: Path) -> Experiment:
-    return Experiment.open(own_copy)
 
 
 def config(**settings: object) -> Config:
@@ -168,14 +163,7 @@ def settle(experiment: Experiment, settings: Config) -> Config:
 
 def test_no_teacher_runs_and_the_record_says_so(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = distil(experiment, config(**PSEUDO), Asking("step1")).bank
-    widths: set[int] = set()
-    forward = Detector.forward
-
-    def watched(self: Detector, *arguments: object, **options: object) -> object:
-        widths.add(sum(self.head_classes))
-        return forward(self, *arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Detector, "forward", watched)
+    widths = widths_of_answers(monkeypatch)
     listener = Following()
     run = train_step(experiment, config(**PSEUDO), teacher="step1", run="other", knowledge=AUTO, listener=listener)
     assert widths == {8}, "a teacher of five classes answered"

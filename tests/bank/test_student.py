@@ -34,11 +34,6 @@ TINY = SPEAKING | {
 }
 
 
-@pytest.fixture
-def experiment(own_copy: Path) -> Experiment:
-    return Experiment.open(own_copy)
-
-
 def config(**settings: object) -> Config:
     return resolve_config(flags=TINY | settings)
 
@@ -131,6 +126,19 @@ def test_the_chain_goes_on_from_the_student(experiment: Experiment) -> None:
     assert run.config["model"]["name"] == "yolox-nano" != live.model.name
     chain = chain_to(experiment, run)
     assert chain is not None and chain.runs == ("step1-yolox-nano", "onward")
+
+
+def test_chains_with_a_student_at_their_beginning_and_their_end(experiment: Experiment, tmp_path: Path) -> None:
+    images = experiment.train_images()
+    last = distil_into(experiment, config(), Asking("step2", images=images))
+    chain = chain_to(experiment, last)
+    assert chain is not None and chain.runs == ("step1", "step2-yolox-nano")
+    # Of a teacher that no run of the experiment wrote, nobody here knows the steps before.
+    elsewhere = shutil.copy(experiment.weights_path("step2"), tmp_path / "elsewhere.safetensors")
+    first = distil_into(experiment, config(), Asking(elsewhere, images=images), run="far")
+    assert (first.parent, first.step) == (None, 2)
+    chain = chain_to(experiment, first)
+    assert chain is not None and chain.runs == ("far",)
 
 
 def test_a_student_does_not_take_its_teachers_place(experiment: Experiment) -> None:

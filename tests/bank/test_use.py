@@ -28,10 +28,10 @@ from ciod_core.errors import ConfigError
 from ciod_core.experiment import Experiment
 from ciod_core.knowledge import ImageKnowledge
 from ciod_core.methods import build_method
-from ciod_core.model.detector import Detector
 from ciod_core.run_plan import plan_run
 from ciod_core.settings import resolve_config
 from ciod_core.training.checkpoint import load_detector
+from tests.bank.conftest import widths_of_answers
 from tests.cli.conftest import Ciod
 
 TINY = {
@@ -86,11 +86,6 @@ def test_without_a_bank_a_batch_knows_nothing(shapes_dataset: DatasetSource) -> 
     assert next(iter(make_loader(dataset, 2, shuffle=False))).knowledge is None
 
 
-@pytest.fixture
-def experiment(own_copy: Path) -> Experiment:
-    return Experiment.open(own_copy)
-
-
 def config(**settings: object) -> Config:
     return resolve_config(flags=TINY | settings)
 
@@ -128,16 +123,10 @@ def test_a_bank_says_what_the_live_teacher_says(experiment: Experiment) -> None:
 def test_no_teacher_runs_and_the_record_names_the_bank(
     ciod: Ciod, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bank = distil(experiment, config(), Asking("step1")).bank
-    widths: set[int] = set()
-    forward = Detector.forward
-
-    def watched(self: Detector, *arguments: object, **options: object) -> object:
-        widths.add(sum(self.head_classes))
-        return forward(self, *arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Detector, "forward", watched)
-    run = train_step(experiment, config(), teacher="step1", run="from-bank", knowledge=bank.path)
+    settings = config(**{"distiller.background": "teacher"})
+    bank = distil(experiment, settings, Asking("step1")).bank
+    widths = widths_of_answers(monkeypatch)
+    run = train_step(experiment, settings, teacher="step1", run="from-bank", knowledge=bank.path)
     assert widths == {8}, "a teacher of five classes answered"
     assert run.inputs["knowledge"].path == bank.path.name
     assert run.config["distiller"]["background"] == "zero"

@@ -75,6 +75,8 @@ def test_a_detector_from_elsewhere_becomes_one_of_ciod(ciod: Ciod, own_copy: Pat
     onward = ciod(*following)
     assert onward.code == 0, onward.err
     assert json.loads(onward.out)["parent"] == "mine"
+    compared = json.loads(ciod("evaluate", "onward", "--experiment", own_copy, "--json").out)
+    assert compared["chain"]["runs"] == ["mine", "onward"]
     photos = ciod("distill", "--teacher", results, "--into", "yolox-nano", "--experiment", own_copy, "--images", ".")
     assert photos.code == 2 and "knows images by their ids, not by their files" in photos.error_line
 
