@@ -1,4 +1,4 @@
-"""`ciod demo`: the whole story on generated images, in minutes on a CPU."""
+"""`ciod demo`: the whole story on generated images, on a CPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def demo(
     from ciod_core import demo as story
     from ciod_core.suite.plan import suite_runs
 
-    console.note(f"Four shapes, then four more; {story.JOBS} runs train at a time, a few minutes on two cores")
+    console.note(f"Four shapes, then four more; {story.JOBS} runs train at a time, a quarter of an hour on two cores")
     experiment = story.demo_experiment(out, seed)
     runs = suite_runs(2, story.METHODS, range(seed, seed + seeds))
     compare(experiment, runs, story.demo_config(), story.EPOCHS, jobs=story.JOBS, threads=story.THREADS, json=json)
