@@ -173,12 +173,20 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
 
     with pytest.raises(ConfigError, match=r"run 'step1' is finished with training\.lr = 0\.001, now it is 0\.01"):
         run_suite(experiment, more, resolve_config(flags=TINY | {"training.lr": 0.01}), EPOCHS, Recorder())
+    # None of these methods distils, step 1 and the bounds have no teacher, and fine-tuning asks it nothing.
+    tuned = Recorder()
+    distilling = resolve_config(flags=TINY | {"distiller.class_weight": 2.0, "resampler.rule": "fixed"})
+    run_suite(experiment, runs, distilling, EPOCHS, tuned)
+    assert tuned.missing == 0
+    with pytest.raises(ConfigError, match=r"'step2-pseudo-label' is finished with resampler\.rule = crs"):
+        run_suite(experiment, more, distilling, EPOCHS, Recorder())
     # A run from before a setting existed was not trained by what is its default now.
-    first_run = experiment.run("step1")
-    distiller = {name: value for name, value in first_run.config["distiller"].items() if name != "batch_norm"}
-    experiment.put_run(first_run.model_copy(update={"config": first_run.config | {"distiller": distiller}}))
-    with pytest.raises(ConfigError, match=r"finished with distiller\.batch_norm = update, now it is keep"):
-        run_suite(experiment, more, resolve_config(flags=TINY), EPOCHS, Recorder())
+    taught = experiment.run("step2-pseudo-label")
+    distiller = {name: value for name, value in taught.config["distiller"].items() if name != "batch_norm"}
+    before = taught.config | {"distiller": distiller, "method": {"name": "crs-ckd"}}
+    experiment.put_run(taught.model_copy(update={"name": "step2", "method": "crs-ckd", "config": before}))
+    with pytest.raises(ConfigError, match=r"'step2' is finished with distiller\.batch_norm = update, now it is keep"):
+        run_suite(experiment, suite_runs(3, ["crs-ckd"], [0]), config, EPOCHS, Recorder())
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The continual-learning methods, by name. Adding one is a file here and a line below."""
+"""The continual-learning methods, by name. Adding one is a file here and two lines below."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ from ciod_core.methods.lwf import lwf
 from ciod_core.methods.pseudo_label import pseudo_label
 from ciod_core.methods.rilod import rilod
 from ciod_core.methods.sid import sid
+
+# The sections of the configuration that `build_method` reads for each; all others matter to every run.
+METHOD_SECTIONS: dict[str, frozenset[str]] = {
+    "crs-ckd": frozenset({"resampler", "distiller"}),
+    "erd": frozenset({"resampler", "erd"}),
+    "sid": frozenset({"resampler", "sid"}),
+    "rilod": frozenset({"resampler", "rilod"}),
+    "lwf": frozenset({"lwf"}),
+    "pseudo-label": frozenset({"resampler"}),
+    "frozen-branch": frozenset(),
+    "finetune": frozenset(),
+    "joint": frozenset(),
+}
 
 
 def build_method(config: Config) -> Method:
@@ -34,3 +47,9 @@ def build_method(config: Config) -> Method:
         case "finetune" | "joint":
             # Joint training differs in its data, the labels of all classes so far, and not in its loss.
             return finetune()
+
+
+def unread_sections(method: str | None) -> frozenset[str]:
+    """The sections that only other methods read. Without a teacher, which is None, no method has anything to read."""
+    read = METHOD_SECTIONS[method] if method else frozenset()
+    return frozenset[str]().union(*METHOD_SECTIONS.values()) - read

@@ -18,6 +18,7 @@ from ciod_core.engine import train_step
 from ciod_core.errors import CiodError, ConfigError
 from ciod_core.experiment import Experiment
 from ciod_core.manifest import RunRecord
+from ciod_core.methods import unread_sections
 from ciod_core.processes import end_with_parent
 from ciod_core.run_plan import FREE_ON_RESUME, plan_run, settle_config
 from ciod_core.suite.plan import JOINT, Epochs, SuiteRun, config_of
@@ -123,13 +124,15 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
     """Whether a run is finished and is what these settings would give.
 
     Raises:
-        ConfigError: it is finished, but was trained with other settings or by another teacher.
+        ConfigError: it is finished, but was trained with other settings that its method reads, or by another teacher.
     """
     record = experiment.manifest.run(run.name)
     if record is None or record.status != "finished":
         return False
     plan = plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None)
-    wanted = settle_config(plan, config).model_dump(mode="json")
+    # Whoever tunes one method keeps step 1, the bounds and the other methods.
+    unread = unread_sections(config.method.name if plan.teacher else None)
+    wanted = settle_config(plan, config).model_dump(mode="json", exclude=set(unread))
     recorded = recorded_config(record.config).model_dump(mode="json")
     for section, values in wanted.items():
         for key, value in values.items():
