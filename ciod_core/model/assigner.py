@@ -1,6 +1,7 @@
 """SimOTA over a whole batch: which anchor point answers for which object (YOLOX §2.1; arXiv 2103.14259).
 
-Legend: B images, A anchor points, C classes, N objects of the batch (flat), Q pairs, P positives.
+Legend: B images, A anchor points, M anchor points of the batch (B · A), C classes, N objects of the batch, Q pairs,
+P positives.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ciod_core.model.boxes import iou
-from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets, rows_at
+from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets
 
 OUTSIDE_COST = 1e8
 
@@ -59,7 +60,7 @@ def assign(
     num_top = min(num_top_ious, num_anchors)
     dynamic_k_N = iou_NA.topk(num_top, dim=1).values.sum(dim=1).int().clamp(min=1)
 
-    pairs = _within_reach(pairs, dynamic_k_N, num_images, num_anchors)
+    pairs = _within_reach(pairs, dynamic_k_N, num_images * num_anchors)
     # In float64 so that adding 1e8 does not round the other terms away.
     cost_Q = (_class_cost(output, pairs) - iou_cost * (pairs.iou_Q + 1e-8).log()).double()
     cost_Q += OUTSIDE_COST * ~pairs.inside_Q
@@ -74,62 +75,71 @@ def assign(
 class _Pairs(NamedTuple):
     """Objects with the anchor points that may answer for them: Q pairs, and what is known of each.
 
+    Indices are those of flattened tensors: fetching by one index is several times as fast as by two, and with many
+    objects in an image that is most of the work.
+
     Attributes:
-        image_Q, anchor_Q, object_Q: which object and which anchor point.
+        object_Q: index of the object among N.
+        point_Q: index of the anchor point among M.
+        pair_Q: index of both in N · A.
         inside_Q: whether the point lies in the object's box and in its centre region.
         own_logit_Q: the point's logit of the object's class.
         iou_Q: IoU between the point's box and the object.
     """
 
-    image_Q: Tensor
-    anchor_Q: Tensor
     object_Q: Tensor
+    point_Q: Tensor
+    pair_Q: Tensor
     inside_Q: Tensor
     own_logit_Q: Tensor
     iou_Q: Tensor
 
     def pick(self, chosen_Q: Tensor) -> _Pairs:
-        return _Pairs(*(field[chosen_Q] for field in self))
+        index_P = chosen_Q.nonzero().squeeze(1)
+        return _Pairs(*(field.index_select(0, index_P) for field in self))
 
     def spread(self, value_Q: Tensor, *, over: tuple[int, int], elsewhere: float) -> Tensor:
         """(N, A) the values where their pairs are."""
-        return value_Q.new_full(over, elsewhere).index_put_((self.object_Q, self.anchor_Q), value_Q)
+        return value_Q.new_full((over[0] * over[1],), elsewhere).index_copy_(0, self.pair_Q, value_Q).view(over)
 
 
 def _pairs(output: HeadOutput, targets: Targets, centre_radius: float) -> _Pairs:
     """Every object with the candidates of its image that can name its class."""
+    num_anchors, num_classes = output.cls_logits_BAC.shape[1:]
     inside_either_NA, inside_both_NA = _geometry(output, targets, centre_radius)
     candidate_BA = torch.zeros_like(output.obj_logits_BA, dtype=torch.int32)
     candidate_BA = candidate_BA.index_add_(0, targets.image_N, inside_either_NA.int()) > 0
-    object_Q, anchor_Q = candidate_BA[targets.image_N].nonzero(as_tuple=True)
-    image_Q = targets.image_N[object_Q]
-    own_logit_Q = output.cls_logits_BAC[image_Q, anchor_Q, targets.labels_N[object_Q]]
-    iou_Q = iou(targets.boxes_N4[object_Q], output.boxes_BA4[image_Q, anchor_Q])
-    pairs = _Pairs(image_Q, anchor_Q, object_Q, inside_both_NA[object_Q, anchor_Q], own_logit_Q, iou_Q)
-    return pairs.pick(own_logit_Q > ABSENT_LOGIT)
+    object_Q, anchor_Q = candidate_BA.index_select(0, targets.image_N).nonzero(as_tuple=True)
+    point_Q = targets.image_N.index_select(0, object_Q) * num_anchors + anchor_Q
+    pair_Q = object_Q * num_anchors + anchor_Q
+    label_Q = targets.labels_N.index_select(0, object_Q)
+    own_logit_Q = output.cls_logits_BAC.flatten().index_select(0, point_Q * num_classes + label_Q)
+    box_Q4 = output.boxes_BA4.flatten(0, 1).index_select(0, point_Q)
+    iou_Q = iou(targets.boxes_N4.index_select(0, object_Q), box_Q4)
+    inside_Q = inside_both_NA.flatten().index_select(0, pair_Q)
+    return _Pairs(object_Q, point_Q, pair_Q, inside_Q, own_logit_Q, iou_Q).pick(own_logit_Q > ABSENT_LOGIT)
 
 
-def _within_reach(pairs: _Pairs, dynamic_k_N: Tensor, num_images: int, num_anchors: int) -> _Pairs:
+def _within_reach(pairs: _Pairs, dynamic_k_N: Tensor, num_points: int) -> _Pairs:
     """The pairs at anchor points that some object may take.
 
     An object takes points outside only when those inside do not suffice, so most costs are never looked at. Where an
     object may take a point, all objects of the image count: the point goes to the cheapest of them.
     """
     num_inside_N = torch.zeros_like(dynamic_k_N).index_add_(0, pairs.object_Q, pairs.inside_Q.int())
-    wanted_Q = pairs.inside_Q | (num_inside_N < dynamic_k_N)[pairs.object_Q]
-    wanted_BA = torch.zeros((num_images, num_anchors), dtype=torch.bool, device=wanted_Q.device)
-    wanted_BA[pairs.image_Q[wanted_Q], pairs.anchor_Q[wanted_Q]] = True
-    return pairs.pick(wanted_BA[pairs.image_Q, pairs.anchor_Q])
+    wanted_Q = pairs.inside_Q | (num_inside_N < dynamic_k_N).index_select(0, pairs.object_Q)
+    wanted_M = torch.zeros(num_points, dtype=torch.bool, device=wanted_Q.device)
+    wanted_M[pairs.point_Q[wanted_Q]] = True
+    return pairs.pick(wanted_M.index_select(0, pairs.point_Q))
 
 
 def _geometry(output: HeadOutput, targets: Targets, centre_radius: float) -> tuple[Tensor, Tensor]:
     """(N, A) masks: anchor point in the box or in its centre region; in both. Points carry the half-stride offset."""
-    points_A2 = output.points_A2 + output.strides_A.unsqueeze(1) / 2
-    boxes = targets.boxes_N4.unsqueeze(1)
-    in_box = ((points_A2 > boxes[..., :2]) & (points_A2 < boxes[..., 2:])).all(dim=-1)
-    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
-    reach_A1 = (centre_radius * output.strides_A).unsqueeze(1)
-    in_centre = ((points_A2 - centres).abs() < reach_A1).all(dim=-1)
+    x_A, y_A = (output.points_A2 + output.strides_A.unsqueeze(1) / 2).unbind(1)
+    left, top, right, bottom = targets.boxes_N4.unsqueeze(2).unbind(1)
+    in_box = (x_A > left) & (x_A < right) & (y_A > top) & (y_A < bottom)
+    reach_A = centre_radius * output.strides_A
+    in_centre = ((x_A - (left + right) / 2).abs() < reach_A) & ((y_A - (top + bottom) / 2).abs() < reach_A)
     return in_box | in_centre, in_box & in_centre
 
 
@@ -139,17 +149,18 @@ def _class_cost(output: HeadOutput, pairs: _Pairs) -> Tensor:
     The sum differs between objects of an image in one class only, so it is taken once per anchor point with
     every class wrong and corrected for the object's own: Q·C shrinks to points·C + Q.
     """
-    asked_BA = torch.zeros_like(output.obj_logits_BA, dtype=torch.bool)
-    asked_BA[pairs.image_Q, pairs.anchor_Q] = True
-    image_P, anchor_P = asked_BA.nonzero(as_tuple=True)
+    objectness_M = output.obj_logits_BA.flatten().sigmoid()
+    asked_M = torch.zeros_like(objectness_M, dtype=torch.bool)
+    asked_M[pairs.point_Q] = True
+    point_P = asked_M.nonzero().squeeze(1)
     # In place: with many classes, fetching fresh memory for every intermediate costs more than the arithmetic.
-    scores_PC = rows_at(output.cls_logits_BAC, image_P, anchor_P).sigmoid_()
-    scores_PC.mul_(output.obj_logits_BA[image_P, anchor_P].sigmoid().unsqueeze(1)).sqrt_()
-    all_wrong_BA = torch.zeros_like(output.obj_logits_BA)
-    all_wrong_BA[image_P, anchor_P] = -_clamped_log_(scores_PC.neg_().add_(1)).sum(dim=1)
+    scores_PC = output.cls_logits_BAC.flatten(0, 1).index_select(0, point_P).sigmoid_()
+    scores_PC.mul_(objectness_M[point_P].unsqueeze(1)).sqrt_()
+    all_wrong_M = torch.zeros_like(objectness_M)
+    all_wrong_M[point_P] = -_clamped_log_(scores_PC.neg_().add_(1)).sum(dim=1)
 
-    own_Q = (pairs.own_logit_Q.sigmoid() * output.obj_logits_BA[pairs.image_Q, pairs.anchor_Q].sigmoid()).sqrt()
-    return all_wrong_BA[pairs.image_Q, pairs.anchor_Q] + _clamped_log_(1 - own_Q) - _clamped_log_(own_Q)
+    own_Q = (pairs.own_logit_Q.sigmoid() * objectness_M.index_select(0, pairs.point_Q)).sqrt()
+    return all_wrong_M.index_select(0, pairs.point_Q) + _clamped_log_(1 - own_Q) - _clamped_log_(own_Q)
 
 
 def _clamped_log_(x: Tensor) -> Tensor:
