@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 import re
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ def decode_json(path: Path, data: bytes, kind: Any, form: str) -> Any:
     Raises:
         DataError: the text is no JSON, or an entry has the wrong type.
     """
+    # Editors and shells on Windows put this mark in front of UTF-8.
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
@@ -63,8 +66,8 @@ def _describe_validation(message: str, form: str) -> str:
 def _describe_syntax(message: str, data: bytes) -> str:
     if not data.strip():
         return "is empty"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-        return "starts with a byte order mark; save it as UTF-8 without one"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "is UTF-16 text; save it as UTF-8"
     if message == "Input data was truncated":
         return f"ends in the middle of the JSON (after byte {len(data)})"
     match = re.fullmatch(r"JSON is malformed: (.*) \(byte (\d+)\)", message)

@@ -106,8 +106,8 @@ def test_faults_are_counted(coco_file: Callable[..., Path]) -> None:
         (b'{"images": [],\n "annotations" []}', "is not valid JSON: expected ':' at line 2 column 16"),
         (b'{"images": [], "annotations": [], "categories": []}\n]', "trailing characters at line 2 column 1"),
         (b'{"images": [{"id": 1, "file_name": "\xff\xfe", "width": 1, "height": 1}]}', "is not UTF-8 text"),
-        (b"\xef\xbb\xbf{}", "starts with a byte order mark"),
-        ('{"images": []}'.encode("utf-16"), "starts with a byte order mark"),
+        (b'\xef\xbb\xbf{"images" []}', "is not valid JSON: expected ':' at line 1 column 11"),
+        ('{"images": []}'.encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "is not valid JSON: invalid character at line 1 column 1"),
     ],
 )
@@ -115,6 +115,13 @@ def test_broken_text_is_located(tmp_path: Path, data: bytes, expected: str) -> N
     path = tmp_path / "broken.json"
     path.write_bytes(data)
     assert expected in error_of(path)
+
+
+def test_a_byte_order_mark_is_no_fault(coco_file: Callable[..., Path], tmp_path: Path) -> None:
+    plain = coco_file(lambda content: None)
+    marked = tmp_path / "marked.json"
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    assert read_coco(marked).file_names_I.tolist() == read_coco(plain).file_names_I.tolist()
 
 
 def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
