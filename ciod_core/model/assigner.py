@@ -65,11 +65,13 @@ def assign(
     cost_Q = (_class_cost(output, pairs) - iou_cost * (pairs.iou_Q + 1e-8).log()).double()
     cost_Q += OUTSIDE_COST * ~pairs.inside_Q
     cost_NA = pairs.spread(cost_Q, over=(num_objects, num_anchors), elsewhere=torch.inf)
-    object_BA = _cheapest_points(cost_NA, dynamic_k_N, num_top, targets.image_N, num_images)
+    object_P, anchor_P = _cheapest_points(cost_NA, dynamic_k_N, num_top)
+    point_P = targets.image_N[object_P] * num_anchors + anchor_P
+    object_M = _one_object_each(pairs, cost_Q, point_P, object_P, num_images * num_anchors)
 
-    image_P, anchor_P = (object_BA >= 0).nonzero(as_tuple=True)
-    object_P = object_BA[image_P, anchor_P]
-    return Assignment(image_P, anchor_P, object_P, iou_NA[object_P, anchor_P])
+    point_P = (object_M >= 0).nonzero().squeeze(1)
+    object_P, anchor_P = object_M[point_P], point_P % num_anchors
+    return Assignment(point_P // num_anchors, anchor_P, object_P, iou_NA[object_P, anchor_P])
 
 
 class _Pairs(NamedTuple):
@@ -168,24 +170,27 @@ def _clamped_log_(x: Tensor) -> Tensor:
     return x.log_().clamp_(min=-100)
 
 
-def _cheapest_points(cost_NA: Tensor, dynamic_k_N: Tensor, num_top: int, image_N: Tensor, num_images: int) -> Tensor:
-    """(B, A) index of the object that each anchor point answers for, −1 for none; every object asks for its k."""
+def _cheapest_points(cost_NA: Tensor, dynamic_k_N: Tensor, num_top: int) -> tuple[Tensor, Tensor]:
+    """Objects and anchor points, (P,) each: every object with the k points that are cheapest for it."""
     top = cost_NA.topk(num_top, dim=1, largest=False)
     taken = (torch.arange(num_top, device=cost_NA.device) < dynamic_k_N.unsqueeze(1)) & top.values.isfinite()
     object_P, rank_P = taken.nonzero(as_tuple=True)
-    anchor_P, image_P = top.indices[object_P, rank_P], image_N[object_P]
-    object_BA = torch.full((num_images, cost_NA.shape[1]), -1, device=cost_NA.device)
-    object_BA[image_P, anchor_P] = object_P
-    times_BA = torch.zeros_like(object_BA).index_put_((image_P, anchor_P), torch.ones_like(object_P), accumulate=True)
-    return torch.where(times_BA > 1, _cheapest_object(cost_NA, image_N, num_images), object_BA)
+    return object_P, top.indices[object_P, rank_P]
 
 
-def _cheapest_object(cost_NA: Tensor, image_N: Tensor, num_images: int) -> Tensor:
-    """(B, A) index of the cheapest object of the image at each anchor point, the first one on ties."""
-    num_objects, num_anchors = cost_NA.shape
-    image_NA = image_N.unsqueeze(1).expand_as(cost_NA)
-    lowest_BA = cost_NA.new_full((num_images, num_anchors), torch.inf).scatter_reduce_(0, image_NA, cost_NA, "amin")
-    index_N1 = torch.arange(num_objects, device=cost_NA.device).unsqueeze(1)
-    index_NA = torch.where(cost_NA == lowest_BA[image_N], index_N1, num_objects)
-    first_BA = index_NA.new_full((num_images, num_anchors), num_objects)
-    return first_BA.scatter_reduce_(0, image_NA, index_NA, "amin")
+def _one_object_each(pairs: _Pairs, cost_Q: Tensor, point_P: Tensor, object_P: Tensor, num_points: int) -> Tensor:
+    """(M,) index of the object that each anchor point answers for, −1 for none, from the wishes of all objects."""
+    object_M = object_P.new_full((num_points,), -1).index_copy_(0, point_P, object_P)
+    contested_M = torch.zeros_like(object_M).index_add_(0, point_P, torch.ones_like(point_P)) > 1
+    return torch.where(contested_M, _cheapest_object(pairs, cost_Q, contested_M), object_M)
+
+
+def _cheapest_object(pairs: _Pairs, cost_Q: Tensor, contested_M: Tensor) -> Tensor:
+    """(M,) index of the object that is cheapest at each contested anchor point, the first one on ties."""
+    index_P = contested_M.index_select(0, pairs.point_Q).nonzero().squeeze(1)
+    point_P, cost_P = pairs.point_Q[index_P], cost_Q[index_P]
+    lowest_M = cost_P.new_full(contested_M.shape, torch.inf).scatter_reduce_(0, point_P, cost_P, "amin")
+    cheapest_P = cost_P == lowest_M[point_P]
+    point_P, object_P = point_P[cheapest_P], pairs.object_Q[index_P[cheapest_P]]
+    none = torch.iinfo(object_P.dtype).max
+    return object_P.new_full(contested_M.shape, none).scatter_reduce_(0, point_P, object_P, "amin")
