@@ -38,7 +38,7 @@ class Problem:
     Attributes:
         dataset: folder below the data folder, or `demo`.
         plan: of `ciod split`.
-        options: of `ciod run`; they override `COMMON`. Replay gets a tenth of the images of step 1.
+        options: of `ciod run`, besides `COMMON`. Replay gets a tenth of the images of step 1.
     """
 
     dataset: str
@@ -50,12 +50,10 @@ PROBLEMS = {
     "neu-det": Problem("neu-det", "3+3", "--image-size 96 --first-epochs 12 --epochs 8 --set replay.images=79"),
     "bccd": Problem("bccd", "2+1", "--image-size 128 --first-epochs 18 --epochs 10 --set replay.images=29"),
     "demo-4+4": Problem("demo", "4+4", "--image-size 96 --first-epochs 16 --epochs 6 --set replay.images=128"),
-    # Few images per step, so small batches make the iterations.
     "demo-2x4": Problem(
         "demo",
         "2x4",
-        "--image-size 96 --first-epochs 12 --epochs 3 --batch-size 4 "
-        "--set replay.images=87 --set training.warmup_iterations=50",
+        "--image-size 96 --first-epochs 24 --epochs 4 --set replay.images=87 --set training.warmup_iterations=50",
     ),
 }
 
@@ -90,7 +88,7 @@ def _solve(name: str, arguments: argparse.Namespace) -> dict[str, Row]:
     if not experiment.exists():
         _ciod("split", dataset, "--plan", problem.plan, "--out", str(experiment))
     compared = ("--methods", arguments.methods, "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs))
-    document = _ciod("run", str(experiment), *compared, *shlex.split(" ".join((*COMMON, problem.options))), "--json")
+    document = _ciod("run", str(experiment), *compared, *shlex.split(" ".join((problem.options, *COMMON))), "--json")
     # Rows are ordered by step: what stays is the last one.
     return {row["method"]: row for row in json.loads(document)["rows"]}
 
