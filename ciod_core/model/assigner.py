@@ -180,6 +180,7 @@ def _cheapest_points(cost_NA: Tensor, dynamic_k_N: Tensor, num_top: int) -> tupl
 
 def _one_object_each(pairs: _Pairs, cost_Q: Tensor, point_P: Tensor, object_P: Tensor, num_points: int) -> Tensor:
     """(M,) index of the object that each anchor point answers for, −1 for none, from the wishes of all objects."""
+    # Which of several objects is written does not matter: that point is contested.
     object_M = object_P.new_full((num_points,), -1).index_copy_(0, point_P, object_P)
     contested_M = torch.zeros_like(object_M).index_add_(0, point_P, torch.ones_like(point_P)) > 1
     return torch.where(contested_M, _cheapest_object(pairs, cost_Q, contested_M), object_M)
