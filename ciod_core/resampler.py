@@ -24,52 +24,74 @@ OVERLAP_ROWS = 512
 
 
 class Answers(NamedTuple):
-    """What the teacher says at Q anchor points: best class k, its score s, and f = s · the objectness's sigmoid."""
+    """What the teacher says at some anchor points: best class k, its score s, and f = s · the objectness's sigmoid."""
 
-    label_Q: Tensor
-    class_score_Q: Tensor
-    score_Q: Tensor
+    label: Tensor
+    class_score: Tensor
+    score: Tensor
 
 
-def answers_at(teacher: HeadOutput, image_Q: Tensor, point_Q: Tensor) -> Answers:
-    """The answers at these anchor points; whatever the number of classes, only their logits are read."""
-    # The largest logit has the largest score: one pass over the classes instead of three.
-    best_logit_Q, label_Q = rows_at(teacher.cls_logits_BAC, image_Q, point_Q).max(dim=-1)
+class TeacherAnswers:
+    """The teacher's answers, anchor point by anchor point.
+
+    Class logits are read where a rule first asks for them, and only once: nothing else of a selection grows with the
+    number of classes.
+
+    Attributes:
+        output: what the teacher's head says of the batch.
+    """
+
+    def __init__(self, output: HeadOutput) -> None:
+        self.output = output
+        # −1: not read yet.
+        self._label_M = torch.full_like(output.obj_logits_BA, -1, dtype=torch.int64).flatten()
+        self._best_logit_M = torch.zeros_like(output.obj_logits_BA).flatten()
+
+    def at(self, image_Q: Tensor, point_Q: Tensor) -> Answers:
+        """The answers at these anchor points."""
+        place_Q = image_Q * self.output.obj_logits_BA.shape[1] + point_Q
+        unread_P = place_Q[self._label_M[place_Q] < 0].unique()
+        # The largest logit has the largest score: one pass over the classes instead of three.
+        rows_PC = self.output.cls_logits_BAC.flatten(0, 1).index_select(0, unread_P)
+        self._best_logit_M[unread_P], self._label_M[unread_P] = rows_PC.max(dim=-1)
+        obj_logit_Q = self.output.obj_logits_BA[image_Q, point_Q]
+        return _answers(self._label_M[place_Q], self._best_logit_M[place_Q], obj_logit_Q)
+
+    def everywhere(self) -> Answers:
+        """The answers at all anchor points, (B, A) each, for rules that compare with what is usual in an image."""
+        best_logit_BA, label_BA = self.output.cls_logits_BAC.max(dim=-1)
+        self._label_M, self._best_logit_M = label_BA.flatten(), best_logit_BA.flatten()
+        return _answers(label_BA, best_logit_BA, self.output.obj_logits_BA)
+
+
+def _answers(label_Q: Tensor, best_logit_Q: Tensor, obj_logit_Q: Tensor) -> Answers:
     class_score_Q = best_logit_Q.sigmoid()
-    return Answers(label_Q, class_score_Q, class_score_Q * teacher.obj_logits_BA[image_Q, point_Q].sigmoid())
+    return Answers(label_Q, class_score_Q, class_score_Q * obj_logit_Q.sigmoid())
 
 
-class TeacherScores:
-    """The answers at all anchor points, (B, A) each, for rules that compare with what is usual in an image."""
-
-    def __init__(self, teacher: HeadOutput) -> None:
-        best_logit_BA, self.label_BA = teacher.cls_logits_BAC.max(dim=-1)
-        self.class_score_BA = best_logit_BA.sigmoid()
-        self.score_BA = self.class_score_BA * teacher.obj_logits_BA.sigmoid()
-
-
-SelectionRule = Callable[[HeadOutput], Tensor]
-"""From the teacher's output to a (B, A) mask of the anchor points kept before NMS."""
+SelectionRule = Callable[[TeacherAnswers], Tensor]
+"""From the teacher's answers to a (B, A) mask of the anchor points kept before NMS."""
 
 
 def centre_resampling(*, centre_score: float, other_iou: float, min_score: float) -> SelectionRule:
     """CRS: centres, where s ≥ `centre_score`, and the points of the same class whose box has IoU ≥ `other_iou`
     with a centre's; of both, those with f ≥ `min_score`."""
 
-    def select(teacher: HeadOutput) -> Tensor:
-        image_Q, point_Q = _promising(teacher, min_score)
-        answers = answers_at(teacher, image_Q, point_Q)
-        enough_Q, centre_Q = answers.score_Q >= min_score, answers.class_score_Q >= centre_score
-        kept_BA = torch.zeros_like(teacher.obj_logits_BA, dtype=torch.bool)
+    def select(teacher: TeacherAnswers) -> Tensor:
+        output = teacher.output
+        image_Q, point_Q = _promising(output, min_score)
+        answers = teacher.at(image_Q, point_Q)
+        enough_Q, centre_Q = answers.score >= min_score, answers.class_score >= centre_score
+        kept_BA = torch.zeros_like(output.obj_logits_BA, dtype=torch.bool)
         kept_BA[image_Q, point_Q] = enough_Q & centre_Q
         # The others need a centre that vouches for them: few, even at COCO's size.
         for other_Q in (enough_Q & ~centre_Q).nonzero().squeeze(1).split(OVERLAP_ROWS):
-            image, point, label = image_Q[other_Q], point_Q[other_Q], answers.label_Q[other_Q]
-            iou_QA = pairwise_iou(teacher.boxes_BA4[image, point].unsqueeze(1), teacher.boxes_BA4[image]).squeeze(1)
+            image, point, label = image_Q[other_Q], point_Q[other_Q], answers.label[other_Q]
+            iou_QA = pairwise_iou(output.boxes_BA4[image, point].unsqueeze(1), output.boxes_BA4[image]).squeeze(1)
             # Only boxes that are near enough are asked for their class; a centre's objectness does not matter.
             row_V, point_V = (iou_QA >= other_iou).nonzero(as_tuple=True)
-            vouching = answers_at(teacher, image[row_V], point_V)
-            vouches_V = (vouching.class_score_Q >= centre_score) & (vouching.label_Q == label[row_V])
+            vouching = teacher.at(image[row_V], point_V)
+            vouches_V = (vouching.class_score >= centre_score) & (vouching.label == label[row_V])
             kept_BA[image[row_V[vouches_V]], point[row_V[vouches_V]]] = True
         return kept_BA
 
@@ -79,18 +101,18 @@ def centre_resampling(*, centre_score: float, other_iou: float, min_score: float
 def fixed_threshold(score: float) -> SelectionRule:
     """Points with f ≥ `score`."""
 
-    def select(teacher: HeadOutput) -> Tensor:
-        image_Q, point_Q = _promising(teacher, score)
-        kept_BA = torch.zeros_like(teacher.obj_logits_BA, dtype=torch.bool)
-        kept_BA[image_Q, point_Q] = answers_at(teacher, image_Q, point_Q).score_Q >= score
+    def select(teacher: TeacherAnswers) -> Tensor:
+        image_Q, point_Q = _promising(teacher.output, score)
+        kept_BA = torch.zeros_like(teacher.output.obj_logits_BA, dtype=torch.bool)
+        kept_BA[image_Q, point_Q] = teacher.at(image_Q, point_Q).score >= score
         return kept_BA
 
     return select
 
 
-def _promising(teacher: HeadOutput, score: float) -> tuple[Tensor, Tensor]:
+def _promising(output: HeadOutput, score: float) -> tuple[Tensor, Tensor]:
     """Image and anchor point wherever f can reach `score`: f never exceeds the objectness, which needs no class."""
-    image_Q, point_Q = (teacher.obj_logits_BA.sigmoid() >= score).nonzero(as_tuple=True)
+    image_Q, point_Q = (output.obj_logits_BA.sigmoid() >= score).nonzero(as_tuple=True)
     return image_Q, point_Q
 
 
@@ -100,19 +122,19 @@ def class_statistics(*, num_std: float, fixed_score: float) -> SelectionRule:
     A class that fewer than two points of the image name has no spread and uses `fixed_score`.
     """
 
-    def select(teacher: HeadOutput) -> Tensor:
-        answers = TeacherScores(teacher)
-        images_B1 = torch.arange(len(answers.label_BA), device=answers.label_BA.device).unsqueeze(1)
-        num_images, _, num_classes = teacher.cls_logits_BAC.shape
-        group = (images_B1 * num_classes + answers.label_BA).flatten()
-        score = answers.score_BA.flatten().double()
+    def select(teacher: TeacherAnswers) -> Tensor:
+        label_BA, _, score_BA = teacher.everywhere()
+        num_images, _, num_classes = teacher.output.cls_logits_BAC.shape
+        images_B1 = torch.arange(num_images, device=label_BA.device).unsqueeze(1)
+        group = (images_B1 * num_classes + label_BA).flatten()
+        score = score_BA.flatten().double()
         num_groups = num_images * num_classes
         count = torch.bincount(group, minlength=num_groups)
         mean = score.new_zeros(num_groups).index_add_(0, group, score) / count.clamp(min=1)
         deviation = (score - mean[group]).square()
         variance = score.new_zeros(num_groups).index_add_(0, group, deviation) / (count - 1).clamp(min=1)
         threshold = torch.where(count >= 2, mean + num_std * variance.sqrt(), fixed_score)
-        return (score >= threshold[group]).view_as(answers.score_BA)
+        return (score >= threshold[group]).view_as(score_BA)
 
     return select
 
@@ -120,8 +142,8 @@ def class_statistics(*, num_std: float, fixed_score: float) -> SelectionRule:
 def global_statistics(*, num_std: float) -> SelectionRule:
     """Points with f ≥ mean + `num_std` · std of f over all points of the image."""
 
-    def select(teacher: HeadOutput) -> Tensor:
-        score = TeacherScores(teacher).score_BA.double()
+    def select(teacher: TeacherAnswers) -> Tensor:
+        score = teacher.everywhere().score.double()
         return score >= _outlier_bound(score, num_std)
 
     return select
@@ -130,8 +152,8 @@ def global_statistics(*, num_std: float) -> SelectionRule:
 def elastic_class_response(*, num_std: float) -> SelectionRule:
     """Points with s > mean + `num_std` · std of s over all points of the image (ERD's class anchors A)."""
 
-    def select(teacher: HeadOutput) -> Tensor:
-        score = TeacherScores(teacher).class_score_BA.double()
+    def select(teacher: TeacherAnswers) -> Tensor:
+        score = teacher.everywhere().class_score.double()
         return score > _outlier_bound(score, num_std)
 
     return select
@@ -143,8 +165,8 @@ def elastic_location_response(*, num_std: float) -> SelectionRule:
     ERD reads how sure a location is off the distribution of its edges; here objectness was trained to say it.
     """
 
-    def select(teacher: HeadOutput) -> Tensor:
-        logit = teacher.obj_logits_BA.double()
+    def select(teacher: TeacherAnswers) -> Tensor:
+        logit = teacher.output.obj_logits_BA.double()
         return logit > _outlier_bound(logit, num_std)
 
     return select
@@ -152,7 +174,7 @@ def elastic_location_response(*, num_std: float) -> SelectionRule:
 
 def every_point() -> SelectionRule:
     """All anchor points."""
-    return lambda teacher: torch.ones_like(teacher.obj_logits_BA, dtype=torch.bool)
+    return lambda teacher: torch.ones_like(teacher.output.obj_logits_BA, dtype=torch.bool)
 
 
 def thinned(boxes_K4: Tensor, score_K: Tensor, group_K: Tensor, nms_iou: float) -> Tensor:
@@ -176,19 +198,20 @@ def select_knowledge(teacher: HeadOutput, rule: SelectionRule, *, nms_iou: float
         nms_iou: 0.95 deliberately leaves clusters of near-duplicates (the re-sampling); 0.65 leaves single boxes;
             None keeps whatever the rule keeps.
     """
-    image_K, point_K = rule(teacher).nonzero(as_tuple=True)
-    answers = answers_at(teacher, image_K, point_K)
+    teacher_answers = TeacherAnswers(teacher)
+    image_K, point_K = rule(teacher_answers).nonzero(as_tuple=True)
+    answers = teacher_answers.at(image_K, point_K)
     if nms_iou is not None:
-        group_K = image_K * teacher.cls_logits_BAC.shape[2] + answers.label_Q
-        survivors = thinned(teacher.boxes_BA4[image_K, point_K], answers.score_Q, group_K, nms_iou)
+        group_K = image_K * teacher.cls_logits_BAC.shape[2] + answers.label
+        survivors = thinned(teacher.boxes_BA4[image_K, point_K], answers.score, group_K, nms_iou)
         image_K, point_K = image_K[survivors], point_K[survivors]
         answers = Answers(*(field[survivors] for field in answers))
     return Knowledge(
         boxes_K4=teacher.boxes_BA4[image_K, point_K],
-        labels_K=answers.label_Q,
+        labels_K=answers.label,
         class_logits_KC=rows_at(teacher.cls_logits_BAC, image_K, point_K),
         obj_logits_K=teacher.obj_logits_BA[image_K, point_K],
-        scores_K=answers.score_Q,
+        scores_K=answers.score,
         image_K=image_K,
         anchor_K=point_K,
     )

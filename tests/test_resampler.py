@@ -17,6 +17,7 @@ from ciod_core.knowledge import Knowledge
 from ciod_core.model.output import HeadOutput
 from ciod_core.resampler import (
     SelectionRule,
+    TeacherAnswers,
     centre_resampling,
     class_statistics,
     fixed_threshold,
@@ -236,6 +237,32 @@ def test_only_old_classes_are_selected_and_nothing_carries_gradient(name: str) -
     assert knowledge.class_logits_KC.shape[1] == 4
     assert int(knowledge.labels_K.min()) >= 0 and int(knowledge.labels_K.max()) < 4
     assert not any(tensor.requires_grad for tensor in vars(knowledge).values())
+
+
+class RowsRead(TorchDispatchMode):
+    """Counts the rows that were fetched from tensors of a given width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.count = width, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.index_select.default and args[0].shape[-1] == self.width:
+            self.count += len(result)
+        return result
+
+
+def test_class_logits_of_an_anchor_point_are_read_once() -> None:
+    """Two neighbours ask for the same two: a centre that is too weak to be kept, and the cell of 16 pixels there."""
+    teacher = centre_and_others([0.9, 0.8])
+    teacher.obj_logits_BA[0, 0] = -3.0
+    answers = TeacherAnswers(teacher)
+    with RowsRead(width=3) as rows:
+        kept_BA = PLAIN_RULES["crs"][0](answers)
+        answers.at(*kept_BA.nonzero(as_tuple=True))
+    assert kept_BA.nonzero().tolist() == [[0, 1], [0, 2]]
+    assert rows.count == 4
 
 
 class LargestTensor(TorchDispatchMode):

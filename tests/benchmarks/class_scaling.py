@@ -130,6 +130,8 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
     times = median_milliseconds({number: parts_of_a_step(number) for number in NUM_CLASSES}, repeats)
+    for parts in times.values():
+        parts["together"] = sum(parts.values())
     print(f"{'part':12}" + "".join(f"{f'C = {number}':>18}" for number in NUM_CLASSES))
     for name, base in times[NUM_CLASSES[0]].items():
         cells = [f"{times[number][name]:.2f} ms ×{times[number][name] / base:.2f}" for number in NUM_CLASSES]
