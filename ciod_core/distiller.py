@@ -1,9 +1,9 @@
 """Knowledge transfer: collaborative distillation (CKD) on the positives of old objects.
 
 Each positive takes its targets from the teacher answer whose box it was assigned to. One teacher answer feeds
-many student anchor points, at other positions than its own.
+many student anchor points, at other positions than its own; what can be computed per answer is computed there.
 
-Legend: P positives of old objects, C old classes, D all the student's classes.
+Legend: P positives of old objects, K teacher answers, C old classes, D all the student's classes.
 """
 
 from __future__ import annotations
@@ -31,29 +31,31 @@ class TransferLosses(NamedTuple):
     location_sum: Tensor
 
 
-def class_targets(teacher_logits_PC: Tensor, kind: TargetKind) -> Tensor:
-    """Targets in 0..1 over the old classes, (P, C).
+def class_targets(teacher_logits_KC: Tensor, kind: TargetKind) -> Tensor:
+    """Targets in 0..1 over the old classes, (K, C).
 
     `soft` and `margin-weighted`: the teacher's probabilities. `hybrid`: the same with the largest set to 1.
     `hard`: one-hot.
     """
-    probability_PC = teacher_logits_PC.sigmoid()
+    probability_KC = teacher_logits_KC.sigmoid()
     if kind in ("soft", "margin-weighted"):
-        return probability_PC
-    best_PC = one_hot(teacher_logits_PC.argmax(dim=1), teacher_logits_PC.shape[1])
-    return torch.maximum(probability_PC, best_PC) if kind == "hybrid" else best_PC.to(probability_PC.dtype)
+        return probability_KC
+    best_KC = one_hot(teacher_logits_KC.argmax(dim=1), teacher_logits_KC.shape[1])
+    return torch.maximum(probability_KC, best_KC) if kind == "hybrid" else best_KC.to(probability_KC.dtype)
 
 
 @torch.no_grad()
 def collaborative_weights(
     student_logits_PC: Tensor,
     student_boxes_P4: Tensor,
-    teacher_logits_PC: Tensor,
-    teacher_boxes_P4: Tensor,
+    teacher_logits_KC: Tensor,
+    teacher_boxes_K4: Tensor,
+    source_P: Tensor,
     weighting: Weighting,
 ) -> tuple[Tensor, Tensor]:
     """Weights of the class and the location part of each positive, (P,) each, summing to 2.
 
+    `source_P` names the teacher answer of each positive.
     The part in which the student is further from the teacher gets the larger weight. `paper`: class error is the
     summed BCE, which contains the teacher's entropy and grows with the number of classes, so that it outweighs
     location nearly always. `balanced`: class error is the mean over classes of KL = BCE − entropy, which vanishes
@@ -62,12 +64,12 @@ def collaborative_weights(
     if weighting == "none":
         ones_P = student_logits_PC.new_ones(len(student_logits_PC))
         return ones_P, ones_P
-    probability_PC = teacher_logits_PC.sigmoid()
-    class_error_P = summed_bce(student_logits_PC, probability_PC)
+    probability_KC = teacher_logits_KC.sigmoid()
+    class_error_P = summed_bce(student_logits_PC, probability_KC.index_select(0, source_P))
     if weighting == "balanced":
-        entropy_P = summed_bce(teacher_logits_PC, probability_PC)
-        class_error_P = (class_error_P - entropy_P).clamp(min=0) / student_logits_PC.shape[1]
-    location_error_P = 1 - giou(student_boxes_P4, teacher_boxes_P4)
+        entropy_K = summed_bce(teacher_logits_KC, probability_KC)
+        class_error_P = (class_error_P - entropy_K[source_P]).clamp(min=0) / student_logits_PC.shape[1]
+    location_error_P = 1 - giou(student_boxes_P4, teacher_boxes_K4[source_P])
     class_error_P, location_error_P = class_error_P + WEIGHT_FLOOR, location_error_P + WEIGHT_FLOOR
     total_P = class_error_P + location_error_P
     return 2 * class_error_P / total_P, 2 * location_error_P / total_P
@@ -76,8 +78,9 @@ def collaborative_weights(
 def collaborative_distillation(
     student_logits_PD: Tensor,
     student_boxes_P4: Tensor,
-    teacher_logits_PC: Tensor,
-    teacher_boxes_P4: Tensor,
+    teacher_logits_KC: Tensor,
+    teacher_boxes_K4: Tensor,
+    source_P: Tensor,
     *,
     weighting: Weighting,
     target: TargetKind,
@@ -86,14 +89,16 @@ def collaborative_distillation(
 
     Class: w_cls · BCE(student, target) summed over classes. An old object is none of the new classes, so their
     target is 0. Location: 5 · w_loc · (1 − IoU²) to the teacher's box.
-    `margin-weighted` replaces w_cls by (1 − the teacher's best score)².
+    `margin-weighted` replaces w_cls by (1 − the teacher's best score)². `source_P` names the teacher answer of each
+    positive.
     """
-    num_old = teacher_logits_PC.shape[1]
+    num_old = teacher_logits_KC.shape[1]
     class_weight_P, location_weight_P = collaborative_weights(
-        student_logits_PD[:, :num_old], student_boxes_P4, teacher_logits_PC, teacher_boxes_P4, weighting
+        student_logits_PD[:, :num_old], student_boxes_P4, teacher_logits_KC, teacher_boxes_K4, source_P, weighting
     )
     if target == "margin-weighted":
-        class_weight_P = (1 - teacher_logits_PC.sigmoid().amax(dim=1)).square()
-    class_P = summed_bce(student_logits_PD, class_targets(teacher_logits_PC, target))
-    location_P = box_loss(student_boxes_P4, teacher_boxes_P4)
+        class_weight_P = (1 - teacher_logits_KC.sigmoid().amax(dim=1)).square()[source_P]
+    target_PC = class_targets(teacher_logits_KC, target).index_select(0, source_P)
+    class_P = summed_bce(student_logits_PD, target_PC)
+    location_P = box_loss(student_boxes_P4, teacher_boxes_K4[source_P])
     return TransferLosses((class_weight_P * class_P).sum(), (location_weight_P * location_P).sum())

@@ -64,17 +64,19 @@ def hand_targets(row: int, kind: TargetKind) -> list[float]:
     return probabilities
 
 
-def tensors() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def tensors() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Student and teacher, and which of the teacher's answers teaches which positive: each its own."""
     return (
         torch.tensor(STUDENT_LOGITS),
         torch.tensor(STUDENT_BOXES),
         torch.tensor(TEACHER_LOGITS),
         torch.tensor(TEACHER_BOXES),
+        torch.arange(2),
     )
 
 
 def test_the_example_overlaps_as_stated() -> None:
-    _, student, _, teacher = tensors()
+    _, student, _, teacher, _ = tensors()
     assert iou(student, teacher).tolist() == pytest.approx(OVERLAPS)
     assert giou(student, teacher).tolist() == pytest.approx(OVERLAPS)
 
@@ -114,9 +116,20 @@ def test_losses_by_hand(kind: TargetKind, weighting: Weighting) -> None:
 
 
 @pytest.mark.parametrize("weighting", get_args(Weighting))
+@pytest.mark.parametrize("kind", get_args(TargetKind))
+def test_an_answer_teaches_as_many_positives_as_were_assigned_to_it(kind: TargetKind, weighting: Weighting) -> None:
+    student_logits, student_boxes, teacher_logits, teacher_boxes, _ = tensors()
+    positives, source = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([1, 0, 1, 1, 1])
+    student = (student_logits[positives], student_boxes[positives])
+    options = {"weighting": weighting, "target": kind}
+    shared = collaborative_distillation(*student, teacher_logits, teacher_boxes, source, **options)
+    repeated = (teacher_logits[source], teacher_boxes[source], torch.arange(5))
+    torch.testing.assert_close(shared, collaborative_distillation(*student, *repeated, **options))
+
+
+@pytest.mark.parametrize("weighting", get_args(Weighting))
 def test_an_old_object_is_none_of_the_new_classes(weighting: Weighting) -> None:
-    student_logits, student_boxes, teacher_logits, teacher_boxes = tensors()
-    rest = (student_boxes, teacher_logits, teacher_boxes)
+    student_logits, *rest = tensors()
     new_logits = torch.tensor([[0.3, -0.7, 1.0], [2.0, 0.0, -1.0]])
     alone = collaborative_distillation(student_logits, *rest, weighting=weighting, target="soft")
     grown = collaborative_distillation(
@@ -132,13 +145,13 @@ def test_an_old_object_is_none_of_the_new_classes(weighting: Weighting) -> None:
 @pytest.mark.parametrize("kind", get_args(TargetKind))
 def test_defect_weights_carry_gradient(kind: TargetKind, weighting: Weighting) -> None:
     """The gradient is that of the losses with the weights held constant."""
-    student_logits, student_boxes, teacher_logits, teacher_boxes = tensors()
+    student_logits, student_boxes, teacher_logits, teacher_boxes, source = tensors()
     student_logits.requires_grad_()
     student_boxes.requires_grad_()
-    weights = collaborative_weights(student_logits, student_boxes, teacher_logits, teacher_boxes, weighting)
+    weights = collaborative_weights(student_logits, student_boxes, teacher_logits, teacher_boxes, source, weighting)
     assert not any(weight.requires_grad for weight in weights)
     losses = collaborative_distillation(
-        student_logits, student_boxes, teacher_logits, teacher_boxes, weighting=weighting, target=kind
+        student_logits, student_boxes, teacher_logits, teacher_boxes, source, weighting=weighting, target=kind
     )
     found = torch.autograd.grad(losses.class_sum + losses.location_sum, (student_logits, student_boxes))
 
@@ -162,12 +175,12 @@ def test_defect_nought_by_nought(weighting: Weighting, logit: float) -> None:
     """A student that agrees entirely with a certain teacher: both errors vanish, the weights are 1 and no NaN."""
     logits = torch.tensor([[logit, -logit]] * 2, requires_grad=True)
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [3.0, 3.0, 8.0, 4.0]], requires_grad=True)
-    weights = collaborative_weights(logits, boxes, logits.detach(), boxes.detach(), weighting)
+    weights = collaborative_weights(logits, boxes, logits.detach(), boxes.detach(), torch.arange(2), weighting)
     if weighting == "balanced" or logit > 1:
         for weight in weights:
             assert weight.tolist() == pytest.approx([1.0, 1.0])
     losses = collaborative_distillation(
-        logits, boxes, logits.detach(), boxes.detach(), weighting=weighting, target="soft"
+        logits, boxes, logits.detach(), boxes.detach(), torch.arange(2), weighting=weighting, target="soft"
     )
     (losses.class_sum + losses.location_sum).backward()
     for tensor in (*weights, *losses, logits.grad, boxes.grad):
@@ -179,7 +192,7 @@ def test_defect_the_teachers_entropy_shuts_location_out() -> None:
     teacher_logits = torch.full((1, 80), -3.0)
     teacher_logits[0, 7] = 0.5
     student_box, teacher_box = torch.tensor([[0.0, 0.0, 10.0, 8.0]]), torch.tensor([[0.0, 0.0, 10.0, 10.0]])
-    same = (teacher_logits.clone(), student_box, teacher_logits, teacher_box)
+    same = (teacher_logits.clone(), student_box, teacher_logits, teacher_box, torch.tensor([0]))
     class_weight, location_weight = collaborative_weights(*same, "balanced")
     assert float(location_weight) > 1.99 and float(class_weight) < 0.01
     class_weight, location_weight = collaborative_weights(*same, "paper")
@@ -189,11 +202,13 @@ def test_defect_the_teachers_entropy_shuts_location_out() -> None:
 def test_balanced_weights_do_not_depend_on_how_many_classes_agree() -> None:
     """More classes of which the student is equally wrong leave the balance as it is; `paper` moves it."""
     student_box, teacher_box = torch.tensor([[0.0, 0.0, 10.0, 8.0]]), torch.tensor([[0.0, 0.0, 10.0, 10.0]])
-    few = collaborative_weights(torch.full((1, 5), -1.0), student_box, torch.zeros(1, 5), teacher_box, "balanced")
-    many = collaborative_weights(torch.full((1, 80), -1.0), student_box, torch.zeros(1, 80), teacher_box, "balanced")
-    torch.testing.assert_close(few, many)
-    few = collaborative_weights(torch.full((1, 5), -1.0), student_box, torch.zeros(1, 5), teacher_box, "paper")
-    many = collaborative_weights(torch.full((1, 80), -1.0), student_box, torch.zeros(1, 80), teacher_box, "paper")
+
+    def weights(num_classes: int, weighting: Weighting) -> tuple[Tensor, Tensor]:
+        student, teacher = torch.full((1, num_classes), -1.0), torch.zeros(1, num_classes)
+        return collaborative_weights(student, student_box, teacher, teacher_box, torch.tensor([0]), weighting)
+
+    torch.testing.assert_close(weights(5, "balanced"), weights(80, "balanced"))
+    few, many = weights(5, "paper"), weights(80, "paper")
     assert float(many[1]) < float(few[1]) / 5
 
 
@@ -201,8 +216,9 @@ def test_balanced_weights_do_not_depend_on_how_many_classes_agree() -> None:
 @pytest.mark.parametrize("kind", get_args(TargetKind))
 def test_no_positives_cost_nothing(kind: TargetKind, weighting: Weighting) -> None:
     student_logits = torch.zeros(0, 5, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.int64)
     losses = collaborative_distillation(
-        student_logits, torch.zeros(0, 4), torch.zeros(0, 3), torch.zeros(0, 4), weighting=weighting, target=kind
+        student_logits, torch.zeros(0, 4), torch.zeros(0, 3), torch.zeros(0, 4), none, weighting=weighting, target=kind
     )
     assert losses.class_sum.item() == 0 and losses.location_sum.item() == 0
     losses.class_sum.backward()

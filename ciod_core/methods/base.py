@@ -15,7 +15,7 @@ from ciod_core.config import ResamplerConfig
 from ciod_core.knowledge import Knowledge
 from ciod_core.model.assigner import Assignment, assign
 from ciod_core.model.detector import Detector
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.model.output import HeadOutput, Targets, rows_at
 from ciod_core.training.distributed import mean_across_processes
 
 Losses = dict[str, Tensor]
@@ -28,6 +28,8 @@ class Lesson(NamedTuple):
         student: the student's answers.
         objects: what anchor points were assigned to: ground truth, and before it what counts as such.
         assignment: the positives for these objects.
+        cls_logits_PC: the student's class logits at the positives. Read once and from here: whoever reads them from
+            the student's answers adds a gradient as large as those, all zeros but a few rows.
         num_taught: how many of the objects, the first ones, are the teacher's answers.
         knowledge: the teacher's kept answers, None for a method without a teacher.
         teacher: all of the teacher's answers, None like `knowledge`.
@@ -37,6 +39,7 @@ class Lesson(NamedTuple):
     student: HeadOutput
     objects: Targets
     assignment: Assignment
+    cls_logits_PC: Tensor
     num_taught: int
     knowledge: Knowledge | None
     teacher: HeadOutput | None
@@ -123,7 +126,8 @@ class Method:
         objects = targets if taught is None else taught.before(targets)
         num_taught = 0 if taught is None else len(taught)
         assignment = assign(student, objects)
-        return self.transfer(Lesson(student, objects, assignment, num_taught, knowledge, teacher, ignored_BA))
+        rows_PC = rows_at(student.cls_logits_BAC, assignment.image_P, assignment.anchor_P)
+        return self.transfer(Lesson(student, objects, assignment, rows_PC, num_taught, knowledge, teacher, ignored_BA))
 
 
 def normaliser(positives: Tensor) -> Tensor:

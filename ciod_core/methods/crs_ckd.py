@@ -12,7 +12,7 @@ from ciod_core.methods.base import Lesson, Losses, Method, TrunkRate, normaliser
 from ciod_core.methods.selection import build_recall, build_selection
 from ciod_core.methods.supervised import labelled_losses, objectness, supervised
 from ciod_core.model.detector import Detector
-from ciod_core.model.output import Targets, rows_at
+from ciod_core.model.output import Targets
 from ciod_core.training.distributed import mean_across_processes
 
 
@@ -79,17 +79,17 @@ def _objectness(lesson: Lesson, knowledge: Knowledge, distiller: DistillerConfig
 
 def _transfer_losses(lesson: Lesson, knowledge: Knowledge, distiller: DistillerConfig) -> Losses:
     """CKD on the positives of old objects, each taught by the answer whose box it was assigned to."""
-    old_P, assignment = lesson.old_P, lesson.assignment
-    image_P, anchor_P, source_P = assignment.image_P[old_P], assignment.anchor_P[old_P], assignment.object_P[old_P]
+    assignment, index_P = lesson.assignment, lesson.old_P.nonzero().squeeze(1)
     sums = collaborative_distillation(
-        rows_at(lesson.student.cls_logits_BAC, image_P, anchor_P),
-        lesson.student.boxes_BA4[image_P, anchor_P],
-        knowledge.class_logits_KC.index_select(0, source_P),
-        knowledge.boxes_K4[source_P],
+        lesson.cls_logits_PC.index_select(0, index_P),
+        lesson.student.boxes_BA4[assignment.image_P[index_P], assignment.anchor_P[index_P]],
+        knowledge.class_logits_KC,
+        knowledge.boxes_K4,
+        assignment.object_P[index_P],
         weighting=distiller.weighting,
         target=distiller.target,
     )
-    count = normaliser(old_P)
+    count = normaliser(lesson.old_P)
     return {
         "old class": distiller.class_weight * sums.class_sum / count,
         "old box": distiller.location_weight * sums.location_sum / count,

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from ciod_core.knowledge import Knowledge
 from ciod_core.methods.base import Losses, normaliser
-from ciod_core.model.output import HeadOutput
+from ciod_core.model.output import HeadOutput, rows_at
 
 
 class Responses(NamedTuple):
@@ -29,8 +29,9 @@ class Responses(NamedTuple):
 def student_responses(student: HeadOutput, knowledge: Knowledge) -> Responses:
     """What the student says where the teacher said what was kept."""
     image_K, anchor_K = knowledge.image_K, knowledge.anchor_K
+    num_old = knowledge.class_logits_KC.shape[1]
     return Responses(
-        class_logits_KC=student.cls_logits_BAC[image_K, anchor_K, : knowledge.class_logits_KC.shape[1]],
+        class_logits_KC=rows_at(student.cls_logits_BAC, image_K, anchor_K)[:, :num_old],
         obj_logits_K=student.obj_logits_BA[image_K, anchor_K],
         boxes_K4=student.boxes_BA4[image_K, anchor_K],
     )

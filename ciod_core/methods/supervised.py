@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ciod_core.methods.base import Lesson, Losses, normaliser
 from ciod_core.model.losses import box_loss, class_loss, objectness_loss
-from ciod_core.model.output import rows_at
 
 
 def supervised(lesson: Lesson) -> Losses:
@@ -54,13 +53,13 @@ def labelled_losses(lesson: Lesson, chosen_P: Tensor, *, first_class: int = 0) -
         chosen_P: mask of the positives.
         first_class: labels say nothing about the classes before this one.
     """
-    assignment = lesson.assignment
-    image_P, anchor_P = assignment.image_P[chosen_P], assignment.anchor_P[chosen_P]
-    object_P, count = assignment.object_P[chosen_P], normaliser(chosen_P)
+    assignment, index_P = lesson.assignment, chosen_P.nonzero().squeeze(1)
+    image_P, anchor_P = assignment.image_P[index_P], assignment.anchor_P[index_P]
+    object_P, count = assignment.object_P[index_P], normaliser(chosen_P)
     classification = class_loss(
-        rows_at(lesson.student.cls_logits_BAC, image_P, anchor_P),
+        lesson.cls_logits_PC.index_select(0, index_P),
         lesson.objects.labels_N[object_P],
-        assignment.iou_P[chosen_P],
+        assignment.iou_P[index_P],
         first_class=first_class,
     )
     location_P = box_loss(lesson.student.boxes_BA4[image_P, anchor_P], lesson.objects.boxes_N4[object_P])

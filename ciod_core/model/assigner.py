@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 
 from ciod_core.model.boxes import iou
+from ciod_core.model.log_products import logs_of_products_
 from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets
 
 OUTSIDE_COST = 1e8
+
+# Of 1 − score, what is not 0 is at least 6e-8 in float32, so that a product of 2² does not underflow, and its logarithm
+# is not clamped. Beside a score of 1, which costs 100, the other three of its group count nothing.
+HALVINGS = 2
 
 
 class Assignment(NamedTuple):
@@ -159,15 +164,15 @@ def _class_cost(output: HeadOutput, pairs: _Pairs) -> Tensor:
     scores_PC = output.cls_logits_BAC.flatten(0, 1).index_select(0, point_P).sigmoid_()
     scores_PC.mul_(objectness_M[point_P].unsqueeze(1)).sqrt_()
     all_wrong_M = torch.zeros_like(objectness_M)
-    all_wrong_M[point_P] = -_clamped_log_(scores_PC.neg_().add_(1)).sum(dim=1)
+    all_wrong_M[point_P] = -_clamped(logs_of_products_(scores_PC.neg_().add_(1), HALVINGS)).sum(dim=1)
 
     own_Q = (pairs.own_logit_Q.sigmoid() * objectness_M.index_select(0, pairs.point_Q)).sqrt()
-    return all_wrong_M.index_select(0, pairs.point_Q) + _clamped_log_(1 - own_Q) - _clamped_log_(own_Q)
+    return all_wrong_M.index_select(0, pairs.point_Q) + _clamped((1 - own_Q).log()) - _clamped(own_Q.log())
 
 
-def _clamped_log_(x: Tensor) -> Tensor:
-    """Logarithm in place, with the clamp of torch's binary_cross_entropy: a saturated score costs 100, not infinity."""
-    return x.log_().clamp_(min=-100)
+def _clamped(logarithm: Tensor) -> Tensor:
+    """With the clamp of torch's binary_cross_entropy: a saturated score costs 100, not infinity."""
+    return logarithm.clamp_(min=-100)
 
 
 def _cheapest_points(cost_NA: Tensor, dynamic_k_N: Tensor, num_top: int) -> tuple[Tensor, Tensor]:

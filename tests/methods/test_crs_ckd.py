@@ -89,7 +89,7 @@ def plain_losses(
         teacher_logits, teacher_objectness = teacher_answer(teacher, image, wanted[index])
         if settings["objectness"] == "soft":
             objectness_BA[image, anchor] = teacher_objectness.sigmoid()
-        row = (logits[None, :NUM_OLD], box[None], teacher_logits[None], wanted[index][None])
+        row = (logits[None, :NUM_OLD], box[None], teacher_logits[None], wanted[index][None], torch.tensor([0]))
         class_weight, location_weight = collaborative_weights(*row, settings["weighting"])
         if settings["target"] == "margin-weighted":
             class_weight = (1 - teacher_logits.sigmoid().max()) ** 2
