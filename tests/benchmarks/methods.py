@@ -50,11 +50,7 @@ PROBLEMS = {
     "neu-det": Problem("neu-det", "3+3", "--image-size 96 --first-epochs 12 --epochs 8 --set replay.images=79"),
     "bccd": Problem("bccd", "2+1", "--image-size 128 --first-epochs 18 --epochs 10 --set replay.images=29"),
     "demo-4+4": Problem("demo", "4+4", "--image-size 96 --first-epochs 16 --epochs 6 --set replay.images=128"),
-    "demo-2x4": Problem(
-        "demo",
-        "2x4",
-        "--image-size 96 --first-epochs 24 --epochs 4 --set replay.images=87 --set training.warmup_iterations=50",
-    ),
+    "demo-2x4": Problem("demo", "2x4", "--image-size 96 --first-epochs 24 --epochs 4 --set replay.images=87"),
 }
 
 
