@@ -29,6 +29,8 @@ COMMON = (
     "--set data.multi_scale=false --set data.photometric=false",
 )
 Row = dict[str, Any]
+# The rows of every method, by step.
+Table = dict[str, dict[int, Row]]
 
 
 @dataclass(frozen=True)
@@ -65,28 +67,30 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
     arguments = parser.parse_args()
 
-    tables: dict[str, dict[str, Row]] = {}
+    tables: dict[str, Table] = {}
     for name in arguments.only:
         started = time.monotonic()
         tables[name] = _solve(name, arguments)
         print(f"\n{name}: mean ± standard deviation of {arguments.seeds} seeds, AP in %", end="")
         print(f" ({(time.monotonic() - started) / 60:.0f} min for what was missing)\n")
-        _print_table(HEADINGS, [(method, *map(_cell, COLUMNS, _spreads(row))) for method, row in tables[name].items()])
+        _print_problem(tables[name])
     print("\nAP of all classes, mean over the problems\n")
     names = [method for method in tables[arguments.only[0]] if method != "base"]
     _print_table(("method", "AP all"), [(method, f"{100 * _mean_ap(method, tables):.1f}") for method in names])
 
 
-def _solve(name: str, arguments: argparse.Namespace) -> dict[str, Row]:
-    """The last step's row of every method; step 1 is `base`."""
+def _solve(name: str, arguments: argparse.Namespace) -> Table:
+    """The rows of every method; step 1 is `base`."""
     problem, experiment = PROBLEMS[name], arguments.out / name
     dataset = problem.dataset if problem.dataset == "demo" else str(arguments.data / problem.dataset)
     if not experiment.exists():
         _ciod("split", dataset, "--plan", problem.plan, "--out", str(experiment))
     compared = ("--methods", arguments.methods, "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs))
     document = _ciod("run", str(experiment), *compared, *shlex.split(" ".join((problem.options, *COMMON))), "--json")
-    # Rows are ordered by step: what stays is the last one.
-    return {row["method"]: row for row in json.loads(document)["rows"]}
+    table: Table = {}
+    for row in json.loads(document)["rows"]:
+        table.setdefault(row["method"], {})[row["step"]] = row
+    return table
 
 
 def _ciod(*arguments: str) -> str:
@@ -95,8 +99,16 @@ def _ciod(*arguments: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def _spreads(row: Row) -> list[dict[str, Any]]:
-    return [row["measures"][name] for name in COLUMNS]
+def _print_problem(table: Table) -> None:
+    """Every measure after the last step; before that, AP of all classes after the steps between."""
+    last = max(step for rows in table.values() for step in rows)
+    between = range(2, last)
+    lines = []
+    for method, rows in table.items():
+        final = rows[max(rows)]["measures"]
+        passed = [_cell("ap_all", rows[step]["measures"]["ap_all"]) if step in rows else "" for step in between]
+        lines.append((method, *passed, *(_cell(measure, final[measure]) for measure in COLUMNS)))
+    _print_table((HEADINGS[0], *(f"AP all, step {step}" for step in between), *HEADINGS[1:]), lines)
 
 
 def _cell(measure: str, spread: dict[str, Any]) -> str:
@@ -109,8 +121,8 @@ def _cell(measure: str, spread: dict[str, Any]) -> str:
     return f"{factor * spread['mean']:.{digits}f}{deviation}"
 
 
-def _mean_ap(method: str, tables: dict[str, dict[str, Row]]) -> float:
-    return fmean(table[method]["measures"]["ap_all"]["mean"] for table in tables.values())
+def _mean_ap(method: str, tables: dict[str, Table]) -> float:
+    return fmean(table[method][max(table[method])]["measures"]["ap_all"]["mean"] for table in tables.values())
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
