@@ -175,6 +175,16 @@ def test_saturated_scores_and_degenerate_boxes_stay_finite() -> None:
     assert set(found.object_P.tolist()) == {0, 1}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_many_classes_that_are_nearly_sure_are_told_apart(seed: int) -> None:
+    """In float32, where the product of all of 1 − score is 0: costs far above the clamp of a single class."""
+    output = random_output(1, 40, SIDE, seed)
+    generator = torch.Generator().manual_seed(seed)
+    output.cls_logits_BAC.copy_(torch.randn(output.cls_logits_BAC.shape, generator=generator) + 7)
+    output.obj_logits_BA.fill_(9.0)
+    assert_equals_plain_loops(output, make_targets([(0, (10.0, 10.0, 40.0, 40.0), 0), (0, (4.0, 20.0, 60.0, 50.0), 1)]))
+
+
 def test_carries_no_gradient() -> None:
     output = random_output(1, NUM_CLASSES, SIDE, seed=4)
     for tensor in (output.cls_logits_BAC, output.obj_logits_BA, output.boxes_BA4):
