@@ -12,9 +12,9 @@ from ciod_cli import console
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ciod_core.config import Config
-    from ciod_core.experiment import Experiment
-    from ciod_core.manifest import StepRecord
+    from ciod_core.config.schema import Config
+    from ciod_core.experiment.folder import Experiment
+    from ciod_core.experiment.manifest import StepRecord
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AddedData:
         Raises:
             ConfigError: options of a dataset without one, joint training, or a run that cannot be called so.
         """
-        from ciod_core.experiment import check_run_name
+        from ciod_core.experiment.folder import check_run_name
 
         if self.dataset is None:
             for option in ("images", "val", "val_images", "data_root"):
@@ -53,14 +53,14 @@ class AddedData:
         self, folder: Path | None, teacher: Path | None, config: Config, name: str | None, *, overwrite: bool
     ) -> Iterator[Experiment]:
         """The experiment that is meant, with the step added where there is a dataset; see `added_step` for errors."""
-        from ciod_core.experiment import Experiment, run_name
+        from ciod_core.experiment.folder import Experiment, run_name
 
         if self.dataset is None:
             yield Experiment.find(folder, teacher)
             return
 
-        from ciod_core.added_step import added_step
-        from ciod_core.data.source import resolve_dataset
+        from ciod_core.data.formats.source import resolve_dataset
+        from ciod_core.experiment.add_step import added_step
 
         def run_to_be(step: int) -> str:
             return name or run_name(step, config.method.name, replay=config.replay.on)

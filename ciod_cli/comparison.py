@@ -10,12 +10,12 @@ from ciod_cli import console
 from ciod_cli.progress import RunsDisplay, TrainingDisplay
 
 if TYPE_CHECKING:
-    from ciod_core.config import Config
-    from ciod_core.experiment import Experiment
-    from ciod_core.manifest import RunRecord
-    from ciod_core.suite.plan import Epochs, SuiteRun
-    from ciod_core.suite.results import Spread, SuiteRow
-    from ciod_core.suite.runner import RunProgress
+    from ciod_core.config.schema import Config
+    from ciod_core.experiment.folder import Experiment
+    from ciod_core.experiment.manifest import RunRecord
+    from ciod_core.runs.compare.plan import Epochs, SuiteRun
+    from ciod_core.runs.compare.results import Spread, SuiteRow
+    from ciod_core.runs.compare.runner import RunProgress
 
 _COLUMNS = {
     "ap_old": "AP old",
@@ -41,8 +41,8 @@ def compare(
     json: bool,
 ) -> None:
     """Train the runs that are missing and print the table; see `run_suite` for the arguments and errors."""
-    from ciod_core.suite.results import suite_rows, to_document
-    from ciod_core.suite.runner import run_suite
+    from ciod_core.runs.compare.results import suite_rows, to_document
+    from ciod_core.runs.compare.runner import run_suite
 
     with TrainingDisplay() as one, RunsDisplay() as several:
         run_suite(experiment, runs, config, epochs, SuiteDisplay(one, several), jobs=jobs, threads=threads)

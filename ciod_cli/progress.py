@@ -15,7 +15,7 @@ from ciod_cli import console
 from ciod_core.training.progress import TrainingRecord
 
 if TYPE_CHECKING:
-    from ciod_core.suite.runner import RunProgress
+    from ciod_core.runs.compare.runner import RunProgress
 
 # A log file wants to be read: on fast hardware records come faster than that.
 _SECONDS_BETWEEN_LINES = 5.0

@@ -10,10 +10,10 @@ from ciod_cli import console
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ciod_core.bank.asking import Asking
-    from ciod_core.config import Config
-    from ciod_core.experiment import Experiment
-    from ciod_core.manifest import RunRecord
+    from ciod_core.config.schema import Config
+    from ciod_core.experiment.folder import Experiment
+    from ciod_core.experiment.manifest import RunRecord
+    from ciod_core.teachers.asking import Asking
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def train_student(
 ) -> None:
     """Train it and say how it compares with its teacher."""
     from ciod_cli.progress import TrainingDisplay, said_once
-    from ciod_core.student import distil_into
+    from ciod_core.runs.distill_student import distil_into
 
     with TrainingDisplay() as display:
         run = distil_into(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ciod_core.experiment import MANIFEST_NAME, Experiment, Teacher
+from ciod_core.experiment.folder import MANIFEST_NAME, Experiment, Teacher
 from ciod_core.files import sha256_of_file
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ciod_core.config import Config, DataConfig, ModelConfig, TrainingConfig
-from ciod_core.data.shapes import generate_shapes
-from ciod_core.engine import train_step
-from ciod_core.experiment_files import create_experiment
+from ciod_core.config.schema import Config, DataConfig, ModelConfig, TrainingConfig
+from ciod_core.demo.shapes import generate_shapes
+from ciod_core.experiment.create import create_experiment
+from ciod_core.runs.train import train_step
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from PIL import Image
 
 from ciod_core.classes import class_table
-from ciod_core.data.coco import read_coco
-from ciod_core.data.dataset import DetectionDataset, collate
-from ciod_core.data.mixing import Mixing
-from ciod_core.data.source import resolve_dataset
-from ciod_core.data.transforms import TrainTransform
-from ciod_core.drawing import draw_detections
+from ciod_core.data.formats.coco import read_coco
+from ciod_core.data.formats.source import resolve_dataset
+from ciod_core.data.loading.dataset import DetectionDataset, collate
+from ciod_core.data.loading.mixing import Mixing
+from ciod_core.data.loading.transforms import TrainTransform
+from ciod_core.drawing.boxes import draw_detections
 
 GAP = 8
 

@@ -19,12 +19,12 @@ import torch
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms.functional import pil_to_tensor
 
-from ciod_core.bank.foreign.teacher_classes import read_teacher_classes
-from ciod_core.data.annotations import AnnotationTable
-from ciod_core.data.coco import read_coco
-from ciod_core.data.image_files import image_path
-from ciod_core.data.images import decode_image
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.formats.coco import read_coco
+from ciod_core.data.images.decode import decode_image
+from ciod_core.data.images.files import image_path
 from ciod_core.files import atomic_write_bytes
+from ciod_core.teachers.teacher_classes import read_teacher_classes
 
 
 def load(model: str, weights: Path | None, classes: Path | None) -> tuple[torch.nn.Module, dict[int, str]]:

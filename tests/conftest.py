@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.data.shapes import generate_shapes
-from ciod_core.data.source import DatasetSource
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.demo.shapes import generate_shapes
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ciod_core.data.source import DatasetSource
-from ciod_core.settings import resolve_config
+from ciod_core.config.resolve import resolve_config
+from ciod_core.data.formats.source import DatasetSource
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

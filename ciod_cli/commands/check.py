@@ -15,7 +15,7 @@ from ciod_core.errors import DataError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ciod_core.data.health import DatasetHealth, HalfHealth
+    from ciod_core.data.check import DatasetHealth, HalfHealth
 
 
 def check(
@@ -34,9 +34,9 @@ def check(
 ) -> None:
     """Survey a dataset: counts, box sizes, faults, images that do not fit, leakage. Exit code 3 when it has errors."""
     from ciod_cli.progress import counting
-    from ciod_core.data.findings import Severity
-    from ciod_core.data.health import check_dataset
-    from ciod_core.data.source import resolve_dataset
+    from ciod_core.data.annotations.findings import Severity
+    from ciod_core.data.check import check_dataset
+    from ciod_core.data.formats.source import resolve_dataset
 
     source = resolve_dataset(dataset, data_root=data_root, val=val, images=images, val_images=val_images)
     with counting(f"Checking {source.name} …", "images") as progress:

@@ -21,8 +21,8 @@ def demo(
 ) -> None:
     """Teach a small detector new shapes in two steps, with and without the teacher's help, and compare."""
     from ciod_cli.comparison import compare
-    from ciod_core import demo as story
-    from ciod_core.suite.plan import suite_runs
+    from ciod_core.demo import story
+    from ciod_core.runs.compare.plan import suite_runs
 
     console.note(f"Four shapes, then four more; {story.JOBS} runs train at a time, a quarter of an hour on two cores")
     experiment = story.demo_experiment(out, seed)

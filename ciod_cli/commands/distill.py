@@ -24,8 +24,8 @@ from ciod_core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ciod_core.bank.distil import Distilled
-    from ciod_core.bank.summary import ClassKnowledge
+    from ciod_core.teachers.distil import Distilled
+    from ciod_core.teachers.summary import ClassKnowledge
 
 FLAG_NAMES = TRAINING_FLAGS | {"model.name": "--into", "training.seed": "--seed"}
 _BAR_LENGTH = 40
@@ -90,8 +90,8 @@ def distill(
 
     With --into, a student of another size learns from that bank alone, without a single label.
     """
-    from ciod_core.experiment import Experiment
-    from ciod_core.settings import resolve_config
+    from ciod_core.config.resolve import resolve_config
+    from ciod_core.experiment.folder import Experiment
 
     student = Student(into, images, name, image_size, epochs, batch_size, lr, seed, resume)
     student.check()
@@ -103,15 +103,15 @@ def distill(
     found = Experiment.find(experiment, teacher)
 
     from ciod_cli.progress import counting
-    from ciod_core.bank.asking import Asking
+    from ciod_core.teachers.asking import Asking
 
     asking = Asking(teacher, step, teacher_classes, images, flip, multiples)
     if student.model is not None:
         train_student(found, resolved, student, asking, out, overwrite=overwrite, json=json)
         return
 
-    from ciod_core.bank.distil import distil
-    from ciod_core.bank.samples import draw_samples
+    from ciod_core.teachers.distil import distil
+    from ciod_core.teachers.samples import draw_samples
 
     with counting("Asking the teacher", "images", at_once=False) as on_images:
         distilled = distil(found, resolved, asking, out=out, overwrite=overwrite, on_images=on_images)

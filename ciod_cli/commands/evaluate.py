@@ -12,11 +12,11 @@ from ciod_cli.options import ConfigOption, DeviceOption, ExperimentOption, JsonO
 from ciod_core.errors import ConfigError, listed
 
 if TYPE_CHECKING:
-    from ciod_core.config import Config
+    from ciod_core.config.schema import Config
     from ciod_core.evaluation.chain import ChainSummary
     from ciod_core.evaluation.records import PublishedBound
     from ciod_core.evaluation.report import EvaluationReport
-    from ciod_core.experiment import Experiment, Teacher
+    from ciod_core.experiment.folder import Experiment, Teacher
 
 BACKENDS = ("hotcoco", "pycocotools")
 
@@ -47,8 +47,8 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Evaluate a run on the validation images of its classes and note the result in the experiment."""
-    from ciod_core.experiment import Experiment
-    from ciod_core.settings import resolve_config
+    from ciod_core.config.resolve import resolve_config
+    from ciod_core.experiment.folder import Experiment
 
     if backend not in BACKENDS:
         raise ConfigError(f"--backend: '{backend}' is none of {', '.join(BACKENDS)}")

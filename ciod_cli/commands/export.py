@@ -34,7 +34,7 @@ def export(
 ) -> None:
     """Export weights, and check that the exported file answers like the detector."""
     from ciod_cli.weights import locate_weights
-    from ciod_core.manifest import FileRecord
+    from ciod_core.experiment.manifest import FileRecord
 
     if format_name not in FORMATS:
         raise ConfigError(f"--format: '{format_name}' is none of {', '.join(FORMATS)}")

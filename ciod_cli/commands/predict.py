@@ -13,7 +13,7 @@ from ciod_cli.options import DeviceOption, ExperimentOption, JsonOption
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ciod_core.prediction import Found
+    from ciod_core.evaluation.predict import Found
 
 
 def predict(
@@ -30,8 +30,8 @@ def predict(
     """Detect objects in images; print what was found and, with --out, draw it."""
     from ciod_cli.progress import counting
     from ciod_cli.weights import locate_weights
-    from ciod_core.config import EvaluationConfig
-    from ciod_core.prediction import detect_in_images, draw, find_images
+    from ciod_core.config.schema import EvaluationConfig
+    from ciod_core.evaluation.predict import detect_in_images, draw, find_images
 
     path = locate_weights(weights, experiment)[1].path
     files = find_images(images)

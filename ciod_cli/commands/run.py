@@ -44,9 +44,9 @@ def run(
 ) -> None:
     """Train the runs that are missing, step 1 and upper bounds once per seed, and compare the methods in one table."""
     from ciod_cli.comparison import compare
-    from ciod_core.experiment import Experiment
-    from ciod_core.settings import resolve_config
-    from ciod_core.suite.plan import Epochs, suite_runs
+    from ciod_core.config.resolve import resolve_config
+    from ciod_core.experiment.folder import Experiment
+    from ciod_core.runs.compare.plan import Epochs, suite_runs
 
     flags = {
         "model.name": model,

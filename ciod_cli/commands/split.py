@@ -12,9 +12,9 @@ from ciod_cli.options import DataRootOption, ImagesOption, JsonOption, Overwrite
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ciod_core.data.source import DatasetSource
-    from ciod_core.experiment import Experiment
-    from ciod_core.manifest import ExperimentManifest, StepRecord
+    from ciod_core.data.formats.source import DatasetSource
+    from ciod_core.experiment.folder import Experiment
+    from ciod_core.experiment.manifest import ExperimentManifest, StepRecord
 
 DEMO = "demo"
 
@@ -65,9 +65,9 @@ def split(
     json: JsonOption = False,
 ) -> None:
     """Cut a dataset into the steps of a plan and write an experiment folder."""
-    from ciod_core.data.source import resolve_dataset
-    from ciod_core.experiment_files import check_replaceable, create_experiment
-    from ciod_core.plan import load_plan
+    from ciod_core.data.formats.source import resolve_dataset
+    from ciod_core.experiment.create import check_replaceable, create_experiment
+    from ciod_core.experiment.plan.plan import load_plan
 
     _check_flags(dataset, data, protocol, seed)
     # A mistake in the plan shall not cost the time of generating images.
@@ -93,7 +93,7 @@ def split(
 
 
 def _check_flags(dataset: str, data: Path | None, protocol: str, seed: int | None) -> None:
-    from ciod_core.data.protocols import SEEDED, parse_protocol
+    from ciod_core.data.annotations.protocols import SEEDED, parse_protocol
 
     if dataset != DEMO and data is not None:
         raise ConfigError(f"--data belongs to the dataset '{DEMO}', not to '{dataset}'; leave it out")
@@ -105,13 +105,13 @@ def _check_flags(dataset: str, data: Path | None, protocol: str, seed: int | Non
 
 
 def _default_folder(name: str, plan: str) -> Path:
-    from ciod_core.plan_file import is_plan_file
+    from ciod_core.experiment.plan.file import is_plan_file
 
     return Path(f"{name}-{Path(plan).stem if is_plan_file(plan) else plan}")
 
 
 def _generate(folder: Path, seed: int) -> DatasetSource:
-    from ciod_core.data.shapes import generate_shapes
+    from ciod_core.demo.shapes import generate_shapes
 
     console.note(f"Generating the demo images in {folder} …")
     return generate_shapes(folder, seed=seed)

@@ -14,7 +14,7 @@ from ciod_core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from ciod_core.manifest import ExperimentManifest, RunRecord, StepRecord
+    from ciod_core.experiment.manifest import ExperimentManifest, RunRecord, StepRecord
 
 _CLASSES_IN_TREE = 5
 
@@ -27,7 +27,7 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """Show the steps of an experiment and the tree of its runs with their results."""
-    from ciod_core.experiment import Experiment
+    from ciod_core.experiment.folder import Experiment
 
     if folder is not None and experiment is not None:
         raise ConfigError("--experiment: the experiment is given twice; pass it once")

@@ -99,7 +99,7 @@ def train_step(
     json: JsonOption = False,
 ) -> None:
     """Train the next step: step 1 without a teacher, a later step with the teacher of the step before."""
-    from ciod_core.settings import resolve_config
+    from ciod_core.config.resolve import resolve_config
 
     flags = {
         "method.name": method,
@@ -120,10 +120,10 @@ def train_step(
     added.check(resolved, step, name)
     with added.experiment(experiment, teacher, resolved, name, overwrite=overwrite) as found:
         from ciod_cli.progress import TrainingDisplay
-        from ciod_core import engine
+        from ciod_core.runs import train
 
         with TrainingDisplay() as display:
-            run = engine.train_step(
+            run = train.train_step(
                 found,
                 resolved,
                 teacher=teacher,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ciod_core.data.annotations import AnnotationTable
+from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import DataError
 from ciod_core.evaluation.backends import AREA_RANGES, IOU_THRESHOLDS_T, BackendName, MatchingInput, compute_curves
 from ciod_core.evaluation.detections import Detections

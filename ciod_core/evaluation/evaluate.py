@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 from ciod_core.classes import ClassTable
-from ciod_core.config import EvaluationConfig
-from ciod_core.data.annotations import AnnotationTable, Category
-from ciod_core.data.dataset import DetectionDataset
-from ciod_core.data.loader import make_loader
-from ciod_core.data.merging import merge_located
-from ciod_core.data.transforms import EvalTransform
-from ciod_core.device import pick_device
+from ciod_core.config.schema import EvaluationConfig
+from ciod_core.data.annotations.merging import merge_located
+from ciod_core.data.annotations.table import AnnotationTable, Category
+from ciod_core.data.loading.dataset import DetectionDataset
+from ciod_core.data.loading.loader import make_loader
+from ciod_core.data.loading.transforms import EvalTransform
 from ciod_core.errors import ConfigError
 from ciod_core.evaluation import report
 from ciod_core.evaluation.backends import BackendName
@@ -22,10 +21,11 @@ from ciod_core.evaluation.detections import Detections
 from ciod_core.evaluation.inference import predict
 from ciod_core.evaluation.labelled_sets import LabelledSets
 from ciod_core.evaluation.report import EvaluationReport
-from ciod_core.experiment import Experiment
+from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.step_data import read_validation
 from ciod_core.files import sha256_of_file
-from ciod_core.step_data import read_validation
-from ciod_core.training.checkpoint import load_detector
+from ciod_core.model.checkpoint import load_detector
+from ciod_core.runtime.device import pick_device
 
 
 def evaluate_weights(

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ciod_core.classes import ClassTable
-from ciod_core.config import EvaluationConfig
-from ciod_core.data.dataset import Batch
+from ciod_core.config.schema import EvaluationConfig
+from ciod_core.data.loading.dataset import Batch
 from ciod_core.evaluation.detections import Detections
 from ciod_core.model.detector import Detector
 from ciod_core.model.postprocess import ImageDetections, detect

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ciod_core.arrays import BoolArray, Int64Array
 from ciod_core.classes import ClassTable
-from ciod_core.data.annotations import AnnotationTable, BoolArray, Int64Array
+from ciod_core.data.annotations.table import AnnotationTable
 
 
 @dataclass(frozen=True)

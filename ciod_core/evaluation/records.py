@@ -10,9 +10,9 @@ from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.chain import ChainSummary, summarise_chain
 from ciod_core.evaluation.incremental import absolute_gap, omega, relative_gap
 from ciod_core.evaluation.report import EvaluationReport, ReportPart
-from ciod_core.experiment import WEIGHTS_KEY, Experiment, run_name
+from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment, run_name
+from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, RunRecord
 from ciod_core.files import atomic_write_json
-from ciod_core.manifest import ExperimentManifest, FileRecord, RunRecord
 
 METRICS_KEY = "metrics"
 METRICS_FILE = "metrics.json"

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ciod_core.classes import ClassEntry, ClassTable
-from ciod_core.data.annotations import AnnotationTable
+from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import DataError
 from ciod_core.evaluation.average_precision import Metrics, PrecisionTable, evaluate_detections
 from ciod_core.evaluation.backends import BackendName

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ciod_core import __version__
 from ciod_core.classes import ClassTable
-from ciod_core.preprocessing import Preprocessing
+from ciod_core.model.preprocessing import Preprocessing
 
 METADATA_KEY = "ciod"
 EXTRA_FILE = "ciod.json"

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from ciod_core.data.transforms import Augmentation, apply_augmentation
+from ciod_core.data.loading.transforms import Augmentation, apply_augmentation
 from ciod_core.errors import ExportError
 from ciod_core.evaluation.detections import Detections
 from ciod_core.export.description import METADATA_KEY, ExportDescription

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ciod_core.config import Config
+from ciod_core.config.schema import Config
 from ciod_core.methods.base import Method
 from ciod_core.methods.crs_ckd import crs_ckd
 from ciod_core.methods.erd import erd

@@ -11,14 +11,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ciod_core.config import ResamplerConfig
-from ciod_core.knowledge import Knowledge
+from ciod_core.config.schema import ResamplerConfig
 from ciod_core.model.assigner import Assignment, assign
 from ciod_core.model.detector import Detector
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.model.losses import Losses
 from ciod_core.model.output import HeadOutput, Targets, rows_at
-from ciod_core.training.distributed import mean_across_processes
-
-Losses = dict[str, Tensor]
 
 
 class Lesson(NamedTuple):
@@ -128,12 +126,3 @@ class Method:
         assignment = assign(student, objects)
         rows_PC = rows_at(student.cls_logits_BAC, assignment.image_P, assignment.anchor_P)
         return self.transfer(Lesson(student, objects, assignment, rows_PC, num_taught, knowledge, teacher, ignored_BA))
-
-
-def normaliser(positives: Tensor) -> Tensor:
-    """How many positives a loss is divided by: their number, averaged over processes, at least 1.
-
-    Args:
-        positives: boolean mask.
-    """
-    return mean_across_processes(positives.sum().float()).clamp(min=1)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ciod_core.config import DistillerConfig, ResamplerConfig
-from ciod_core.distiller import collaborative_distillation
-from ciod_core.knowledge import Knowledge
-from ciod_core.methods.base import Lesson, Losses, Method, TrunkRate, normaliser
+from ciod_core.config.schema import DistillerConfig, ResamplerConfig
+from ciod_core.distiller.ckd import collaborative_distillation
+from ciod_core.methods.base import Lesson, Method, TrunkRate
 from ciod_core.methods.selection import build_recall, build_selection
 from ciod_core.methods.supervised import labelled_losses, objectness, supervised
 from ciod_core.model.detector import Detector
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.model.losses import Losses, normaliser
 from ciod_core.model.output import Targets
-from ciod_core.training.distributed import mean_across_processes
+from ciod_core.runtime.distributed import mean_across_processes
 
 
 def crs_ckd(resampler: ResamplerConfig, distiller: DistillerConfig) -> Method:

@@ -12,14 +12,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ciod_core.config import ErdConfig
-from ciod_core.knowledge import Knowledge
-from ciod_core.methods.base import Lesson, Losses, Method
-from ciod_core.methods.responses import squared_error, student_responses
+from ciod_core.config.schema import ErdConfig
+from ciod_core.distiller.responses import squared_error, student_responses
+from ciod_core.methods.base import Lesson, Method
 from ciod_core.methods.selection import selection_by
 from ciod_core.methods.supervised import labelled_losses, objectness, supervised
 from ciod_core.model.boxes import iou
-from ciod_core.resampler import elastic_class_response, elastic_location_response
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.model.losses import Losses
+from ciod_core.resampler.rules import elastic_class_response, elastic_location_response
 
 
 def erd(config: ErdConfig, *, ground_truth_iou: float) -> Method:

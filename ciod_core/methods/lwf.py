@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ciod_core.config import LwfConfig
-from ciod_core.knowledge import Knowledge
-from ciod_core.methods.base import Lesson, Losses, Method, normaliser
-from ciod_core.methods.responses import bernoulli_divergence, student_responses
+from ciod_core.config.schema import LwfConfig
+from ciod_core.distiller.responses import bernoulli_divergence, student_responses
+from ciod_core.methods.base import Lesson, Method
 from ciod_core.methods.selection import selection_by
 from ciod_core.methods.supervised import supervised
-from ciod_core.resampler import every_point
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.model.losses import Losses, normaliser
+from ciod_core.resampler.rules import every_point
 
 
 def lwf(config: LwfConfig) -> Method:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ciod_core.config import ResamplerConfig
+from ciod_core.config.schema import ResamplerConfig
 from ciod_core.methods.base import Method
 from ciod_core.methods.selection import build_recall, build_selection
 from ciod_core.methods.supervised import supervised

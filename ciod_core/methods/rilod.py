@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from ciod_core.config import ResamplerConfig, RilodConfig
-from ciod_core.knowledge import Knowledge
-from ciod_core.methods.base import Lesson, Losses, Method
-from ciod_core.methods.features import features_of, neck_loss
-from ciod_core.methods.responses import kept_count, squared_error, student_responses
+from ciod_core.config.schema import ResamplerConfig, RilodConfig
+from ciod_core.distiller.features import features_of, neck_loss
+from ciod_core.distiller.responses import kept_count, squared_error, student_responses
+from ciod_core.methods.base import Lesson, Method
 from ciod_core.methods.selection import build_selection
 from ciod_core.methods.supervised import supervised
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.model.losses import Losses
 
 SMALLEST_SIDE = 1e-6
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ciod_core.config import ResamplerConfig
-from ciod_core.knowledge import Knowledge
+from ciod_core.config.schema import ResamplerConfig
 from ciod_core.methods.base import Recall, Selection
+from ciod_core.model.knowledge import Knowledge
 from ciod_core.model.output import HeadOutput, Targets
-from ciod_core.resampler import (
+from ciod_core.resampler.rules import (
     SelectionRule,
     centre_resampling,
     class_statistics,

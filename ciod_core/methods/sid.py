@@ -5,12 +5,13 @@ Selective: what names objects is distilled, what locates them is not. Inter-rela
 
 from __future__ import annotations
 
-from ciod_core.config import ResamplerConfig, SidConfig
-from ciod_core.methods.base import Lesson, Losses, Method
-from ciod_core.methods.features import features_of, relation_loss, tower_loss
-from ciod_core.methods.responses import squared_error
+from ciod_core.config.schema import ResamplerConfig, SidConfig
+from ciod_core.distiller.features import features_of, relation_loss, tower_loss
+from ciod_core.distiller.responses import squared_error
+from ciod_core.methods.base import Lesson, Method
 from ciod_core.methods.selection import build_selection
 from ciod_core.methods.supervised import supervised
+from ciod_core.model.losses import Losses
 
 
 def sid(resampler: ResamplerConfig, config: SidConfig) -> Method:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ciod_core.methods.base import Lesson, Losses, normaliser
-from ciod_core.model.losses import box_loss, class_loss, objectness_loss
+from ciod_core.methods.base import Lesson
+from ciod_core.model.losses import Losses, box_loss, class_loss, normaliser, objectness_loss
 
 
 def supervised(lesson: Lesson) -> Losses:

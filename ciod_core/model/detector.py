@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ciod_core.config import ModelConfig
+from ciod_core.config.schema import ModelConfig
 from ciod_core.model.backbone import CspDarknet, ResNet
 from ciod_core.model.branches import among_classes, joined
 from ciod_core.model.head import DecoupledHead

@@ -13,6 +13,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from ciod_core.model.boxes import iou
 from ciod_core.model.log_products import logs_of_products_
+from ciod_core.runtime.distributed import mean_across_processes
+
+Losses = dict[str, Tensor]
 
 BOX_WEIGHT = 5.0
 
@@ -88,3 +91,12 @@ def class_loss(cls_logits_PC: Tensor, labels_P: Tensor, iou_P: Tensor, *, first_
 def box_loss(boxes_P4: Tensor, target_boxes_P4: Tensor) -> Tensor:
     """5 · (1 − IoU²) of each positive, (P,)."""
     return BOX_WEIGHT * (1 - iou(boxes_P4, target_boxes_P4).square())
+
+
+def normaliser(positives: Tensor) -> Tensor:
+    """How many positives a loss is divided by: their number, averaged over processes, at least 1.
+
+    Args:
+        positives: boolean mask.
+    """
+    return mean_across_processes(positives.sum().float()).clamp(min=1)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
-from ciod_core.config import ModelConfig
+from ciod_core.config.schema import ModelConfig
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.model.backbone import ResNet
 from ciod_core.model.detector import Detector, uses_pretrained_backbone

@@ -7,7 +7,7 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from ciod_core.config import TrainingConfig
+from ciod_core.config.schema import TrainingConfig
 
 # Parameters of these parts of a detector answer; all others, backbone and neck, are the trunk that features come from.
 HEADS = ("head.", "branches.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ciod_core.config import TrainingConfig
+from ciod_core.config.schema import TrainingConfig
 
 # A warm-up made for long runs must not swallow a short one: it takes a fifth of the iterations at most.
 LEAST_RUN_IN_WARMUPS = 5

@@ -9,18 +9,18 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from ciod_core.config import TrainingConfig
-from ciod_core.data.dataset import Batch
-from ciod_core.data.loader import BatchLoader
+from ciod_core.config.schema import TrainingConfig
+from ciod_core.data.loading.dataset import Batch
+from ciod_core.data.loading.loader import BatchLoader
 from ciod_core.errors import CiodError
-from ciod_core.knowledge import Knowledge
 from ciod_core.methods.base import Method
 from ciod_core.methods.unlabelled import Suspects
 from ciod_core.model.detector import Detector
 from ciod_core.model.folding import fold_batch_norm
+from ciod_core.model.knowledge import Knowledge
 from ciod_core.model.output import HeadOutput, Targets
-from ciod_core.training.average import WeightAverage
-from ciod_core.training.distributed import parallel, union_across_processes
+from ciod_core.runtime.distributed import parallel, union_across_processes
+from ciod_core.training.ema import WeightAverage
 from ciod_core.training.meter import IntervalMeter
 from ciod_core.training.optimizer import build_optimizer, set_learning_rates
 from ciod_core.training.progress import TrainingListener

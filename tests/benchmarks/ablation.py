@@ -14,13 +14,13 @@ from statistics import fmean, stdev
 
 import torch
 
-from ciod_core.bank.asking import Asking
-from ciod_core.bank.distil import distil
-from ciod_core.bank.use import from_bank
-from ciod_core.config import recorded_config
-from ciod_core.engine import train_step
-from ciod_core.experiment import Experiment
-from ciod_core.manifest import RunRecord
+from ciod_core.config.schema import recorded_config
+from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.manifest import RunRecord
+from ciod_core.runs.train import train_step
+from ciod_core.teachers.asking import Asking
+from ciod_core.teachers.distil import distil
+from ciod_core.teachers.use import from_bank
 
 GROUPS = ("old", "new", "all")
 PUBLISHED = {

@@ -24,15 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ciod_core.config import DistillerConfig, ResamplerConfig
-from ciod_core.distiller import collaborative_distillation
-from ciod_core.knowledge import Knowledge
+from ciod_core.config.schema import DistillerConfig, ResamplerConfig
+from ciod_core.distiller.ckd import collaborative_distillation
 from ciod_core.methods.base import Lesson
 from ciod_core.methods.crs_ckd import crs_ckd
 from ciod_core.methods.supervised import labelled_losses, objectness
 from ciod_core.model.assigner import assign
+from ciod_core.model.knowledge import Knowledge
 from ciod_core.model.output import HeadOutput, Targets, rows_at
-from tests.scenes import anchors
+from tests.helpers.scenes import anchors
 
 NUM_CLASSES = (10, 80, 300, 1000)
 NUM_IMAGES, SIDE = 4, 640

@@ -23,18 +23,18 @@ from pathlib import Path
 
 import torch
 
-from ciod_core.bank.asking import Asking
-from ciod_core.bank.distil import distil
-from ciod_core.bank.use import BankMemory, from_bank
-from ciod_core.config import Config
-from ciod_core.data.dataset import Batch, DetectionDataset
-from ciod_core.data.loader import make_loader
-from ciod_core.data.transforms import TrainTransform
-from ciod_core.experiment import Experiment
+from ciod_core.config.resolve import resolve_config
+from ciod_core.config.schema import Config
+from ciod_core.data.loading.dataset import Batch, DetectionDataset
+from ciod_core.data.loading.loader import make_loader
+from ciod_core.data.loading.transforms import TrainTransform
+from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.step_data import read_step
 from ciod_core.methods import build_method
-from ciod_core.settings import resolve_config
-from ciod_core.step_data import read_step
-from ciod_core.training.checkpoint import load_detector
+from ciod_core.model.checkpoint import load_detector
+from ciod_core.teachers.asking import Asking
+from ciod_core.teachers.distil import distil
+from ciod_core.teachers.use import BankMemory, from_bank
 from ciod_core.training.progress import SilentListener
 from ciod_core.training.trainer import Trainer
 

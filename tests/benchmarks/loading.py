@@ -34,10 +34,10 @@ from yolox.data import CocoDataset, worker_init_reset_seed
 from yolox.data import TrainTransform as YoloxTransform
 
 from ciod_core.classes import class_table
-from ciod_core.data.coco import read_coco
-from ciod_core.data.dataset import DetectionDataset
-from ciod_core.data.loader import batch_indices, make_loader
-from ciod_core.data.transforms import TrainTransform
+from ciod_core.data.formats.coco import read_coco
+from ciod_core.data.loading.dataset import DetectionDataset
+from ciod_core.data.loading.loader import batch_indices, make_loader
+from ciod_core.data.loading.transforms import TrainTransform
 
 IMAGE_SIZE = 640
 SEED = 0

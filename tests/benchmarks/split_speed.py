@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from ciod_core.data.annotation_cache import CACHE_VARIABLE
+from ciod_core.data.formats.annotation_cache import CACHE_VARIABLE
 from tests.benchmarks.coco_size import generate
 
 LOAD = "import sys; from pycocotools.coco import COCO; COCO(sys.argv[1])"

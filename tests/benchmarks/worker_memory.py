@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image
 
 from ciod_core.classes import class_table
-from ciod_core.data.annotations import AnnotationTable, Category
-from ciod_core.data.coco import read_coco
-from ciod_core.data.dataset import DetectionDataset
-from ciod_core.data.loader import batch_indices, make_loader
-from ciod_core.data.transforms import TrainTransform
+from ciod_core.data.annotations.table import AnnotationTable, Category
+from ciod_core.data.formats.coco import read_coco
+from ciod_core.data.loading.dataset import DetectionDataset
+from ciod_core.data.loading.loader import batch_indices, make_loader
+from ciod_core.data.loading.transforms import TrainTransform
 
 IMAGES, BOXES, CLASSES = 118_287, 860_001, 80
 TINY_IMAGES, TINY_BOXES = 640, 640

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ciod_cli.app import app
-from ciod_core.data.source import DatasetSource
-from ciod_core.experiment_files import create_experiment
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.experiment.create import create_experiment
 
 TINY = ("--image-size", "64", "--epochs", "1", "--batch-size", "8", "--workers", "0", "--device", "cpu")
 

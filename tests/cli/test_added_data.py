@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.experiment import Experiment
-from ciod_core.training.checkpoint import read_info
-from tests.chains import content_of, write_data
+from ciod_core.experiment.folder import Experiment
+from ciod_core.model.checkpoint import read_info
 from tests.cli.conftest import TINY, Ciod
+from tests.helpers.chains import content_of, write_data
 
 FIRST = {"a.png": ["circle"], "b.png": ["square", "circle"], "c.png": ["square"], "d.png": []}
 SECOND = {"a.png": ["star"], "b.png": ["square", "star"]}

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from ciod_core.bank.bank import KnowledgeBank, write_bank
-from ciod_core.data.coco import read_coco
+from ciod_core.data.formats.coco import read_coco
 from ciod_core.files import sha256_of_file
-from tests.bank.foreign.elsewhere import result, write_json
+from ciod_core.teachers.bank import KnowledgeBank, write_bank
 from tests.cli.conftest import TINY, Ciod
+from tests.helpers.elsewhere import result, write_json
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "torchvision_teacher.py"
 MODEL = "fasterrcnn_mobilenet_v3_large_320_fpn"

@@ -14,7 +14,7 @@ import typer
 from ciod_cli.app import app
 from ciod_cli.commands.train_step import FLAG_NAMES
 from ciod_core import __version__
-from ciod_core.config import Config
+from ciod_core.config.schema import Config
 from tests.cli.conftest import Ciod
 
 # Scripts depend on these names: change them only on purpose.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.data.source import DatasetSource
+from ciod_core.data.formats.source import DatasetSource
 from tests.cli.conftest import Ciod
 
 

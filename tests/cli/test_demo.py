@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core import demo
-from ciod_core.experiment import Experiment
-from ciod_core.suite.plan import Epochs
+from ciod_core.demo import story as demo
+from ciod_core.experiment.folder import Experiment
+from ciod_core.runs.compare.plan import Epochs
 from tests.cli.conftest import Ciod
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.bank.bank import KnowledgeBank
 from ciod_core.classes import class_table
-from ciod_core.experiment import Experiment
-from tests.chains import write_data, write_teacher
+from ciod_core.experiment.folder import Experiment
+from ciod_core.teachers.bank import KnowledgeBank
 from tests.cli.conftest import TINY, Ciod
+from tests.helpers.chains import write_data, write_teacher
 
 SPEAKING = ("--workers", "0", "--set", "resampler.rule=fixed", "--set", "resampler.fixed_score=0.00002")
 

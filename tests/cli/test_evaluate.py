@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.experiment import Experiment
+from ciod_core.experiment.folder import Experiment
 from tests.cli.conftest import Ciod
 
 QUICK = ("--workers", "0", "--device", "cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.experiment import Experiment
+from ciod_core.experiment.folder import Experiment
 from ciod_core.files import sha256_of_file
 from tests.cli.conftest import Ciod
 

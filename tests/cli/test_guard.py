@@ -12,7 +12,7 @@ import typer
 
 from ciod_cli.guard import guarded, message_of
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, DataError, ExportError
-from tests.experiments import make_experiment
+from tests.helpers.experiments import make_experiment
 
 
 def run_failing(error: BaseException) -> int:

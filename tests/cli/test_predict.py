@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ciod_core.data.source import DatasetSource
-from ciod_core.prediction import Found, draw, find_images
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.evaluation.predict import Found, draw, find_images
 from tests.cli.conftest import Ciod
 
 LOW = ("--score", "0", "--device", "cpu")

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ciod_cli import console, progress
 from ciod_cli.progress import RunsDisplay, TrainingDisplay, counting, describe
-from ciod_core.suite.runner import RunProgress
+from ciod_core.runs.compare.runner import RunProgress
 from ciod_core.training.progress import TrainingRecord
 
 

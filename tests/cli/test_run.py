@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ciod_cli import comparison
-from ciod_core.suite.results import Spread
+from ciod_core.runs.compare.results import Spread
 from tests.cli.conftest import TINY, Ciod
 
 # As the runs of the shared experiment were trained.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.data.source import DatasetSource
-from ciod_core.experiment import Experiment
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.experiment.folder import Experiment
 from tests.cli.conftest import Ciod
 
 # Under every protocol it leaves each class of the few images a box.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Ciod
-from tests.experiments import make_experiment, make_run
+from tests.helpers.experiments import make_experiment, make_run
 
 
 def test_tree_of_runs(ciod: Ciod, tmp_path: Path) -> None:

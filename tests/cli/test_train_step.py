@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.data.source import DatasetSource
-from ciod_core.experiment import Experiment
-from ciod_core.experiment_files import create_experiment
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.folder import Experiment
 from ciod_core.files import sha256_of_file
 from tests.cli.conftest import TINY, Ciod
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from ciod_core.data.annotations import AnnotationTable, Category
+from ciod_core.data.annotations.table import AnnotationTable, Category
 
 Row = tuple[int, int, tuple[float, float, float, float], bool]
 MakeTable = Callable[..., AnnotationTable]

@@ -14,8 +14,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ciod_core.data.annotations import AnnotationTable
-from ciod_core.data.coco import read_coco
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.formats.coco import read_coco
 from ciod_core.errors import DataError
 from ciod_core.evaluation.average_precision import Metrics, evaluate_detections
 from ciod_core.evaluation.backends import BackendName

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ciod_core.data.annotations import AnnotationTable
+from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.evaluation.average_precision import evaluate_detections
 from ciod_core.evaluation.detections import Detections
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ciod_core.classes import class_table
-from ciod_core.data.annotations import AnnotationTable
-from ciod_core.data.merging import merge
+from ciod_core.data.annotations.merging import merge
+from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.evaluation.chain import summarise_chain
 from ciod_core.evaluation.detections import Detections
 from ciod_core.evaluation.labelled_sets import LabelledSets

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ciod_core.classes import ClassTable, class_table
-from ciod_core.data.annotations import AnnotationTable
+from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import DataError
 from ciod_core.evaluation.chain import summarise_chain
 from ciod_core.evaluation.detections import Detections

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from ciod_core.classes import class_table
-from ciod_core.config import EvaluationConfig
-from ciod_core.data.annotations import AnnotationTable, Category
-from ciod_core.data.dataset import DetectionDataset
-from ciod_core.data.loader import make_loader
-from ciod_core.data.transforms import EvalTransform
+from ciod_core.config.schema import EvaluationConfig
+from ciod_core.data.annotations.table import AnnotationTable, Category
+from ciod_core.data.loading.dataset import DetectionDataset
+from ciod_core.data.loading.loader import make_loader
+from ciod_core.data.loading.transforms import EvalTransform
 from ciod_core.errors import ExportError
 from ciod_core.evaluation.inference import predict
 from ciod_core.export.runtime import OnnxDetector

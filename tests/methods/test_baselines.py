@@ -7,14 +7,14 @@ from typing import get_args
 import pytest
 import torch
 
-from ciod_core.config import METHOD_NAMES, Config, MethodConfig, ResamplerConfig
+from ciod_core.config.schema import METHOD_NAMES, Config, MethodConfig, ResamplerConfig
 from ciod_core.methods import build_method
-from ciod_core.methods.base import normaliser
 from ciod_core.methods.finetune import finetune
 from ciod_core.methods.pseudo_label import pseudo_label
 from ciod_core.model.assigner import assign
-from tests.plain_crs import plain_answers, plain_class_nms, plain_fixed_threshold
-from tests.scenes import blank_output, make_targets, random_output, with_features
+from ciod_core.model.losses import normaliser
+from tests.helpers.plain_crs import plain_answers, plain_class_nms, plain_fixed_threshold
+from tests.helpers.scenes import blank_output, make_targets, random_output, with_features
 
 PSEUDO_LABEL = ResamplerConfig(rule="crs", fixed_score=0.3, nms_iou=0.95, ground_truth_iou=1.0)
 

@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from ciod_core.config import DistillerConfig, ResamplerConfig
-from ciod_core.distiller import TargetKind, Weighting, class_targets, collaborative_weights
-from ciod_core.knowledge import Knowledge
-from ciod_core.methods.base import Losses, Method
+from ciod_core.config.schema import DistillerConfig, ResamplerConfig
+from ciod_core.distiller.ckd import TargetKind, Weighting, class_targets, collaborative_weights
+from ciod_core.methods.base import Method
 from ciod_core.methods.crs_ckd import crs_ckd
 from ciod_core.methods.finetune import finetune
 from ciod_core.model.assigner import assign
 from ciod_core.model.boxes import iou
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.model.losses import Losses
 from ciod_core.model.output import HeadOutput, Targets
-from tests.networks import lively_detector
-from tests.scenes import GroundTruth, blank_output, clone, make_targets, random_output
+from tests.helpers.networks import lively_detector
+from tests.helpers.scenes import GroundTruth, blank_output, clone, make_targets, random_output
 
 NUM_OLD, NUM_ALL = 3, 5
 KEEP_ALL = 1.0

@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from ciod_core.methods.features import relation_loss, tower_loss
+from ciod_core.distiller.features import relation_loss, tower_loss
 from ciod_core.methods.finetune import finetune
 from ciod_core.model.assigner import assign
 from ciod_core.model.output import ABSENT_LOGIT, Features, HeadOutput
-from tests.methods.rivals import (
+from tests.helpers.plain_distillation import plain_elastic_boxes, plain_elastic_classes
+from tests.helpers.rivals import (
     NUM_ALL,
     NUM_OLD,
     RIVALS,
@@ -25,8 +26,7 @@ from tests.methods.rivals import (
     teach,
     total,
 )
-from tests.plain_distillation import plain_elastic_boxes, plain_elastic_classes
-from tests.scenes import blank_output, make_targets
+from tests.helpers.scenes import blank_output, make_targets
 
 
 def test_ground_truth_of_erd_leaves_old_logits_alone() -> None:

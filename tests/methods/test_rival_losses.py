@@ -7,11 +7,10 @@ from itertools import chain
 import pytest
 import torch
 
-from ciod_core.methods.base import Losses
 from ciod_core.methods.finetune import finetune
 from ciod_core.model.assigner import assign
-from tests.methods.rivals import NUM_ALL, NUM_OLD, Scene, build, kept_places, make_scene, teach
-from tests.plain_distillation import (
+from ciod_core.model.losses import Losses
+from tests.helpers.plain_distillation import (
     bce,
     box_delta_error,
     divergence,
@@ -23,7 +22,8 @@ from tests.plain_distillation import (
     smooth_l1,
     squared_errors,
 )
-from tests.plain_simota import box_iou, sigmoid
+from tests.helpers.plain_simota import box_iou, sigmoid
+from tests.helpers.rivals import NUM_ALL, NUM_OLD, Scene, build, kept_places, make_scene, teach
 
 
 def expect(losses: Losses, expected: dict[str, float]) -> None:

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from ciod_core.config import METHOD_NAMES, Config, MethodConfig
+from ciod_core.config.schema import METHOD_NAMES, Config, MethodConfig
 from ciod_core.methods import METHOD_SECTIONS, build_method, unread_sections
 
 

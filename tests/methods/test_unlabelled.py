@@ -7,14 +7,14 @@ from typing import get_args
 import pytest
 import torch
 
-from ciod_core.config import METHOD_NAMES, Config, ErdConfig, MethodConfig, ResamplerConfig
+from ciod_core.config.schema import METHOD_NAMES, Config, ErdConfig, MethodConfig, ResamplerConfig
 from ciod_core.methods import build_method
 from ciod_core.methods.erd import erd
 from ciod_core.methods.finetune import finetune
 from ciod_core.methods.unlabelled import suspected_objects
 from ciod_core.model.assigner import assign
 from ciod_core.model.output import ABSENT_LOGIT
-from tests.scenes import clone, make_targets, random_output, with_features
+from tests.helpers.scenes import clone, make_targets, random_output, with_features
 
 NUM_OLD = 3
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ciod_core.model.assigner import Assignment, assign
 from ciod_core.model.output import HeadOutput, Targets
-from tests.plain_simota import plain_simota
-from tests.scenes import GroundTruth, blank_output, make_targets, random_output, single_image
+from tests.helpers.plain_simota import plain_simota
+from tests.helpers.scenes import GroundTruth, blank_output, make_targets, random_output, single_image
 
 NUM_CLASSES = 3
 SIDE = 64

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ciod_core.config import MODEL_NAMES, ModelConfig, ResamplerConfig
+from ciod_core.config.schema import MODEL_NAMES, ModelConfig, ResamplerConfig
 from ciod_core.methods.selection import build_selection
 from ciod_core.model.assigner import assign
 from ciod_core.model.branches import among_classes, joined
@@ -19,8 +19,8 @@ from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.head import PRIOR_BIAS
 from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets
 from ciod_core.model.postprocess import detect
-from tests.networks import lively_detector
-from tests.scenes import assert_same_output, make_targets, random_output
+from tests.helpers.networks import lively_detector
+from tests.helpers.scenes import assert_same_output, make_targets, random_output
 
 NUM_OLD, NUM_NEW = 3, 2
 

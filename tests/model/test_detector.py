@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from ciod_core.config import MODEL_NAMES, ModelConfig
+from ciod_core.config.schema import MODEL_NAMES, ModelConfig
 from ciod_core.model.detector import PIXEL_MEAN, PIXEL_STD, build_detector, uses_pretrained_backbone
-from tests.networks import lively_detector
-from tests.scenes import assert_same_output
+from tests.helpers.networks import lively_detector
+from tests.helpers.scenes import assert_same_output
 
 # Million parameters with 80 classes, from the README of YOLOX (tables "Standard Models" and "Light Models").
 PUBLISHED_PARAMETERS = {

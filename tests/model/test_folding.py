@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ciod_core.model.folding import fold_batch_norm
-from tests.networks import lively_detector
+from tests.helpers.networks import lively_detector
 
 
 @pytest.mark.parametrize("name", ["yolox-micro", "yolox-nano", "resnet18"])

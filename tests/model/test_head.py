@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from ciod_core.config import ModelConfig
+from ciod_core.config.schema import ModelConfig
 from ciod_core.model.boxes import giou, iou
 from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.head import PRIOR_BIAS, anchor_points, decode_boxes
-from tests.networks import levels_of, lively_detector
+from tests.helpers.networks import levels_of, lively_detector
 
 
 @pytest.fixture

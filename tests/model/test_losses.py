@@ -10,7 +10,7 @@ import torch
 from ciod_core.methods.finetune import finetune
 from ciod_core.model.assigner import assign
 from ciod_core.model.losses import box_loss, class_loss, summed_bce
-from tests.scenes import make_targets, random_output
+from tests.helpers.scenes import make_targets, random_output
 
 
 def log_sigmoid(x: float) -> float:

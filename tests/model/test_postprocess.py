@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from ciod_core.model.postprocess import detect, grouped_nms, scores
-from tests.scenes import blank_output, random_output
+from tests.helpers.scenes import blank_output, random_output
 
 
 def nms_group_by_group(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_threshold: float) -> set[int]:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from ciod_core.config import ModelConfig
+from ciod_core.config.schema import ModelConfig
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.pretrained import load_backbone_weights

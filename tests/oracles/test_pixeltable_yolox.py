@@ -25,7 +25,7 @@ from ciod_core.methods.finetune import finetune
 from ciod_core.model.assigner import assign
 from ciod_core.model.detector import SCALES, Detector
 from ciod_core.model.output import HeadOutput, Targets
-from tests.networks import levels_of, lively_detector
+from tests.helpers.networks import levels_of, lively_detector
 from tests.oracles.yolox_weights import yolox_name, yolox_state
 
 pytest.importorskip("yolox", reason="pixeltable-yolox is not installed; it comes with ciod[test]")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ciod_core.classes import class_table
-from ciod_core.config import (
+from ciod_core.config.schema import (
     Config,
     DataConfig,
     DistillerConfig,
@@ -21,17 +21,17 @@ from ciod_core.config import (
     ResamplerConfig,
     TrainingConfig,
 )
-from ciod_core.data.coco import read_coco
-from ciod_core.data.dataset import DetectionDataset
-from ciod_core.data.loader import make_loader
-from ciod_core.data.source import DatasetSource
-from ciod_core.data.transforms import TrainTransform
-from ciod_core.experiment import Experiment
-from ciod_core.experiment_files import create_experiment
+from ciod_core.data.formats.coco import read_coco
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.data.loading.dataset import DetectionDataset
+from ciod_core.data.loading.loader import make_loader
+from ciod_core.data.loading.transforms import TrainTransform
+from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.folder import Experiment
 from ciod_core.methods import build_method
 from ciod_core.training.progress import SilentListener
 from ciod_core.training.trainer import Trainer
-from tests.networks import lively_detector
+from tests.helpers.networks import lively_detector
 
 MakeTrainer = Callable[..., Trainer]
 NUM_OLD, NUM_ALL = 5, 8

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from ciod_core.config import ModelConfig
+from ciod_core.config.schema import ModelConfig
 from ciod_core.model.assigner import assign
 from ciod_core.model.detector import build_detector
 from ciod_core.model.postprocess import detect
-from ciod_core.resampler import centre_resampling, select_knowledge
+from ciod_core.resampler.rules import centre_resampling, select_knowledge
+from ciod_core.runtime.determinism import reproducible
 from ciod_core.training.progress import SilentListener, TrainingRecord
-from ciod_core.training.reproducible import reproducible
 from ciod_core.training.resume import load_state, save_state
 from ciod_core.training.trainer import Trainer
-from tests.networks import lively_detector, stir
-from tests.scenes import make_targets, random_output
+from tests.helpers.networks import lively_detector, stir
+from tests.helpers.scenes import make_targets, random_output
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

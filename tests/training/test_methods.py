@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from ciod_core.config import ErdConfig, ResamplerConfig
-from ciod_core.data.source import DatasetSource
-from ciod_core.engine import train_step
-from ciod_core.experiment import WEIGHTS_KEY, Experiment
-from ciod_core.experiment_files import create_experiment
+from ciod_core.config.schema import ErdConfig, ResamplerConfig
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
+from ciod_core.experiment.manifest import RunRecord
 from ciod_core.export.description import NmsSettings
 from ciod_core.export.graph import build_graph, capture
 from ciod_core.files import sha256_of_file
-from ciod_core.manifest import RunRecord
+from ciod_core.model.checkpoint import load_detector, read_info
 from ciod_core.model.detector import Detector
-from ciod_core.training.checkpoint import load_detector, read_info
+from ciod_core.runs.train import train_step
 from ciod_core.training.progress import SilentListener, TrainingRecord
 from tests.training.conftest import tiny_config
 

@@ -10,17 +10,17 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from ciod_core.config import METHOD_NAMES, Config, ReplayConfig
-from ciod_core.data.coco import read_coco
-from ciod_core.data.source import DatasetSource
-from ciod_core.engine import train_step
+from ciod_core.config.schema import METHOD_NAMES, Config, ReplayConfig
+from ciod_core.data.formats.coco import read_coco
+from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import CheckpointError
-from ciod_core.experiment import WEIGHTS_KEY, Experiment
-from ciod_core.experiment_files import create_experiment
-from ciod_core.manifest import RunRecord
+from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
+from ciod_core.experiment.manifest import RunRecord
 from ciod_core.methods.unlabelled import suspected_objects
+from ciod_core.model.checkpoint import load_detector
+from ciod_core.runs.train import train_step
 from ciod_core.training import trainer
-from ciod_core.training.checkpoint import load_detector
 from ciod_core.training.progress import SilentListener, TrainingRecord
 from tests.training.conftest import NUM_OLD, MakeTrainer, tiny_config
 
@@ -102,7 +102,7 @@ def test_resumed_equals_uninterrupted_and_chooses_nothing_anew(
     with pytest.raises(KeyboardInterrupt):
         train_step(experiment, replaying(epochs=2), teacher="step1", run="again", listener=StopInEpoch2())
     assert experiment.run("again").replayed == whole.replayed
-    monkeypatch.setattr("ciod_core.engine.choose_replayed", None)
+    monkeypatch.setattr("ciod_core.runs.train.choose_replayed", None)
     resumed = train_step(experiment, replaying(epochs=2), teacher="step1", run="again", resume=True)
     assert (resumed.metrics, resumed.replayed) == (whole.metrics, whole.replayed)
     assert_same_weights(experiment, "again", "whole")

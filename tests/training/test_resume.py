@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ciod_core.config import TrainingConfig
+from ciod_core.config.schema import TrainingConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.training.optimizer import build_optimizer
 from ciod_core.training.resume import STATE_FILE, load_state, optimizer_tensors, restore_optimizer, save_state

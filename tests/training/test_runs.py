@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from ciod_core.config import Config
-from ciod_core.engine import train_step
+from ciod_core.config.schema import Config
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
-from ciod_core.experiment import WEIGHTS_KEY, Experiment
+from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.files import sha256_of_file
-from ciod_core.training.checkpoint import load_detector, save_detector
+from ciod_core.model.checkpoint import load_detector, save_detector
+from ciod_core.runs.train import train_step
 from ciod_core.training.progress import SilentListener, TrainingRecord
 from ciod_core.training.resume import STATE_FILE, save_state
 from tests.training.conftest import tiny_config

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ciod_core.config import TrainingConfig
+from ciod_core.config.schema import TrainingConfig
 from ciod_core.training.schedule import learning_rate
 
 PER_EPOCH = 100

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import distributed
 
-from ciod_core.config import Config
-from ciod_core.data.source import DatasetSource, resolve_dataset
-from ciod_core.engine import train_step
+from ciod_core.config.resolve import resolve_config
+from ciod_core.config.schema import Config
+from ciod_core.data.formats.source import DatasetSource, resolve_dataset
 from ciod_core.errors import DataError
-from ciod_core.experiment import Experiment
-from ciod_core.experiment_files import create_experiment
-from ciod_core.settings import resolve_config
-from ciod_core.training.distributed import union_across_processes
+from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.folder import Experiment
+from ciod_core.runs.train import train_step
+from ciod_core.runtime.distributed import union_across_processes
 from ciod_core.training.progress import SilentListener, TrainingRecord
 from ciod_core.training.resume import load_state, save_state
 from ciod_core.training.skipped import SkippedImages

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ciod_core.errors import CiodError
+from ciod_core.runtime.determinism import reproducible
 from ciod_core.training.progress import SilentListener, TrainingRecord
-from ciod_core.training.reproducible import reproducible
 from ciod_core.training.resume import load_state, save_state
 from ciod_core.training.trainer import Trainer
-from tests.networks import levels_of
+from tests.helpers.networks import levels_of
 
 MakeTrainer = Callable[..., Trainer]
 

@@ -1,1 +1,0 @@
-"""Knowledge that was asked of a teacher once and is kept on disk, image by image."""

@@ -1,0 +1,101 @@
+"""Tables become one: parts of a dataset with the boxes of both on each image, and datasets in different folders.
+
+Legend: J images of both tables, one after the other; I images of the merged table; N boxes of both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ciod_core.arrays import Int64Array
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.errors import DataError
+
+IMAGE_COLUMNS = ("image_ids_I", "file_names_I", "widths_I", "heights_I")
+BOX_COLUMNS = ("annotation_ids_N", "category_ids_N", "boxes_N4", "areas_N", "crowd_N")
+
+
+class LocatedTable(NamedTuple):
+    """A table and the folder that its file names are relative to."""
+
+    table: AnnotationTable
+    images: Path
+
+
+def merge_located(parts: Sequence[LocatedTable]) -> LocatedTable:
+    """One table of all parts, as `merge` makes it; where their folders differ, names start from the one they share.
+
+    Raises:
+        DataError: folders on different drives.
+    """
+    folder = common_folder([part.images for part in parts])
+    return LocatedTable(reduce(merge, (_seen_from(folder, part) for part in parts)), folder)
+
+
+def common_folder(folders: Sequence[Path]) -> Path:
+    """The innermost folder that holds all of these, or the very folder where there is but one.
+
+    Raises:
+        DataError: they lie on different drives.
+    """
+    if len(set(folders)) == 1:
+        return folders[0]
+    try:
+        return Path(os.path.commonpath([folder.resolve() for folder in folders]))
+    except ValueError:
+        named = ", ".join(map(str, dict.fromkeys(folders)))
+        raise DataError(f"{named}: these image folders lie on different drives; move them to the same one") from None
+
+
+def _seen_from(folder: Path, part: LocatedTable) -> AnnotationTable:
+    if part.images == folder:
+        return part.table
+    prefix = part.images.resolve().relative_to(folder).as_posix()
+    names = [name if prefix == "." else f"{prefix}/{name}" for name in part.table.file_names_I.tolist()]
+    return replace(part.table, file_names_I=np.array(names, dtype=np.str_), image_json=None, box_json=None)
+
+
+def merge(first: AnnotationTable, second: AnnotationTable) -> AnnotationTable:
+    """Both tables' images and boxes, matched by image id.
+
+    The images of `first` come first and in its order, then those that `second` alone has; the boxes of an image are
+    those of `first` before those of `second`. JSON text is left behind, and with it the hash of what was read.
+
+    Args:
+        first: its path stays that of the table, for messages.
+        second: another part of the same dataset; no box of it is in `first`.
+    """
+    ids_J = np.concatenate([first.image_ids_I, second.image_ids_I])
+    _, seen_first, which_J = np.unique(ids_J, return_index=True, return_inverse=True)
+    rows_I = np.sort(seen_first)
+    image_J = np.searchsorted(rows_I, seen_first[which_J])
+    image_N = image_J[np.concatenate([first.image_of_box_N, second.image_of_box_N + first.num_images])]
+    rows_N = np.argsort(image_N, kind="stable")
+    boxes_per_image_I = np.bincount(image_N, minlength=len(rows_I))
+    new_categories = (category for category in second.categories if category not in first.categories)
+    return replace(
+        first,
+        **_columns(first, second, IMAGE_COLUMNS, rows_I),
+        **_columns(first, second, BOX_COLUMNS, rows_N),
+        offsets=np.concatenate([[0], np.cumsum(boxes_per_image_I)]).astype(np.int64),
+        categories=(*first.categories, *new_categories),
+        sha256="",
+        clipped_boxes=first.clipped_boxes + second.clipped_boxes,
+        dropped_boxes=first.dropped_boxes + second.dropped_boxes,
+        image_json=None,
+        box_json=None,
+    )
+
+
+def _columns(
+    first: AnnotationTable, second: AnnotationTable, names: tuple[str, ...], rows: Int64Array
+) -> dict[str, Any]:
+    """The named columns of both tables, one below the other, in the order of these rows."""
+    return {name: np.concatenate([getattr(first, name), getattr(second, name)])[rows] for name in names}

@@ -1,0 +1,200 @@
+"""The health of a dataset: what is in it, what is wrong with it and what is worth knowing before one trains on it.
+
+Legend: I images, N boxes of all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ciod_core.data.annotations.findings import Finding, Severity
+from ciod_core.data.annotations.inspection import inspect
+from ciod_core.data.annotations.raw import RawAnnotations
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.formats.reading import parse_dataset
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.data.images.scan import ScannedImage, image_findings, leakage, scan_images
+
+# Upper limits of COCO's area ranges, in square pixels of the original image.
+SMALL_AREA, MEDIUM_AREA = 32**2, 96**2
+SIDE_PERCENTILES = (0, 5, 50, 95, 100)
+
+
+@dataclass(frozen=True)
+class HalfHealth:
+    """One half of a dataset, as far as its annotations are sound.
+
+    Attributes:
+        annotations: the file that lists it.
+        images: number of images.
+        image_sizes: smallest and largest (width, height), by area, in pixels.
+        boxes: number of boxes, crowd boxes included.
+        crowd_boxes: boxes that cover a crowd, or difficult objects.
+        images_without_boxes: images without any box.
+        boxes_per_class: boxes of every class, crowd boxes apart.
+        images_per_class: images with at least one such box.
+        box_areas: boxes below 32², up to 96² and above 96² square pixels (COCO's small, medium, large).
+        box_sides: percentiles of √(width · height) in pixels; empty without boxes.
+        findings: what is wrong or worth knowing.
+    """
+
+    annotations: str
+    images: int
+    image_sizes: tuple[tuple[int, int], ...]
+    boxes: int
+    crowd_boxes: int
+    images_without_boxes: int
+    boxes_per_class: dict[str, int]
+    images_per_class: dict[str, int]
+    box_areas: dict[str, int]
+    box_sides: dict[str, float]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class DatasetHealth:
+    """Both halves, and what concerns the two of them."""
+
+    name: str
+    format: str
+    train: HalfHealth
+    val: HalfHealth
+    findings: tuple[Finding, ...] = field(default=())
+
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """Everything found, errors first."""
+        found = (*self.train.findings, *self.val.findings, *self.findings)
+        return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
+
+    def count(self, severity: Severity) -> int:
+        """How many kinds of faults of this severity were found."""
+        return sum(finding.severity is severity for finding in self.all_findings)
+
+
+def check_dataset(
+    source: DatasetSource, *, look_at_images: bool = True, progress: Callable[[int], None] = lambda count: None
+) -> DatasetHealth:
+    """Survey a dataset.
+
+    Args:
+        source: the dataset.
+        look_at_images: decode and hash every image.
+        progress: told how many more images are done.
+
+    Raises:
+        DataError: the annotations cannot be read at all.
+    """
+    halves: list[HalfHealth] = []
+    scans: list[list[ScannedImage]] = []
+    raws = parse_dataset(source)
+    for raw, half in zip(raws, source.halves, strict=True):
+        table, found = inspect(raw)
+        scanned = scan_images(table, half.images, progress=progress) if look_at_images else []
+        halves.append(survey(raw, table, (*found, *image_findings(scanned))))
+        scans.append(scanned)
+    train, val = halves
+    both = (*_class_findings(raws[0], raws[1], train), *leakage(*scans))
+    return DatasetHealth(source.name, source.format, train, val, both)
+
+
+def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding, ...]) -> HalfHealth:
+    """One half: its counts, and its findings with what no reader refuses but somebody should know.
+
+    Args:
+        raw: the annotations as they are.
+        table: their sound part.
+        findings: what is known already.
+    """
+    objects_N = ~table.crowd_N
+    extents_N2 = (table.boxes_N4[:, 2:] - table.boxes_N4[:, :2])[objects_N].astype(np.float64)
+    sides_N = np.sqrt(extents_N2.prod(axis=1))
+    areas_N = table.areas_N[objects_N]
+    names = {category.id: category.name for category in table.categories}
+    masks = {identifier: objects_N & (table.category_ids_N == identifier) for identifier in names}
+    by_area = np.argsort(table.widths_I.astype(np.int64) * table.heights_I, kind="stable")
+    return HalfHealth(
+        annotations=str(raw.path),
+        images=table.num_images,
+        image_sizes=tuple((int(table.widths_I[i]), int(table.heights_I[i])) for i in by_area[[0, -1][: len(by_area)]]),
+        boxes=table.num_boxes,
+        crowd_boxes=int(table.crowd_N.sum()),
+        images_without_boxes=int(np.count_nonzero(np.diff(table.offsets) == 0)),
+        boxes_per_class={name: int(masks[identifier].sum()) for identifier, name in names.items()},
+        images_per_class={name: int(table.images_with(masks[identifier]).sum()) for identifier, name in names.items()},
+        box_areas={
+            "small": int((areas_N < SMALL_AREA).sum()),
+            "medium": int(((areas_N >= SMALL_AREA) & (areas_N <= MEDIUM_AREA)).sum()),
+            "large": int((areas_N > MEDIUM_AREA).sum()),
+        },
+        box_sides={f"{share}%": round(float(np.percentile(sides_N, share)), 1) for share in SIDE_PERCENTILES}
+        if len(sides_N)
+        else {},
+        findings=(*findings, *_remarks(raw, table)),
+    )
+
+
+def _remarks(raw: RawAnnotations, table: AnnotationTable) -> list[Finding]:
+    """What no reader refuses, but somebody should know."""
+    found = []
+    names, repeats = np.unique(table.file_names_I, return_counts=True)
+    if (repeats > 1).any():
+        name = str(names[np.argmax(repeats > 1)])
+        message = f"{raw.path}: file_name '{name}' is listed more than once; list every image once"
+        found.append(Finding(Severity.WARNING, "file-name-repeated", message, int((repeats[repeats > 1] - 1).sum())))
+    duplicates_N = _duplicate_boxes(table)
+    if duplicates_N.any():
+        row = int(np.flatnonzero(duplicates_N)[0])
+        image = str(table.file_names_I[table.image_of_box_N[row]])
+        box = ", ".join(f"{value:g}" for value in table.boxes_N4[row])
+        message = (
+            f"{raw.path}: annotation {int(table.annotation_ids_N[row])} repeats class and box ({box}) of another one "
+            f"on '{image}'; remove one of them"
+        )
+        found.append(Finding(Severity.WARNING, "box-repeated", message, int(duplicates_N.sum())))
+    empty = int(np.count_nonzero(np.diff(table.offsets) == 0))
+    if empty:
+        message = (
+            f"{raw.path}: has images without any box: no step trains on them, in evaluation they count false alarms"
+        )
+        found.append(Finding(Severity.NOTE, "image-without-box", message, empty))
+    return found
+
+
+def _duplicate_boxes(table: AnnotationTable) -> np.ndarray:
+    """A mask over boxes: True where an earlier one has the same image, class and coordinates."""
+    keys = np.column_stack([table.image_of_box_N, table.category_ids_N, table.boxes_N4.astype(np.float64)])
+    order = np.lexsort(keys.T)
+    same = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+    duplicates_N = np.zeros(len(keys), dtype=np.bool_)
+    duplicates_N[order[1:][same]] = True
+    return duplicates_N
+
+
+def _class_findings(train: RawAnnotations, val: RawAnnotations, health: HalfHealth) -> list[Finding]:
+    found = []
+    differing = sorted(set(train.categories) ^ set(val.categories))
+    if differing:
+        message = (
+            f"{val.path}: class '{differing[0].name}' with id {differing[0].id} is not in both halves; training and "
+            "validation files must list the same ids and names"
+        )
+        found.append(Finding(Severity.ERROR, "classes-differ", message, len(differing)))
+    untrained = [name for name, count in health.boxes_per_class.items() if count == 0]
+    if untrained:
+        message = f"{train.path}: class '{untrained[0]}' has no training box; add boxes or leave it out (--leave-out)"
+        found.append(Finding(Severity.ERROR, "class-without-box", message, len(untrained)))
+    ids = sorted(category.id for category in train.categories)
+    missing = sorted(set(range(ids[0], ids[-1] + 1)) - set(ids)) if ids and ids[-1] - ids[0] < 10**6 else []
+    if missing:
+        message = f"{train.path}: category ids leave gaps ({_ranges(missing)}); ciod keeps them in every file it writes"
+        found.append(Finding(Severity.NOTE, "category-id-gaps", message, len(missing)))
+    return found
+
+
+def _ranges(numbers: list[int]) -> str:
+    text = ", ".join(str(number) for number in numbers[:10])
+    return text if len(numbers) <= 10 else f"{text}, …"

@@ -1,0 +1,153 @@
+"""COCO layouts: the standard root, Roboflow's export, or the JSON file alone."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ciod_core.data.formats.layouts.base import HELD_OUT_NAMES, VAL_NAMES, DatasetSource, Overrides, SplitSource, exists
+from ciod_core.errors import ConfigError, DataError
+
+ROBOFLOW_NAME = "_annotations.coco.json"
+ROOT_PATTERNS = ("instances_{}*.json", "{}*.json")
+FIRST_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+LAST_TRAIN = re.compile(r"(.*)train(?:ing)?", re.IGNORECASE)
+HALF_WORD = re.compile(r"train(?:ing)?|val(?:id(?:ation)?)?|test", re.IGNORECASE)
+
+
+def coco_in_folder(folder: Path, overrides: Overrides, *, val_optional: bool = False) -> DatasetSource | None:
+    """The dataset of a COCO root or a Roboflow export; None when the folder is neither.
+
+    Raises:
+        ConfigError: validation images without a validation file.
+        DataError: a half is missing or ambiguous.
+    """
+    train = _file_in(folder, ("train",))
+    if train is None:
+        return None
+    val = overrides.val or _file_in(folder, VAL_NAMES) or _file_in(folder, ("test",))
+    if val is None and not val_optional:
+        raise DataError(
+            f"{folder}: {train.relative_to(folder).as_posix()} has no validation file beside it; "
+            "name it as the training file with val in place of train, or pass it with --val FILE"
+        )
+    return _source(folder, train, val, overrides)
+
+
+def coco_from_file(train: Path, overrides: Overrides, *, val_optional: bool = False) -> DatasetSource:
+    """The dataset of a COCO JSON file with the training half.
+
+    Raises:
+        ConfigError: validation images without a validation file.
+        DataError: the validation half or an image folder is not found.
+    """
+    folder = train.absolute().parent
+    if folder.name == "annotations" or (train.name == ROBOFLOW_NAME and folder.name == "train"):
+        folder = folder.parent
+    val = overrides.val or _sibling(train)
+    if val is None and not val_optional:
+        raise DataError(f"{train}: no validation file found beside it; pass it with --val FILE")
+    return _source(folder, train, val, overrides)
+
+
+def first_file_name(path: Path) -> str | None:
+    """The first `file_name` of a COCO file, found without parsing hundreds of megabytes; None when there is none.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            match = FIRST_FILE_NAME.search(content)
+            return None if match is None else str(json.loads(match[1]))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); pass the path of a COCO annotation file") from None
+    except ValueError:  # An empty file or broken text: the reader says what is wrong with it.
+        return None
+
+
+def _source(folder: Path, train: Path, val: Path | None, overrides: Overrides) -> DatasetSource:
+    if val is None and overrides.val_images is not None:
+        raise ConfigError("--val-images: there is no validation file for these images; pass it with --val FILE")
+    return DatasetSource(
+        name=folder.resolve().name,
+        train=SplitSource(train, _image_folder(train, overrides.images, "--images")),
+        val=None if val is None else SplitSource(val, _image_folder(val, overrides.val_images, "--val-images")),
+    )
+
+
+def _file_in(folder: Path, words: tuple[str, ...]) -> Path | None:
+    """The annotation file of a half in a root or an export."""
+    for pattern in ROOT_PATTERNS:
+        found = {path for word in words for path in (folder / "annotations").glob(pattern.format(word))}
+        if found:
+            return _only(found, folder / "annotations", words[0])
+    exported = {folder / word / ROBOFLOW_NAME for word in words}
+    return _only({path for path in exported if path.is_file()}, folder, words[0])
+
+
+def _sibling(train: Path) -> Path | None:
+    """The validation file that is named, or whose folder is named, as the training file with val for train, if any."""
+    folder = train.absolute().parent
+    base = folder
+    named: dict[str, Path] = {}
+    if LAST_TRAIN.match(train.stem):
+        named = {word: train.with_stem(_renamed(train.stem, word)) for word in HELD_OUT_NAMES}
+        base = train.parent
+    elif LAST_TRAIN.match(folder.name):
+        named = {word: folder.with_name(_renamed(folder.name, word)) / train.name for word in HELD_OUT_NAMES}
+        base = folder.parent
+    found = {word: path for word, path in named.items() if path.is_file()}
+    if len(found) > 1:
+        found.pop("test", None)
+    return _only(set(found.values()), base, "val")
+
+
+def _renamed(name: str, word: str) -> str:
+    return LAST_TRAIN.sub(rf"\g<1>{word}", name, count=1)
+
+
+def _only(found: set[Path], folder: Path, half: str) -> Path | None:
+    if len(found) > 1:
+        names = ", ".join(sorted(path.relative_to(folder).as_posix() for path in found))
+        place = "as DATASET" if half == "train" else "with --val FILE"
+        raise DataError(f"{folder}: several files for {half} ({names}); pass the one that counts {place}")
+    return next(iter(found), None)
+
+
+def _image_folder(annotations: Path, override: Path | None, option: str) -> Path:
+    if override is not None:
+        if not override.is_dir():
+            raise DataError(f"{option} {override}: no such folder; pass the folder that file_name is relative to")
+        return override
+    named = [folder for folder in _named_folders(annotations) if folder.is_dir()]
+    parent = annotations.absolute().parent
+    others = (parent, parent / "images", parent.parent / "images", parent.parent)
+    first = first_file_name(annotations)
+    candidates = [*named, *others]
+    holding = (folder for folder in candidates if not first or exists(folder / first))
+    # A folder of the half's name is the right one even when its images are gone: what is missing is counted later.
+    found = next(holding, None) or next(iter(named), None)
+    if found is None:
+        raise DataError(
+            f"{annotations}: its first image {first!r} is in no folder near it; "
+            f"pass the folder that file_name is relative to with {option} FOLDER"
+        )
+    return found
+
+
+def _named_folders(annotations: Path) -> Iterator[Path]:
+    """Where images of this half lie in the usual layouts, the most usual first."""
+    if annotations.name == ROBOFLOW_NAME:
+        yield annotations.parent
+        return
+    suffix = annotations.stem.removeprefix("instances_")
+    half = HALF_WORD.search(suffix)
+    names = (suffix,) if half is None else (suffix, half[0])
+    parent = annotations.absolute().parent
+    for base in (parent.parent, parent):
+        yield from (base / name for name in names)
+        yield from (base / "images" / name for name in names)

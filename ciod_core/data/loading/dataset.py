@@ -1,0 +1,290 @@
+"""A detection dataset: annotation table and image folder in, augmented samples out.
+
+Legend: B images, G ground-truth objects of an image, N objects of a batch, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from ciod_core.arrays import BoolArray
+from ciod_core.classes import ClassTable
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.images.decode import decode_image
+from ciod_core.data.images.files import image_path
+from ciod_core.data.loading.compact import CompactTable
+from ciod_core.data.loading.mixing import PAD_VALUE, Mixing, Mixup, Mosaic, Source, average, empty_frame, paste
+from ciod_core.data.loading.placement import Placement, Size, move_boxes, place_alone
+from ciod_core.data.loading.transforms import STRIDE_MULTIPLE, Augmentation, ImageArray, Transform, render
+from ciod_core.errors import DataError
+from ciod_core.model.knowledge import ImageKnowledge, Knowledge, batched, joined
+from ciod_core.model.output import Targets
+
+Memory = Callable[[int], ImageKnowledge]
+"""From an image's index in its dataset to what is known of it, boxes in pixels of the source image."""
+
+
+class Sample(NamedTuple):
+    """One image, ready to be put into a batch.
+
+    Attributes:
+        image_3HW: RGB, uint8.
+        boxes_G4: boxes, xyxy, pixels of the input frame, float32.
+        labels_G: labels, int64.
+        image_id: the dataset's image id; of a mixed sample, that of its first image.
+        scale: input pixels per original pixel, of the same image.
+        size_hw: height and width of the image in pixels.
+        placements: where each source image lies in the input frame; what moved the boxes moves others alike.
+        skipped: file names of images that could not be loaded and were replaced.
+        replayed: whether an image of an earlier step is in it, on which objects of the new classes carry no label.
+        knowledge: what a bank knows of it, boxes in pixels of the input frame; None without a bank.
+    """
+
+    image_3HW: Tensor
+    boxes_G4: Tensor
+    labels_G: Tensor
+    image_id: int
+    scale: float
+    size_hw: tuple[int, int]
+    placements: tuple[Placement, ...] = ()
+    skipped: tuple[str, ...] = ()
+    replayed: bool = False
+    knowledge: ImageKnowledge | None = None
+
+
+class Batch(NamedTuple):
+    """Images of a batch, padded at the right and the bottom to one size that is a multiple of 32.
+
+    Attributes:
+        images_B3HW: RGB, uint8.
+        targets: boxes in pixels of the input frame and labels.
+        image_ids_B: the dataset's image ids, int64.
+        scales_B: input pixels per original pixel, float32.
+        sizes_B2: height and width of the part that is not padding, int64.
+        replayed_B: which samples hold an image of an earlier step, bool.
+        skipped: file names of images that could not be loaded and were replaced.
+        knowledge: what a bank knows of the images; None without a bank.
+    """
+
+    images_B3HW: Tensor
+    targets: Targets
+    image_ids_B: Tensor
+    scales_B: Tensor
+    sizes_B2: Tensor
+    replayed_B: Tensor
+    skipped: tuple[str, ...] = ()
+    knowledge: Knowledge | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            self.images_B3HW.to(device, non_blocking=True),
+            self.targets.to(device),
+            self.image_ids_B.to(device, non_blocking=True),
+            self.scales_B.to(device, non_blocking=True),
+            self.sizes_B2.to(device, non_blocking=True),
+            self.replayed_B.to(device, non_blocking=True),
+            self.skipped,
+            None if self.knowledge is None else self.knowledge.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A decoded source image, its index and size in the dataset, and what is done to it."""
+
+    index: int
+    size: Size
+    image: Image.Image
+    augmentation: Augmentation
+
+
+class DetectionDataset(Dataset[Sample]):
+    """Images of an annotation table with their boxes and labels.
+
+    What is drawn for an image depends on the seed, the epoch and the image's index alone, so the number of loading
+    workers changes nothing.
+    """
+
+    def __init__(
+        self,
+        table: AnnotationTable,
+        images_root: Path,
+        classes: ClassTable,
+        transform: Transform,
+        seed: int = 0,
+        skip_crowd: bool = True,
+        mixing: Mixing | None = None,
+        skip_corrupt: bool = False,
+        replayed_I: BoolArray | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        """Prepare the dataset; no image is read yet.
+
+        Args:
+            table: images and boxes; only what loading needs of it is kept.
+            images_root: the folder that file names are relative to.
+            classes: labels of the categories; boxes of other categories are left out.
+            transform: draws what is done to each image.
+            seed: start of all random draws.
+            skip_crowd: leave crowd boxes out.
+            mixing: mosaic and mixup; None leaves every image to itself.
+            skip_corrupt: put the next image that can be loaded in the place of one that cannot.
+            replayed_I: mask of the images of earlier steps; None where there are none.
+            memory: what a bank knows of each image; None without a bank.
+        """
+        self.table = CompactTable.of(table, classes, skip_crowd=skip_crowd, replayed_I=replayed_I)
+        self.images_root = images_root
+        self.transform = transform
+        self.seed = seed
+        self.mixing = mixing
+        self.skip_corrupt = skip_corrupt
+        self.memory = memory
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the random draws; loaders started later see it in their workers."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Sample:
+        """Load and augment one image, together with those it is mixed with.
+
+        Raises:
+            DataError: the image is missing, broken or not of the annotated size; with `skip_corrupt`, all are.
+        """
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        first = Source(index, self.transform.draw(rng))
+        mosaic, mixup = None, None
+        if self.mixing is not None:
+            mosaic, mixup = self.mixing.draw(rng, self.transform, first, len(self))
+        skipped: list[str] = []
+        if mosaic is None:
+            image_HW3, placements = self._render_alone(first, skipped)
+        else:
+            image_HW3, placements = self._render_mosaic(mosaic, skipped)
+        if mixup is not None:
+            image_HW3, placement = self._mix_up(image_HW3, mixup, skipped)
+            placements = (*placements, placement)
+        return self._sample(image_HW3, placements, tuple(skipped))
+
+    def _render_alone(self, source: Source, skipped: list[str]) -> tuple[ImageArray, tuple[Placement, ...]]:
+        opened = self._open(source, skipped)
+        augmentation = source.augmentation
+        placement = place_alone(opened.index, opened.size, augmentation.longer_side, augmentation.flip)
+        return render(opened.image, placement, augmentation), (placement,)
+
+    def _render_mosaic(self, mosaic: Mosaic, skipped: list[str]) -> tuple[ImageArray, tuple[Placement, ...]]:
+        parts = [self._open(source, skipped) for source in mosaic.sources]
+        placements = mosaic.place([(part.index, part.size) for part in parts])
+        frame_HW3 = empty_frame((mosaic.side, mosaic.side))
+        for part, placement in zip(parts, placements, strict=True):
+            paste(frame_HW3, render(part.image, placement, part.augmentation), placement)
+        return frame_HW3, placements
+
+    def _mix_up(self, image_HW3: ImageArray, mixup: Mixup, skipped: list[str]) -> tuple[ImageArray, Placement]:
+        frame = (image_HW3.shape[1], image_HW3.shape[0])
+        opened = self._open(mixup.source_for(frame), skipped)
+        placement = mixup.place(opened.index, opened.size, frame)
+        second_HW3 = empty_frame(frame)
+        paste(second_HW3, render(opened.image, placement, opened.augmentation), placement)
+        return average(image_HW3, second_HW3), placement
+
+    def _open(self, source: Source, skipped: list[str]) -> _Opened:
+        """Decode an image, or with `skip_corrupt` the first after it that can be decoded, and note what was skipped."""
+        augmentation = source.augmentation
+        longer_side = augmentation.longer_side if augmentation.fast else None
+        for step in range(len(self)):
+            index = (source.index + step) % len(self)
+            size = self.table.size(index)
+            path = image_path(self.images_root, self.table.file_name(index), self.table.path)
+            try:
+                image = decode_image(path, size, longer_side=longer_side, annotations=self.table.path)
+            except DataError:
+                if not self.skip_corrupt:
+                    raise
+                skipped.append(self.table.file_name(index))
+            else:
+                return _Opened(index, size, image, augmentation)
+        raise DataError(
+            f"{self.images_root}: none of the {len(self)} images listed in {self.table.path or 'the annotations'} "
+            "can be loaded; check that this is the right folder"
+        )
+
+    def _sample(self, image_HW3: ImageArray, placements: tuple[Placement, ...], skipped: tuple[str, ...]) -> Sample:
+        moved = [move_boxes(placement, self.table.boxes_of(placement.index)) for placement in placements]
+        labels = [
+            self.table.labels_of(placement.index)[boxes.keep_G]
+            for placement, boxes in zip(placements, moved, strict=True)
+        ]
+        height, width = image_HW3.shape[:2]
+        return Sample(
+            image_3HW=torch.from_numpy(np.ascontiguousarray(image_HW3.transpose(2, 0, 1))),
+            boxes_G4=torch.from_numpy(np.concatenate([boxes.boxes_K4 for boxes in moved])),
+            labels_G=torch.from_numpy(np.concatenate(labels)),
+            image_id=int(self.table.image_ids_I[placements[0].index]),
+            scale=placements[0].scale,
+            size_hw=(height, width),
+            placements=placements,
+            skipped=skipped,
+            replayed=any(self.table.replayed_I[placement.index] for placement in placements),
+            knowledge=None if self.memory is None else _remembered(self.memory, placements),
+        )
+
+
+def _remembered(memory: Memory, placements: Sequence[Placement]) -> ImageKnowledge:
+    """What is known of the source images, moved like their boxes."""
+    parts = []
+    for placement in placements:
+        kept = memory(placement.index)
+        moved = move_boxes(placement, kept.boxes_K4)
+        parts.append(replace(kept.pick(moved.keep_G), boxes_K4=moved.boxes_K4))
+    return joined(parts)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Put samples of different sizes into one padded batch."""
+    sizes_B2 = torch.tensor([sample.size_hw for sample in samples], dtype=torch.int64)
+    height, width = (-(-int(side) // STRIDE_MULTIPLE) * STRIDE_MULTIPLE for side in sizes_B2.amax(dim=0))
+    images_B3HW = _batch_memory((len(samples), 3, height, width))
+    for image_3HW, sample in zip(images_B3HW, samples, strict=True):
+        used_height, used_width = sample.size_hw
+        image_3HW[:, :used_height, :used_width] = sample.image_3HW
+        image_3HW[:, :used_height, used_width:] = PAD_VALUE
+        image_3HW[:, used_height:] = PAD_VALUE
+    objects_B = torch.tensor([len(sample.labels_G) for sample in samples])
+    return Batch(
+        images_B3HW=images_B3HW,
+        targets=Targets(
+            boxes_N4=torch.cat([sample.boxes_G4 for sample in samples]),
+            labels_N=torch.cat([sample.labels_G for sample in samples]),
+            image_N=torch.repeat_interleave(torch.arange(len(samples)), objects_B),
+        ),
+        image_ids_B=torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),
+        scales_B=torch.tensor([sample.scale for sample in samples], dtype=torch.float32),
+        sizes_B2=sizes_B2,
+        replayed_B=torch.tensor([sample.replayed for sample in samples], dtype=torch.bool),
+        skipped=tuple(name for sample in samples for name in sample.skipped),
+        knowledge=batched([sample.knowledge for sample in samples if sample.knowledge is not None]),
+    )
+
+
+def _batch_memory(shape: tuple[int, ...]) -> Tensor:
+    """Bytes for a batch; in a loading process shared ones, which reach the training process without a copy."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    # As torch's own default_collate does; share_memory_() would write the batch twice.
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -1,0 +1,141 @@
+"""Batches in a reproducible order, with errors of loading workers that reach the user as they were meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ciod_core.data.loading.dataset import Batch, DetectionDataset, Sample, collate
+from ciod_core.errors import CiodError
+from ciod_core.runtime.memory import release_freed_memory
+
+
+class BatchLoader:
+    """An iterable of batches of known length; iterating again repeats the same batches."""
+
+    def __init__(self, loader: DataLoader[Sample | CiodError], batches: int) -> None:
+        self._loader = loader
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches.
+
+        Raises:
+            CiodError: an image could not be loaded, or a loading worker died.
+        """
+        iterator = iter(self._loader)
+        while True:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                reason = str(error).splitlines()[0]
+                raise CiodError(f"data loading: {reason}; lower data.workers or training.batch_size") from None
+            if isinstance(item, CiodError):
+                raise item
+            yield item
+
+
+def make_loader(
+    dataset: DetectionDataset,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    seed: int = 0,
+    epoch: int = 0,
+    workers: int = 0,
+    drop_last: bool = False,
+    start_batch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchLoader:
+    """Batches of one epoch.
+
+    Args:
+        dataset: the images; its epoch is set to `epoch`.
+        batch_size: images per batch and process.
+        shuffle: draw the order from the seed and the epoch; otherwise the order of the table.
+        seed: seed of the order.
+        epoch: the epoch, from 0.
+        workers: loading processes; 0 loads in this one.
+        drop_last: leave out a last batch that is not full.
+        start_batch: batches of this epoch to pass over, for resuming.
+        rank: number of this process.
+        world_size: number of processes; all of them get equally many batches.
+    """
+    dataset.set_epoch(epoch)
+    batches = batch_indices(
+        len(dataset),
+        batch_size,
+        order_seed=(seed, epoch) if shuffle else None,
+        drop_last=drop_last,
+        rank=rank,
+        world_size=world_size,
+    )[start_batch:]
+    if workers:
+        release_freed_memory()
+    loader: DataLoader[Sample | CiodError] = DataLoader(
+        _ErrorsAsValues(dataset),
+        batch_sampler=batches,
+        num_workers=min(workers, len(batches)),
+        collate_fn=_collate_or_error,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return BatchLoader(loader, len(batches))
+
+
+def batch_indices(
+    num_images: int,
+    batch_size: int,
+    *,
+    order_seed: tuple[int, int] | None,
+    drop_last: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[list[int]]:
+    """The image indices of every batch of one process.
+
+    Where the images do not divide evenly among processes, the first ones of the order are used twice.
+    """
+    order = np.arange(num_images)
+    if order_seed is not None:
+        order = np.random.default_rng(order_seed).permutation(num_images)
+    own = np.resize(order, -(-num_images // world_size) * world_size)[rank::world_size].tolist()
+    batches = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
+    if drop_last and batches and len(batches[-1]) < batch_size:
+        batches.pop()
+    return batches
+
+
+class _ErrorsAsValues(Dataset[Sample | CiodError]):
+    """Hands errors meant for users back as values, since a DataLoader would wrap them into a traceback text."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, index: int) -> Sample | CiodError:
+        try:
+            return self._dataset[index]
+        except CiodError as error:
+            return error
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+
+def _collate_or_error(samples: Sequence[Sample | CiodError]) -> Batch | CiodError:
+    loaded: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, CiodError):
+            return sample
+        loaded.append(sample)
+    return collate(loaded)

@@ -1,0 +1,181 @@
+"""Augmentation of one image: what to do with it is drawn first, then done in one pass.
+
+Legend: G ground-truth objects of an image, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ciod_core.arrays import BoolArray, Float32Array
+from ciod_core.data.loading.color import ColourMap, apply_colour_map, draw_colour_map
+from ciod_core.data.loading.placement import Placement, move_boxes, place_alone
+
+STRIDE_MULTIPLE = 32
+SMALLEST_SCALE = 0.65
+
+ImageArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One draw of the random part of a transform.
+
+    Attributes:
+        longer_side: pixels of the longer side after the keep-ratio resize.
+        flip: mirror left and right.
+        colour: 12 numbers, a 3×4 affine map of RGB row by row; None leaves the colours.
+        fast: let JPEG files be decoded at a fraction of their size, and resize with torch, which differs from Pillow
+            by a grey level or two. Training gains time by it; evaluation does both in full, so that it sees the very
+            pixels that other programs will feed to the model.
+    """
+
+    longer_side: int
+    flip: bool = False
+    colour: ColourMap | None = None
+    fast: bool = False
+
+
+class Transform(Protocol):
+    """What a dataset asks of a transform."""
+
+    def draw(self, rng: np.random.Generator) -> Augmentation:
+        """Draw the augmentation of one image."""
+
+
+class Transformed(NamedTuple):
+    """An image and its boxes in the input frame.
+
+    Attributes:
+        image_HW3: RGB, uint8.
+        boxes_G4: boxes that remain, xyxy, pixels of the input frame.
+        keep_G: which of the given boxes remain.
+        scale: input pixels per original pixel.
+    """
+
+    image_HW3: ImageArray
+    boxes_G4: Float32Array
+    keep_G: BoolArray
+    scale: float
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """Resize the longer side to `image_size`, and mirror if asked to; nothing else, and nothing random."""
+
+    image_size: int
+    flip: bool = False
+
+    def draw(self, rng: np.random.Generator) -> Augmentation:
+        """The same augmentation every time."""
+        return Augmentation(longer_side=self.image_size, flip=self.flip)
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Multi-scale resize, photometric distortion and horizontal flip.
+
+    Attributes:
+        image_size: largest longer side in pixels.
+        multi_scale: draw the longer side from 65 to 100 % of `image_size` in steps of 32 pixels.
+        photometric: distort brightness, contrast, saturation and hue, in the ranges of SSD (arXiv 1512.02325).
+        flip: probability of a horizontal flip.
+    """
+
+    image_size: int
+    multi_scale: bool = True
+    photometric: bool = True
+    flip: float = 0.5
+
+    def draw(self, rng: np.random.Generator) -> Augmentation:
+        """Draw scale, flip and colours; the number of draws never depends on the settings."""
+        sizes = self.sizes
+        size_draw, flip_draw = rng.random(2)
+        colour = draw_colour_map(rng)
+        return Augmentation(
+            longer_side=sizes[int(size_draw * len(sizes))],
+            flip=bool(flip_draw < self.flip),
+            colour=colour if self.photometric else None,
+            fast=True,
+        )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The longer sides that can be drawn."""
+        if not self.multi_scale:
+            return (self.image_size,)
+        smallest = math.ceil(SMALLEST_SCALE * self.image_size / STRIDE_MULTIPLE) * STRIDE_MULTIPLE
+        return (*range(smallest, self.image_size, STRIDE_MULTIPLE), self.image_size)
+
+
+def apply_augmentation(
+    image: Image.Image, boxes_G4: Float32Array, size: tuple[int, int], augmentation: Augmentation
+) -> Transformed:
+    """Resize, distort and flip an image together with its boxes.
+
+    Args:
+        image: RGB; may have been decoded at a reduced size.
+        boxes_G4: boxes, xyxy, pixels of the original image.
+        size: (width, height) of the original image.
+        augmentation: what to do.
+    """
+    placement = place_alone(0, size, augmentation.longer_side, augmentation.flip)
+    moved = move_boxes(placement, boxes_G4)
+    return Transformed(render(image, placement, augmentation), moved.boxes_K4, moved.keep_G, placement.scale)
+
+
+def render(image: Image.Image, placement: Placement, augmentation: Augmentation) -> ImageArray:
+    """The pixels of a source image as they are seen in the input frame: those of its placement's window.
+
+    Args:
+        image: RGB; may have been decoded at a reduced size.
+        placement: where the image lies.
+        augmentation: its colours, and whether speed goes before Pillow's exact pixels.
+    """
+    resize = _resize_fast if augmentation.fast else _resize_exactly
+    pixels_HW3 = resize(image, placement)
+    left, top, right, bottom = placement.window
+    if placement.flip:
+        # The image is mirrored last, as a view that costs nothing, so the window is mirrored now.
+        middle = 2 * placement.offset[0] + placement.resized[0]
+        left, right = middle - right, middle - left
+    x, y = placement.offset
+    pixels_HW3 = pixels_HW3[top - y : bottom - y, left - x : right - x]
+    if augmentation.colour is not None:
+        pixels_HW3 = apply_colour_map(pixels_HW3, augmentation.colour)
+    return pixels_HW3[:, ::-1] if placement.flip else pixels_HW3
+
+
+def _resize_exactly(image: Image.Image, placement: Placement) -> ImageArray:
+    width, height = placement.resized
+    if (width, height) != image.size:
+        reduced_x, reduced_y = image.width / placement.size[0], image.height / placement.size[1]
+        right = min(width / placement.scale * reduced_x, image.width)
+        bottom = min(height / placement.scale * reduced_y, image.height)
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box=(0.0, 0.0, right, bottom))
+    return np.array(image)
+
+
+def _resize_fast(image: Image.Image, placement: Placement) -> ImageArray:
+    # Imported here because programs that run exported models have no torch; they resize exactly.
+    import torch
+    from torch.nn.functional import interpolate
+
+    pixels_HW3 = np.array(image)
+    width, height = placement.resized
+    if (width, height) == image.size:
+        return pixels_HW3
+    # torch rounds the size down where `resized` forgives an error of floating point; a side keeps one pixel.
+    factors = [
+        max(placement.scale * side / decoded * (1.0 + 1e-9), 1.0 / decoded)
+        for side, decoded in zip(placement.size[::-1], image.size[::-1], strict=True)
+    ]
+    pixels_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1).unsqueeze(0)
+    resized_13HW = interpolate(pixels_13HW, scale_factor=factors, mode="bilinear", antialias=True)
+    return resized_13HW.squeeze(0).permute(1, 2, 0).numpy()

@@ -1,0 +1,228 @@
+"""Making an experiment: read the annotations, cut them into steps, write everything or nothing."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from ciod_core import __version__
+from ciod_core.classes import class_table
+from ciod_core.data.annotations.protocols import SEEDED, Protocol, parse_protocol
+from ciod_core.data.annotations.split import DatasetSplit, StepSplit, StepStatistics, split_steps
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.formats.coco import write_coco
+from ciod_core.data.formats.reading import read_dataset
+from ciod_core.data.formats.source import DatasetSource, SplitSource
+from ciod_core.data.images.files import check_images_exist
+from ciod_core.errors import ConfigError, DataError
+from ciod_core.experiment.folder import MANIFEST_NAME, SPLITS_NAME, Experiment
+from ciod_core.experiment.manifest import (
+    DatasetRecord,
+    ExperimentManifest,
+    FileRecord,
+    PlanRecord,
+    SplitFilesRecord,
+    StatisticsRecord,
+    StepRecord,
+    manifest_text,
+)
+from ciod_core.experiment.plan.plan import ClassSteps, plan_classes
+from ciod_core.files import atomic_write_text, relative_if_inside
+
+
+def create_experiment(
+    source: DatasetSource,
+    plan: str,
+    order: str | None,
+    out: Path,
+    overwrite: bool = False,
+    *,
+    leave_out: str | None = None,
+    protocol: str = "overlap",
+    seed: int = 0,
+) -> Experiment:
+    """Cut a dataset into steps and write the experiment's folder.
+
+    `out` may exist and hold other files (a generated dataset, for example). An existing experiment is only replaced
+    with `overwrite`, only while it has no runs, and only once the new one is complete. On failure nothing of the new
+    experiment stays behind.
+
+    Args:
+        source: the dataset.
+        plan: classes per step, such as `70+10`, or a `.yaml` file that lists them.
+        order: class order; None is `name`, and the only choice for a plan file.
+        out: the experiment's folder.
+        overwrite: replace an experiment that has no runs.
+        leave_out: classes that no step learns: names separated by commas, or `rest`.
+        protocol: which images a step trains on: `overlap`, `disjoint` or `loco`.
+        seed: of the protocols that shuffle; `overlap` does not.
+
+    Raises:
+        ConfigError: plan, order or protocol that does not fit, or an experiment that may not be replaced.
+        DataError: annotations that cannot be used, or no validation half.
+        OSError: `out` cannot be written.
+    """
+    check_replaceable(out, overwrite)
+    if source.val is None:
+        raise DataError(f"{source.name}: there is no validation half; a split needs one to evaluate its steps on")
+    train, val = read_dataset(source)
+    planned = plan_classes(plan, train.categories, order, leave_out)
+    rule = parse_protocol(protocol)
+    split = split_steps(train, val, planned.groups, rule, seed)
+    made = make_folders(out)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".tmp-split-", dir=out) as temporary:
+            staged = Path(temporary) / SPLITS_NAME
+            staged.mkdir()
+            manifest = ExperimentManifest(
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                ciod_version=__version__,
+                dataset=_dataset_record(source, train, val, staged, out),
+                plan=_plan_record(planned, rule, seed, split.unused_images),
+                classes=class_table([[(category.name, category.id) for category in group] for group in planned.groups]),
+                steps=_write_steps(staged, split, source, train, val),
+            )
+            _install(staged, manifest, out, Path(temporary) / "replaced")
+    except BaseException:
+        remove_empty(made)
+        raise
+    return Experiment.open(out)
+
+
+def check_replaceable(out: Path, overwrite: bool) -> None:
+    """Refuse to write an experiment over something that is worth keeping.
+
+    Raises:
+        ConfigError: a file, a foreign `splits` folder, an experiment without `overwrite`, or one that has runs.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: a file of that name exists; pass a folder")
+    if not (out / MANIFEST_NAME).exists():
+        if (out / SPLITS_NAME).exists():
+            raise ConfigError(f"--out {out}: it holds a folder '{SPLITS_NAME}' of something else; pass another folder")
+        return
+    if not overwrite:
+        raise ConfigError(f"--out {out}: an experiment exists there; pass --overwrite or another folder")
+    runs = Experiment.open(out).manifest.runs
+    if runs:
+        raise ConfigError(
+            f"--out {out}: its experiment has runs ({', '.join(run.name for run in runs)}) that a new split would "
+            "orphan; pass another folder"
+        )
+
+
+def make_folders(out: Path) -> list[Path]:
+    """Make `out` and its parents; return those that did not exist, innermost first."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those folders that are empty: a user's files never go."""
+    for folder in folders:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _write_steps(
+    folder: Path, split: DatasetSplit, source: DatasetSource, train: AnnotationTable, val: AnnotationTable
+) -> tuple[StepRecord, ...]:
+    """Write the files of all steps, and make sure meanwhile that the images are there."""
+    with ThreadPoolExecutor(2) as pool:
+        # Folders are listed and one step's text is put together while another's waits for the disk.
+        checks = pool.map(check_images_exist, (train, val), (half.images for half in source.halves))
+        steps = tuple(pool.map(partial(_write_step, folder), split.steps))
+        list(checks)
+    return steps
+
+
+def _write_step(folder: Path, split: StepSplit) -> StepRecord:
+    return StepRecord(
+        step=split.step,
+        classes=tuple(category.name for category in split.train.categories),
+        train=write_table(split.train, folder / f"step{split.step}.train.json"),
+        val=write_table(split.val, folder / f"step{split.step}.val.json"),
+        statistics=_statistics_record(split.statistics),
+    )
+
+
+def _statistics_record(statistics: StepStatistics) -> StatisticsRecord:
+    return StatisticsRecord(
+        images=int(statistics.images),
+        boxes_per_class={name: int(count) for name, count in statistics.boxes_per_class.items()},
+        hidden_old_boxes=int(statistics.hidden_old_boxes),
+        hidden_future_boxes=int(statistics.hidden_future_boxes),
+        hidden_left_out_boxes=int(statistics.hidden_left_out_boxes),
+        shared_images={int(step): int(count) for step, count in statistics.shared_images.items()},
+    )
+
+
+def _plan_record(planned: ClassSteps, protocol: Protocol, seed: int, unused_images: int) -> PlanRecord:
+    return PlanRecord(
+        text=planned.text,
+        order=planned.order,
+        file=planned.file,
+        left_out=tuple(category.name for category in planned.left_out),
+        protocol=protocol,
+        seed=seed if protocol in SEEDED else None,
+        unused_images=unused_images,
+    )
+
+
+def _dataset_record(
+    source: DatasetSource, train: AnnotationTable, val: AnnotationTable, staged: Path, out: Path
+) -> DatasetRecord:
+    records = {}
+    for name, half, table in zip(("train", "val"), source.halves, (train, val), strict=True):
+        # A half of another format is written as a COCO file: from then on, only that one is read.
+        converted = None if source.format == "coco" else write_table(table, staged / f"dataset.{name}.json")
+        records[name] = half_record(half, table, out, converted)
+    return DatasetRecord(name=source.name, format=source.format, train=records["train"], val=records["val"])
+
+
+def half_record(half: SplitSource, table: AnnotationTable, out: Path, converted: FileRecord | None) -> SplitFilesRecord:
+    """Where a half came from, seen from the experiment in `out`.
+
+    Args:
+        half: its files.
+        table: what was read from them.
+        out: the experiment's folder.
+        converted: the COCO file that takes the place of a half of another format; None: it is one itself.
+    """
+    own = relative_if_inside(half.annotations, out)
+    return SplitFilesRecord(
+        annotations=converted or FileRecord(path=own, sha256=table.sha256, bytes=half.annotations.stat().st_size),
+        images=relative_if_inside(half.images, out),
+        converted_from=own if converted else None,
+        converted_sha256=table.sha256 if converted else None,
+        clipped_boxes=table.clipped_boxes,
+        dropped_boxes=table.dropped_boxes,
+    )
+
+
+def write_table(table: AnnotationTable, path: Path) -> FileRecord:
+    """Write a COCO file that will lie in the experiment's folder of splits under that name."""
+    sha256 = write_coco(table, path)
+    return FileRecord(path=f"{SPLITS_NAME}/{path.name}", sha256=sha256, bytes=path.stat().st_size)
+
+
+def _install(staged: Path, manifest: ExperimentManifest, out: Path, replaced: Path) -> None:
+    """Swap the finished split in; put the old one back when the last write fails."""
+    splits = out / SPLITS_NAME
+    if splits.exists():
+        splits.rename(replaced)
+    try:
+        staged.rename(splits)
+        atomic_write_text(out / MANIFEST_NAME, manifest_text(manifest))
+    except BaseException:
+        if splits.exists():
+            shutil.rmtree(splits)
+        if replaced.exists():
+            replaced.rename(splits)
+        raise

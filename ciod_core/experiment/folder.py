@@ -1,0 +1,342 @@
+"""An experiment on disk: one folder, its manifest, its step files and its runs.
+
+    experiment.json                  the manifest, written atomically under a lock
+    splits/step1.train.json, …       plain COCO JSON
+    step1.safetensors, …             what users pass as a teacher
+    step1/                           what one run leaves beside its weights
+
+`experiment.create` and `experiment.add_step` make one; this module opens, reads and updates it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ciod_core.classes import ClassTable
+from ciod_core.errors import CheckpointError, CiodError, ConfigError, listed
+from ciod_core.experiment.manifest import (
+    DatasetRecord,
+    ExperimentManifest,
+    FileRecord,
+    RunKind,
+    RunRecord,
+    StepDataRecord,
+    StepRecord,
+    manifest_text,
+    read_manifest,
+)
+from ciod_core.files import atomic_write_text, sha256_of_file
+
+MANIFEST_NAME = "experiment.json"
+SPLITS_NAME = "splits"
+DEFAULT_METHOD = "crs-ckd"
+WEIGHTS_KEY = "weights"
+BANK_MARK = ".knowledge"
+
+LOCK_NAME = ".experiment.lock"
+_LOCK_SECONDS = 30.0
+_RESERVED_RUN_NAMES = (SPLITS_NAME, "data")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Teacher(NamedTuple):
+    """Weights that passed their hash check; `run` is None when no run of this experiment made them."""
+
+    path: Path
+    sha256: str
+    run: RunRecord | None
+
+
+class Experiment:
+    """A folder with an `experiment.json`. Holds no state but the folder: the manifest is read when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, folder: Path) -> Experiment:
+        """Open the experiment in `folder` (or that an `experiment.json` belongs to).
+
+        Raises:
+            ConfigError: when there is none.
+            CheckpointError: when its manifest is damaged.
+        """
+        folder = folder.parent if folder.name == MANIFEST_NAME else folder
+        if not (folder / MANIFEST_NAME).is_file():
+            raise ConfigError(f"{folder}: no experiment here ({MANIFEST_NAME} is missing); make one with 'ciod split'")
+        experiment = cls(folder)
+        read_manifest(experiment.manifest_path)
+        return experiment
+
+    @classmethod
+    def find(cls, explicit: Path | None = None, teacher: Path | None = None, cwd: Path | None = None) -> Experiment:
+        """The experiment a command means: the explicit one, else the nearest folder upwards, else the teacher's.
+
+        Raises:
+            ConfigError: when none of the three has an `experiment.json`.
+        """
+        if explicit is not None:
+            return cls.open(explicit)
+        here = (cwd or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if (folder / MANIFEST_NAME).is_file():
+                return cls.open(folder)
+        if teacher is not None and (teacher.resolve().parent / MANIFEST_NAME).is_file():
+            return cls.open(teacher.parent)
+        raise ConfigError(
+            f"no experiment given, and none found in {here} or above it; pass --experiment FOLDER, make one with "
+            "'ciod split', or begin one with 'ciod train-step --data DATASET'"
+        )
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest lies."""
+        return self.folder / MANIFEST_NAME
+
+    @property
+    def manifest(self) -> ExperimentManifest:
+        """The manifest as it is on disk now."""
+        return read_manifest(self.manifest_path)
+
+    def update(self, change: Callable[[ExperimentManifest], ExperimentManifest]) -> ExperimentManifest:
+        """Read, change and write the manifest while no other process can.
+
+        Raises:
+            CiodError: when another process keeps the lock for half a minute.
+        """
+        # Commands that only read an experiment need not wait for what a lock brings along.
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.folder / LOCK_NAME, timeout=_LOCK_SECONDS):
+                manifest = change(self.manifest)
+                atomic_write_text(self.manifest_path, manifest_text(manifest))
+                return manifest
+        except Timeout:
+            raise CiodError(
+                f"{self.folder / LOCK_NAME}: another ciod process has held the lock for {_LOCK_SECONDS:.0f} s; "
+                "wait for it or end it"
+            ) from None
+
+    def put_run(self, record: RunRecord) -> None:
+        """Add a run to the manifest, or replace the one of the same name."""
+        self.update(lambda manifest: manifest.with_run(record))
+
+    def record_output(self, name: str, key: str, output: FileRecord) -> None:
+        """Note one more file that was made from run `name`."""
+
+        def change(manifest: ExperimentManifest) -> ExperimentManifest:
+            run = manifest.run(name)
+            if run is None:
+                return manifest
+            return manifest.with_run(run.model_copy(update={"outputs": {**run.outputs, key: output}}))
+
+        self.update(change)
+
+    def run(self, name: str) -> RunRecord:
+        """The run of that name.
+
+        Raises:
+            ConfigError: listing the runs there are.
+        """
+        manifest = self.manifest
+        record = manifest.run(name)
+        if record is None:
+            names = listed([run.name for run in manifest.runs]) or "none yet"
+            raise ConfigError(f"{self.folder}: there is no run '{name}'; runs: {names}")
+        return record
+
+    def leaf_runs(self) -> tuple[RunRecord, ...]:
+        """Finished step runs that no other run continues; the finished joint runs when there is no step run."""
+        finished = [run for run in self.manifest.runs if run.status == "finished"]
+        # A student of another size does not take its teacher's place.
+        parents = {run.parent for run in finished if run.kind != "distilled"}
+        steps = tuple(run for run in finished if run.kind != "joint" and run.name not in parents)
+        return steps or tuple(finished)
+
+    def path_to(self, name: str) -> tuple[RunRecord, ...]:
+        """The runs from the root of the tree to run `name`, in order of training."""
+        manifest = self.manifest
+        path = [self.run(name)]
+        while path[0].parent is not None:
+            parent = manifest.run(path[0].parent)
+            if parent is None or parent in path:
+                raise CheckpointError(
+                    f"{self.manifest_path}: run '{path[0].name}' names '{path[0].parent}' as its parent, which is not "
+                    "an earlier run; restore the manifest"
+                )
+            path.insert(0, parent)
+        return tuple(path)
+
+    def step(self, number: int) -> StepRecord:
+        """The record of one step.
+
+        Raises:
+            ConfigError: when the plan has no such step.
+        """
+        steps = self.manifest.steps
+        if not 1 <= number <= len(steps):
+            there = f"the plan has steps 1 to {len(steps)}" if steps else "there are none yet, add one with --data"
+            raise ConfigError(f"{self.folder}: there is no step {number}; {there}")
+        return steps[number - 1]
+
+    def step_train_file(self, number: int) -> FileRecord:
+        """The record of the COCO file with the training half of a step.
+
+        Raises:
+            ConfigError: the step was taught before this experiment began.
+        """
+        record = self.step(number).train
+        if record is None:
+            raise ConfigError(
+                f"{self.folder}: step {number} was taught before this experiment began, its training data is not here; "
+                "pass a --teacher that knows it, and leave out joint training and replay of that step"
+            )
+        return record
+
+    def step_train_path(self, number: int) -> Path:
+        """The COCO file with the training half of a step; raises as `step_train_file`."""
+        return self.step_train_file(number).locate(self.folder)
+
+    def step_val_path(self, number: int) -> Path:
+        """The COCO file with the validation half of a step; see `StepRecord` for the classes in it.
+
+        Raises:
+            ConfigError: the step has no validation data.
+        """
+        record = self.step(number).val
+        if record is None:
+            raise ConfigError(f"{self.folder}: step {number} has no validation data; add a step that has some (--val)")
+        return record.locate(self.folder)
+
+    def train_images(self, step: int = 1) -> Path:
+        """The folder that file names of a step's training images are relative to; all planned steps have the same."""
+        return self.folder / self._data_of(step).train.images
+
+    def val_images(self, step: int = 1) -> Path:
+        """The folder that file names of a step's validation images are relative to."""
+        val = self._data_of(step).val
+        if val is None:
+            raise ConfigError(f"{self.folder}: step {step} has no validation data; add a step that has some (--val)")
+        return self.folder / val.images
+
+    def _data_of(self, step: int) -> DatasetRecord | StepDataRecord:
+        self.step_train_file(step)  # A step with that file has data.
+        data = self.step(step).data or self.manifest.dataset
+        assert data is not None
+        return data
+
+    def check_step_files(self, number: int) -> None:
+        """Make sure that the files a step is trained and evaluated on are still what was written.
+
+        Raises:
+            CheckpointError: naming the file that is missing or was edited.
+        """
+        train = self.step(number).train
+        vals = (self.step(step).val for step in self.manifest.validation_steps(number))
+        for record in (train, *vals):
+            if record is not None:
+                self.verified_split(record)
+
+    def verified_split(self, record: FileRecord) -> Path:
+        """The path of a step's file or of the dataset's; raises as `verified`."""
+        return self.verified(record, "the split was made", "restore it or split the dataset into a new experiment")
+
+    def weights_path(self, run_name: str) -> Path:
+        """Where the weights of a run lie, whether or not they exist yet."""
+        return self.folder / f"{run_name}.safetensors"
+
+    def knowledge_path(self, name: str) -> Path:
+        """Where the knowledge bank of a step (`step2`) or of a run lies by default, whether or not it exists yet."""
+        return self.folder / f"{name}{BANK_MARK}.safetensors"
+
+    def run_folder(self, run_name: str) -> Path:
+        """The folder of a run's other files, whether or not it exists yet."""
+        return self.folder / run_name
+
+    def resolve_teacher(self, teacher: str | Path, classes: ClassTable | None = None) -> Teacher:
+        """Find a teacher by run name or path and verify that its file is the one its run wrote.
+
+        Args:
+            teacher: a run's name, or a weights file.
+            classes: the teacher's own class table when it is known already; it must be the first classes of
+                this experiment.
+
+        Raises:
+            ConfigError: neither a run nor a file.
+            CheckpointError: unfinished run, changed file, or classes of another experiment.
+        """
+        manifest = self.manifest
+        path = Path(teacher)
+        run = manifest.run(str(teacher)) if not path.is_file() else self._run_of(path, manifest)
+        if run is not None:
+            path = self._verified_weights(run)
+        elif not path.is_file():
+            names = listed([run.name for run in manifest.runs]) or "none yet"
+            raise ConfigError(f"{teacher}: no such weights file, and no run of that name in {self.folder} ({names})")
+        if classes is not None:
+            classes.require_prefix_of(manifest.classes, where=str(path))
+        return Teacher(path, run.outputs[WEIGHTS_KEY].sha256 if run else sha256_of_file(path), run)
+
+    def _run_of(self, path: Path, manifest: ExperimentManifest) -> RunRecord | None:
+        def weights_of(run: RunRecord) -> Path:
+            record = run.outputs.get(WEIGHTS_KEY)
+            return record.locate(self.folder) if record else self.weights_path(run.name)
+
+        resolved = path.resolve()
+        return next((run for run in manifest.runs if weights_of(run).resolve() == resolved), None)
+
+    def _verified_weights(self, run: RunRecord) -> Path:
+        record = run.outputs.get(WEIGHTS_KEY)
+        if record is None:
+            raise CheckpointError(
+                f"{self.folder}: run '{run.name}' has no weights yet (it is {run.status}); finish it first, "
+                "for example with --resume"
+            )
+        return self.verified(record, f"run '{run.name}' wrote it", "restore it or train that run again")
+
+    def verified(self, record: FileRecord, when: str, remedy: str) -> Path:
+        """The path of a recorded file, once its content is known to be what was recorded.
+
+        Args:
+            record: a file of this experiment's manifest.
+            when: what wrote it, for the message.
+            remedy: what to do, for the message.
+
+        Raises:
+            CheckpointError: the file is missing or was changed.
+        """
+        path = record.locate(self.folder)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: the file is missing; {remedy}")
+        if path.stat().st_size != record.bytes or sha256_of_file(path) != record.sha256:
+            raise CheckpointError(f"{path}: the file was changed since {when}; {remedy}")
+        return path
+
+
+def run_name(step: int, method: str = DEFAULT_METHOD, kind: RunKind = "step", *, replay: bool = False) -> str:
+    """The default name of a run: `step1`, `step2`, `step2-finetune`, `step2-finetune-replay`, `joint2`."""
+    if kind == "joint" or method == "joint":
+        return f"joint{step}"
+    if step == 1:
+        return "step1"
+    return f"step{step}{'' if method == DEFAULT_METHOD else f'-{method}'}{'-replay' if replay else ''}"
+
+
+def check_run_name(name: str) -> str:
+    """Return `name` when a run may be called so.
+
+    Raises:
+        ConfigError: a character that does not belong in a file name, or a reserved name.
+    """
+    if BANK_MARK in name:
+        raise ConfigError(f"--name {name}: '{BANK_MARK}' marks what 'ciod distill' writes; leave it out")
+    if not _RUN_NAME.fullmatch(name) or name in _RESERVED_RUN_NAMES:
+        raise ConfigError(
+            f"--name {name}: a run's name holds letters, digits, '.', '_' and '-', starts with a letter or digit "
+            f"and is none of {', '.join(_RESERVED_RUN_NAMES)}"
+        )
+    return name

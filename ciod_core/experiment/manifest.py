@@ -1,0 +1,282 @@
+"""What an experiment remembers: dataset, plan, classes, steps, runs, and the hashes of their files.
+
+These models are the schema of `experiment.json`. They are immutable: a change is a new manifest, written by
+`ciod_core.experiment.folder.Experiment.update`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ciod_core.classes import ClassEntry, ClassTable
+from ciod_core.data.annotations.protocols import Protocol
+from ciod_core.errors import CheckpointError
+from ciod_core.files import relative_if_inside, sha256_of_file
+
+SCHEMA_VERSION = 1
+
+RunKind = Literal["step", "joint", "imported", "distilled"]
+RunStatus = Literal["running", "finished", "failed", "interrupted"]
+
+
+class Record(BaseModel):
+    """Base of every record: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(Record):
+    """One file as it was when it was recorded. `path` is relative to the experiment when it lies inside."""
+
+    path: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+    @classmethod
+    def of(cls, path: Path, folder: Path) -> FileRecord:
+        """Record `path` as it is now, seen from the experiment's `folder`.
+
+        Raises:
+            OSError: when the file cannot be read.
+        """
+        return cls(path=relative_if_inside(path, folder), sha256=sha256_of_file(path), bytes=path.stat().st_size)
+
+    def locate(self, folder: Path) -> Path:
+        """Where the file lies, given the experiment's `folder`."""
+        return folder / self.path
+
+
+class SplitFilesRecord(Record):
+    """Annotations and image folder of one half (train or val) of the dataset.
+
+    `annotations` is a COCO file: the dataset's own, or the one that a dataset of another format was converted to.
+    """
+
+    annotations: FileRecord
+    images: str
+    converted_from: str | None = Field(None, description="the file of another format that lists this half")
+    converted_sha256: str | None = Field(None, description="hash of all annotation files that were converted")
+    clipped_boxes: int = Field(0, description="boxes that stuck out of their image and were cut to it")
+    dropped_boxes: int = Field(0, description="boxes without extent that were left out")
+
+
+class DatasetRecord(Record):
+    """The dataset the steps were cut from."""
+
+    name: str
+    format: Literal["coco", "yolo", "voc"] = "coco"
+    train: SplitFilesRecord
+    val: SplitFilesRecord
+
+
+class StepDataRecord(Record):
+    """The data that an added step brought along."""
+
+    name: str
+    format: Literal["coco", "yolo", "voc"]
+    train: SplitFilesRecord
+    val: SplitFilesRecord | None = Field(None, description="None: it came without validation data")
+    val_classes: tuple[str, ...] = Field((), description="classes that its validation images label")
+    left_out: tuple[str, ...] = Field((), description="classes that it lists, but shows on no training image")
+
+
+class PlanRecord(Record):
+    """How classes were ordered and grouped, and which images and boxes a step may see."""
+
+    text: str = Field(description="classes per step, such as 70+10")
+    order: str = Field(description="how the classes were ordered; 'listed' where a plan file names them")
+    file: str | None = Field(None, description="name of the plan file that listed the classes")
+    left_out: tuple[str, ...] = Field((), description="classes that no step learns; their boxes are hidden everywhere")
+    protocol: Protocol = "overlap"
+    seed: int | None = Field(None, description="of the shuffle or draw; None for a protocol without one")
+    unlabelled_policy: Literal["keep-images-drop-boxes"] = Field(
+        "keep-images-drop-boxes",
+        description="boxes of other steps' classes leave the training file, their images stay",
+    )
+    unused_images: int | None = Field(
+        None, description="training images that no step sees; None in manifests that did not count them"
+    )
+
+    @property
+    def summary(self) -> str:
+        """The choices in one line: `plan 70+10, order name, protocol overlap`."""
+        parts = [f"plan {self.text}", f"order {self.order}", f"protocol {self.protocol}"]
+        if self.file is not None:
+            parts[0] += f" of {self.file}"
+        if self.seed is not None:
+            parts.append(f"seed {self.seed}")
+        return ", ".join(parts)
+
+
+class StatisticsRecord(Record):
+    """What one step's training file holds, and what the protocol hid from it."""
+
+    images: int
+    boxes_per_class: dict[str, int]
+    hidden_old_boxes: int = 0
+    hidden_future_boxes: int = 0
+    hidden_left_out_boxes: int = 0
+    shared_images: dict[int, int] = Field({}, description="images that also occur in another step, by that step")
+
+
+class StepRecord(Record):
+    """One step: its classes and its two COCO files.
+
+    There are three kinds. A planned step was cut from the experiment's dataset; `data` is None, and its validation file
+    has the whole validation half with the classes of all planned steps up to its own. An added step has `data` of its
+    own, and its files hold what that labels. Of a step that was taught before the experiment began only the classes
+    are known.
+    """
+
+    step: int = Field(ge=1)
+    classes: tuple[str, ...] = Field(description="classes that no earlier step knows; an added step may have none")
+    train: FileRecord | None = None
+    val: FileRecord | None = None
+    statistics: StatisticsRecord
+    data: StepDataRecord | None = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether the step was cut from the experiment's dataset."""
+        return self.train is not None and self.data is None
+
+    @property
+    def extended_classes(self) -> tuple[str, ...]:
+        """Classes of earlier steps that the step has further labels of."""
+        return tuple(name for name in self.statistics.boxes_per_class if name not in self.classes)
+
+
+class ReplayedImage(Record):
+    """An image of earlier steps that a run trained on again."""
+
+    image_id: int
+    file_name: str = Field(description="relative to the folder of its steps' training images")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    steps: tuple[int, ...] = Field(description="earlier steps whose labels it carries")
+
+
+class RunRecord(Record):
+    """One training run: what went in, what came out, how it was made and how good it is.
+
+    `parent` names the run whose weights were the teacher; None for step 1, for joint runs and for a teacher
+    from outside the experiment. An `imported` run was trained elsewhere: its weights are what the experiment began
+    with, and what they do not say about themselves is None. A `distilled` run taught a student of another architecture
+    what the weights of `parent` know, without labels; its step is that of its parent.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    kind: RunKind
+    step: int = Field(ge=1)
+    method: str
+    parent: str | None = None
+    status: RunStatus
+    inputs: dict[str, FileRecord] = {}
+    outputs: dict[str, FileRecord] = {}
+    config: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    seed: int | None = None
+    device: str | None = None
+    effective_batch_size: int | None = Field(None, ge=1)
+    started: str | None = Field(None, description="ISO 8601 with offset")
+    seconds: float | None = None
+    skipped_images: tuple[str, ...] = Field((), description="training images that could not be loaded, by file name")
+    replayed: tuple[ReplayedImage, ...] = Field((), description="images of earlier steps, kept for this run")
+    metrics: dict[str, Any] = {}
+
+
+class ExperimentManifest(Record):
+    """The whole of `experiment.json`; dataset and plan are None where no step was planned."""
+
+    schema_version: Literal[1] = 1
+    created: str
+    ciod_version: str
+    dataset: DatasetRecord | None = None
+    plan: PlanRecord | None = None
+    classes: ClassTable
+    steps: tuple[StepRecord, ...]
+    runs: tuple[RunRecord, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> ExperimentManifest:
+        if [record.step for record in self.steps] != list(range(1, len(self.steps) + 1)):
+            raise ValueError("steps are not numbered 1, 2, 3 … in order")
+        if self.classes.last_step > len(self.steps):
+            raise ValueError(f"the class table has {self.classes.last_step} steps, the manifest {len(self.steps)}")
+        for record in self.steps:
+            if record.classes != self.classes.of_step(record.step).names:
+                raise ValueError(f"the classes of step {record.step} differ from the class table")
+            if record.planned and (self.dataset is None or record.val is None or not record.classes):
+                raise ValueError(
+                    f"step {record.step} was planned, but its dataset, classes or validation file is missing"
+                )
+        names = [record.name for record in self.runs]
+        if len(set(names)) != len(names):
+            raise ValueError("run names repeat")
+        return self
+
+    def run(self, name: str) -> RunRecord | None:
+        """The run of that name, None when there is none."""
+        return next((record for record in self.runs if record.name == name), None)
+
+    def validation_steps(self, step: int) -> tuple[int, ...]:
+        """The steps whose validation files a run of `step` is evaluated on; together they label its classes.
+
+        They are those up to its own; of planned steps the last, which holds the earlier ones. Where none of them
+        brought validation data, it is the first later step that labels one of the classes.
+        """
+        until_now, later = self.steps[:step], self.steps[step:]
+        last_planned = max((record.step for record in until_now if record.planned), default=0)
+        own = tuple(record.step for record in until_now if record.val and (record.data or record.step == last_planned))
+        known = set(self.classes.up_to(step).names)
+        return own or next(
+            ((record.step,) for record in later if record.data and known & set(record.data.val_classes)), ()
+        )
+
+    def first_steps(self, count: int) -> ExperimentManifest:
+        """This manifest with no steps and classes but those of steps 1 to `count`; the runs stay."""
+        return self.model_copy(update={"steps": self.steps[:count], "classes": self.classes.up_to(count)})
+
+    def with_step(self, record: StepRecord, classes: Iterable[ClassEntry]) -> ExperimentManifest:
+        """This manifest with one step more, which teaches `classes`."""
+        table = ClassTable(entries=(*self.classes.entries, *classes))
+        return self.model_copy(update={"steps": (*self.steps, record), "classes": table})
+
+    def with_run(self, record: RunRecord) -> ExperimentManifest:
+        """This manifest with `record` added, or put in the place of the run of the same name."""
+        if self.run(record.name) is None:
+            return self.model_copy(update={"runs": (*self.runs, record)})
+        runs = tuple(record if old.name == record.name else old for old in self.runs)
+        return self.model_copy(update={"runs": runs})
+
+
+def read_manifest(path: Path) -> ExperimentManifest:
+    """Read and check an `experiment.json`.
+
+    Raises:
+        CheckpointError: when it is not JSON, not of this schema version or contradicts itself.
+        OSError: when it cannot be read.
+    """
+    text = path.read_bytes()
+    try:
+        return ExperimentManifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if where == "schema_version":
+            raise CheckpointError(
+                f"{path}: schema_version is {first['input']!r}, this ciod reads {SCHEMA_VERSION}; "
+                "use the ciod version that wrote it"
+            ) from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise CheckpointError(
+            f"{path}: {where + ': ' if where else ''}{message}; restore the file or split the dataset again"
+        ) from None
+
+
+def manifest_text(manifest: ExperimentManifest) -> str:
+    """The JSON text of a manifest."""
+    return manifest.model_dump_json(indent=2) + "\n"

@@ -1,0 +1,126 @@
+"""Which runs a comparison needs: step 1 and the upper bounds once per seed, and every method's chain of steps."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from ciod_core.config.schema import METHOD_NAMES, Config, ReplayConfig
+from ciod_core.errors import ConfigError
+from ciod_core.experiment.folder import run_name
+
+BASE = "base"
+JOINT = "joint"
+REPLAY_SUFFIX = "+replay"
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """One training run of a comparison.
+
+    Attributes:
+        name: in the experiment.
+        method: a method as it was listed, with `+replay` where it replays; `base` (step 1) or `joint` (an upper bound).
+        seed: of the training.
+        step: from 1.
+        teacher: name of the run it continues; None for step 1 and upper bounds.
+    """
+
+    name: str
+    method: str
+    seed: int
+    step: int
+    teacher: str | None
+
+    @property
+    def replays(self) -> bool:
+        """Whether the configured replay is added to the method."""
+        return self.method.endswith(REPLAY_SUFFIX)
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """How long runs train. An upper bound trains as long as all the steps it covers together: a bound that had seen
+    less than the methods it bounds would flatter them.
+    """
+
+    first: int
+    later: int
+
+    def of(self, run: SuiteRun) -> int:
+        """Epochs of one run."""
+        if run.method == JOINT:
+            return self.first + (run.step - 1) * self.later
+        return self.first if run.method == BASE else self.later
+
+
+def suite_runs(
+    steps: int, methods: Sequence[str], seeds: Sequence[int], *, upper_bounds: bool = True
+) -> tuple[SuiteRun, ...]:
+    """All runs of a comparison; every run comes after its teacher.
+
+    Args:
+        steps: number of steps of the plan.
+        methods: names of methods, with `+replay` behind those that replay; `joint` is no method here, because it bounds
+            all of them.
+        seeds: of the trainings. Runs of seed 0 have the usual names, others end in `-seed1`, `-seed2`, …
+        upper_bounds: train the joint run of every step from 2 on.
+
+    Raises:
+        ConfigError: an unknown or repeated method.
+    """
+    _check_methods(methods)
+    runs: list[SuiteRun] = []
+    for seed in seeds:
+        first = _named(run_name(1), seed)
+        runs.append(SuiteRun(first, BASE, seed, 1, None))
+        if upper_bounds:
+            runs += [
+                SuiteRun(_named(run_name(step, kind="joint"), seed), JOINT, seed, step, None)
+                for step in range(2, steps + 1)
+            ]
+        for method in methods:
+            teacher = first
+            for step in range(2, steps + 1):
+                name = _named(_name(step, method), seed)
+                runs.append(SuiteRun(name, method, seed, step, teacher))
+                teacher = name
+    return tuple(runs)
+
+
+def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
+    """The settings of one run: the common ones with its method, seed and length, and replay where it was asked for.
+
+    Raises:
+        ConfigError: replay was asked for without a budget.
+    """
+    if run.replays and not config.replay.on:
+        raise ConfigError(f"--methods {run.method}: nothing is replayed without a budget; pass --set replay.images=60")
+    training = config.training.model_copy(update={"seed": run.seed, "epochs": epochs.of(run)})
+    name = run.method.removesuffix(REPLAY_SUFFIX)
+    method = config.method if run.method == BASE else config.method.model_copy(update={"name": name})
+    replay = config.replay if run.replays else ReplayConfig()
+    return config.model_copy(update={"training": training, "method": method, "replay": replay})
+
+
+def _name(step: int, method: str) -> str:
+    return run_name(step, method.removesuffix(REPLAY_SUFFIX), replay=method.endswith(REPLAY_SUFFIX))
+
+
+def _named(name: str, seed: int) -> str:
+    return name if seed == 0 else f"{name}-seed{seed}"
+
+
+def _check_methods(methods: Sequence[str]) -> None:
+    known = [name for name in get_args(METHOD_NAMES) if name != JOINT]
+    for position, method in enumerate(methods):
+        if method.removesuffix(REPLAY_SUFFIX) not in known:
+            close = difflib.get_close_matches(method, known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(known)}"
+            if method == JOINT:
+                hint = "leave it out, the upper bounds are trained anyway"
+            raise ConfigError(f"--methods: '{method}' cannot be compared; {hint}")
+        if method in methods[:position]:
+            raise ConfigError(f"--methods: '{method}' is listed twice; list every method once")

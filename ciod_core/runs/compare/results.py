@@ -1,0 +1,140 @@
+"""What a comparison found: every measure of every method after every step, over the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from ciod_core.evaluation.chain import ChainSummary, summarise_chain
+from ciod_core.evaluation.records import METRICS_KEY, read_report
+from ciod_core.evaluation.report import EvaluationReport, ReportPart
+from ciod_core.experiment.folder import Experiment
+from ciod_core.runs.compare.plan import JOINT, SuiteRun
+
+MEASURES = (
+    "ap_old",
+    "ap_new",
+    "ap_all",
+    "relative_gap",
+    "omega",
+    "forgetting",
+    "rsd",
+    "rpd",
+    "backward_transfer",
+    "harmonic_ap",
+    "seconds",
+)
+
+Values = dict[str, float | None]
+
+
+class Spread(ReportPart):
+    """A measure over the seeds; None where a seed lacks it. One seed has no standard deviation.
+
+    Attributes:
+        values: one per seed.
+        mean: their mean.
+        sd: their sample standard deviation.
+    """
+
+    values: tuple[float | None, ...]
+    mean: float | None
+    sd: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Spread:
+        """The spread of values that may be missing."""
+        known = [value for value in values if value is not None]
+        complete = bool(known) and len(known) == len(values)
+        return cls(
+            values=tuple(values),
+            mean=fmean(known) if complete else None,
+            sd=stdev(known) if complete and len(known) > 1 else None,
+        )
+
+
+class SuiteRow(ReportPart):
+    """One method after one step.
+
+    Attributes:
+        method: a method's name, `base` or `joint`.
+        step: from 1.
+        seeds: whose runs are finished.
+        measures: by name, see `MEASURES`; APs are fractions, times seconds, forgetting the mean over earlier steps.
+    """
+
+    method: str
+    step: int
+    seeds: tuple[int, ...]
+    measures: dict[str, Spread]
+
+
+def suite_rows(experiment: Experiment, runs: Sequence[SuiteRun]) -> tuple[SuiteRow, ...]:
+    """The rows of a comparison, in the order of its runs; methods and steps without a finished run have none."""
+    reports = _reports(experiment, runs)
+    keys = dict.fromkeys((run.method, run.step) for run in runs)
+    rows = []
+    for method, step in keys:
+        found = [run for run in runs if (run.method, run.step) == (method, step) and run.name in reports]
+        if found:
+            measured = [_measures(experiment, run, runs, reports) for run in found]
+            spreads = {name: Spread.of([values[name] for values in measured]) for name in MEASURES}
+            rows.append(SuiteRow(method=method, step=step, seeds=tuple(run.seed for run in found), measures=spreads))
+    return tuple(rows)
+
+
+def _reports(experiment: Experiment, runs: Sequence[SuiteRun]) -> dict[str, EvaluationReport]:
+    manifest = experiment.manifest
+    records = [manifest.run(run.name) for run in runs]
+    return {
+        record.name: read_report(experiment, record)
+        for record in records
+        if record is not None and record.status == "finished" and METRICS_KEY in record.outputs
+    }
+
+
+def _measures(
+    experiment: Experiment, run: SuiteRun, runs: Sequence[SuiteRun], reports: dict[str, EvaluationReport]
+) -> Values:
+    report = reports[run.name]
+    ap = {name: group.metrics.ap for name, group in report.groups.items()}
+    values: Values = dict.fromkeys(MEASURES)
+    values |= {"ap_all": ap["all"], "seconds": experiment.run(run.name).seconds}
+    if "old" in ap:
+        values |= {"ap_old": ap["old"], "ap_new": ap["new"]}
+    chain = None if run.method == JOINT else _chain(run, runs, reports)
+    if chain is not None and run.step > 1:
+        flavour = chain.flavours["ap"]
+        known = [value for value in flavour.forgetting if value is not None]
+        values |= {
+            "relative_gap": flavour.relative_gap,
+            "omega": flavour.omega,
+            "forgetting": fmean(known) if known else None,
+            "rsd": chain.rsd,
+            "rpd": chain.rpd,
+            "backward_transfer": flavour.backward_transfer,
+            "harmonic_ap": flavour.harmonic_ap,
+        }
+    return values
+
+
+def _chain(run: SuiteRun, runs: Sequence[SuiteRun], reports: dict[str, EvaluationReport]) -> ChainSummary | None:
+    """The path from step 1 to a run, against the upper bounds of the same seed."""
+    by_name = {other.name: other for other in runs}
+    path = [run]
+    while path[0].teacher is not None:
+        path.insert(0, by_name[path[0].teacher])
+    if any(part.name not in reports for part in path):
+        return None
+    bounds = {
+        other.step: reports[other.name]
+        for other in runs
+        if other.method == JOINT and other.seed == run.seed and other.name in reports
+    }
+    return summarise_chain([reports[part.name] for part in path], bounds)
+
+
+def to_document(rows: Sequence[SuiteRow]) -> list[dict[str, Any]]:
+    """The rows as plain values ready for JSON."""
+    return [row.model_dump(mode="json") for row in rows]

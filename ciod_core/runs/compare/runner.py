@@ -1,0 +1,236 @@
+"""Training the runs of a comparison that are missing, one after the other or several at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from filelock import FileLock, Timeout
+
+from ciod_core.config.schema import Config, recorded_config
+from ciod_core.errors import CiodError, ConfigError
+from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.manifest import RunRecord
+from ciod_core.methods import unread_sections
+from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
+from ciod_core.runs.plan import FREE_ON_RESUME, plan_run, settle_config
+from ciod_core.runs.train import train_step
+from ciod_core.runtime.processes import end_with_parent
+from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
+from ciod_core.training.progress import SilentListener, TrainingListener
+from ciod_core.training.resume import STATE_FILE
+
+_LOCK_NAME = ".suite.lock"
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+Job = tuple[SuiteRun, Config]
+Outcome = tuple[SuiteRun, RunRecord | CiodError]
+
+
+class RunProgress(NamedTuple):
+    """How far a run is that trains in a process of its own.
+
+    Attributes:
+        name: of the run.
+        epoch: the one it is in; 0 before it has told anything.
+        epochs: planned.
+    """
+
+    name: str
+    epoch: int
+    epochs: int
+
+
+class SuiteListener(Protocol):
+    """Follows a comparison; every call comes from the main process."""
+
+    def begin(self, total: int, missing: int) -> None:
+        """It is known how many runs there are and how many have to be trained."""
+
+    def finished(self, run: SuiteRun, record: RunRecord) -> None:
+        """A run was trained and evaluated."""
+
+    def failed(self, run: SuiteRun, message: str) -> None:
+        """A run ended in an error; the runs that build on it are left out."""
+
+    def running(self, runs: Sequence[RunProgress]) -> None:
+        """About once a second: the runs that train side by side."""
+
+    def training(self) -> TrainingListener:
+        """Who follows a run that trains in the main process."""
+
+
+def run_suite(
+    experiment: Experiment,
+    runs: Sequence[SuiteRun],
+    config: Config,
+    epochs: Epochs,
+    listener: SuiteListener,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+) -> None:
+    """Train what is missing. A run that was interrupted goes on where it stopped.
+
+    Args:
+        experiment: where the runs belong.
+        runs: every run after its teacher.
+        config: settings of all runs; method, seed and epochs are set per run.
+        epochs: how long runs train.
+        listener: told what happens.
+        jobs: runs at a time; with more than one, each trains in a process of its own.
+        threads: of each of these processes; None shares the cores among them.
+
+    Raises:
+        ConfigError: a finished run was trained with other settings, or another comparison runs in this experiment.
+        CiodError: runs failed; the others were trained all the same.
+    """
+    try:
+        with FileLock(experiment.folder / _LOCK_NAME, timeout=0):
+            queue = [(run, config_of(run, config, epochs)) for run in runs]
+            queue = [(run, settings) for run, settings in queue if not is_done(experiment, run, settings)]
+            listener.begin(len(runs), len(queue))
+            if jobs == 1:
+                outcomes = _one_by_one(experiment.folder, queue, listener.training())
+            else:
+                outcomes = _side_by_side(experiment, queue, jobs, threads, listener)
+            errors = _tell(outcomes, listener)
+    except Timeout:
+        raise ConfigError(f"{experiment.folder}: another 'ciod run' is at work there; wait for it or end it") from None
+    if errors:
+        name, error = next(iter(errors.items()))
+        raise CiodError(f"{len(errors)} of {len(queue)} runs failed, first '{name}': {error}")
+
+
+def _tell(outcomes: Iterator[Outcome], listener: SuiteListener) -> dict[str, CiodError]:
+    """Pass the outcomes on; return the errors by run."""
+    errors: dict[str, CiodError] = {}
+    for run, outcome in outcomes:
+        if isinstance(outcome, CiodError):
+            errors[run.name] = outcome
+            listener.failed(run, str(outcome))
+        else:
+            listener.finished(run, outcome)
+    return errors
+
+
+def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
+    """Whether a run is finished and is what these settings would give.
+
+    Raises:
+        ConfigError: it is finished, but was trained with other settings that its method reads, or by another teacher.
+    """
+    record = experiment.manifest.run(run.name)
+    if record is None or record.status != "finished":
+        return False
+    plan = plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None)
+    # Whoever tunes one method keeps step 1, the bounds and the other methods.
+    unread = unread_sections(config.method.name if plan.teacher else None)
+    wanted = settle_config(plan, config).model_dump(mode="json", exclude=set(unread))
+    recorded = recorded_config(record.config).model_dump(mode="json")
+    for section, values in wanted.items():
+        for key, value in values.items():
+            before = recorded[section][key]
+            if before != value and (section, key) not in FREE_ON_RESUME:
+                raise ConfigError(
+                    f"run '{run.name}' is finished with {section}.{key} = {before}, now it is {value}; pass that value "
+                    "or split the dataset into another experiment"
+                )
+    taught_by = record.inputs.get("teacher")
+    if plan.teacher is not None and (taught_by is None or taught_by.sha256 != plan.teacher.sha256):
+        raise ConfigError(
+            f"run '{run.name}' was taught by other weights than '{run.teacher}' has now; train it again with "
+            f"'ciod train-step --overwrite --name {run.name}'"
+        )
+    return True
+
+
+def train_missing(folder: Path, run: SuiteRun, config: Config, listener: TrainingListener) -> RunRecord:
+    """Train one run, from its last complete epoch where there is one."""
+    experiment = Experiment.open(folder)
+    begun = experiment.manifest.run(run.name)
+    resume = begun is not None and (experiment.run_folder(run.name) / STATE_FILE).exists()
+    return train_step(
+        experiment,
+        config,
+        teacher=run.teacher,
+        step=run.step if run.method == JOINT else None,
+        run=run.name,
+        resume=resume,
+        overwrite=begun is not None and not resume,
+        listener=listener,
+    )
+
+
+def _one_by_one(folder: Path, queue: Sequence[Job], listener: TrainingListener) -> Iterator[Outcome]:
+    failed: set[str] = set()
+    for run, config in queue:
+        if run.teacher not in failed:
+            outcome = _attempt(folder, run, config, listener)
+            yield run, outcome
+        if run.teacher in failed or isinstance(outcome, CiodError):
+            failed.add(run.name)
+
+
+def _side_by_side(
+    experiment: Experiment, queue: Sequence[Job], jobs: int, threads: int | None, listener: SuiteListener
+) -> Iterator[Outcome]:
+    """Start runs as soon as their teachers are there, never more than `jobs` at a time."""
+    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
+    waiting, failed = list(queue), set[str]()
+    running: dict[Future[RunRecord | CiodError], _Started] = {}
+    # Spawned, not forked: a fork of a process whose torch has started threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool:
+        while waiting or running:
+            unfinished = {run.name for run, _ in waiting} | {started.run.name for started in running.values()}
+            ready = [job for job in waiting if job[0].teacher not in unfinished][: jobs - len(running)]
+            for run, config in ready:
+                waiting.remove((run, config))
+                future = pool.submit(_attempt, experiment.folder, run, config)
+                running[future] = _Started(run, config.training.epochs, time.time())
+            listener.running([_progress(experiment, started) for started in running.values()])
+            for future in wait(running, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
+                run, outcome = running.pop(future).run, future.result()
+                yield run, outcome
+                if isinstance(outcome, CiodError):
+                    failed.add(run.name)
+            for job in list(waiting):
+                if job[0].teacher in failed:
+                    failed.add(job[0].name)
+                    waiting.remove(job)
+
+
+class _Started(NamedTuple):
+    run: SuiteRun
+    epochs: int
+    at: float
+
+
+def _progress(experiment: Experiment, started: _Started) -> RunProgress:
+    # Its log tells where the run is, without a line between the processes.
+    log = experiment.run_folder(started.run.name) / METRICS_FILE
+    return RunProgress(started.run.name, last_epoch(log, started.at), started.epochs)
+
+
+def _start_worker(threads: int) -> None:
+    end_with_parent()
+    torch.set_num_threads(threads)
+
+
+def _attempt(
+    folder: Path, run: SuiteRun, config: Config, listener: TrainingListener | None = None
+) -> RunRecord | CiodError:
+    """Train one run; an error becomes a value, so that one bad run does not end all others."""
+    try:
+        return train_missing(folder, run, config, listener or SilentListener())
+    except CiodError as error:
+        return error
+    except Exception as error:  # whatever torch lets out, from a lack of memory to a broken driver
+        return CiodError(f"{type(error).__name__}: {' '.join(str(error).split())}")

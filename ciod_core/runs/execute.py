@@ -1,0 +1,201 @@
+"""A run whose parts are ready is trained, evaluated and recorded.
+
+Whatever happens meanwhile, the manifest says the truth: running, interrupted, failed or finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ciod_core.config.schema import Config
+from ciod_core.data.loading.dataset import DetectionDataset
+from ciod_core.data.loading.loader import BatchLoader, make_loader
+from ciod_core.data.loading.mixing import Mixing
+from ciod_core.data.loading.transforms import TrainTransform
+from ciod_core.errors import CheckpointError
+from ciod_core.evaluation.evaluate import evaluate_weights
+from ciod_core.evaluation.records import with_report
+from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
+from ciod_core.experiment.manifest import FileRecord, ReplayedImage, RunRecord
+from ciod_core.methods.base import Method
+from ciod_core.methods.unlabelled import Suspects, suspected_objects
+from ciod_core.model.checkpoint import CheckpointInfo, save_detector
+from ciod_core.model.detector import Detector
+from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.runs.plan import RunPlan
+from ciod_core.runs.record import honest_status, start_record, write_settings
+from ciod_core.runs.replay import TrainingData
+from ciod_core.runtime.distributed import rank, world_size
+from ciod_core.teachers.use import BankMemory
+from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
+from ciod_core.training.progress import Listeners, SilentListener, TrainingListener
+from ciod_core.training.resume import STATE_FILE, load_state, save_state
+from ciod_core.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """Everything that a run needs.
+
+    Attributes:
+        plan: what the run is.
+        config: its settings.
+        method: how the student learns.
+        student: as it begins.
+        teacher: to be asked while training; None where there is none, or a bank instead.
+        data: the images and boxes to train on.
+        device: where to train.
+        memory: what a bank knows of these images.
+        replayed: images of earlier steps among them.
+        notes: what people should know about the run, a line each.
+    """
+
+    plan: RunPlan
+    config: Config
+    method: Method
+    student: Detector
+    teacher: Detector | None
+    data: TrainingData
+    device: torch.device
+    memory: BankMemory | None = None
+    replayed: tuple[ReplayedImage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def execute(
+    experiment: Experiment, prepared: PreparedRun, *, resume: bool, listener: TrainingListener | None
+) -> RunRecord:
+    """Train, evaluate where there is validation data, and record both.
+
+    Args:
+        experiment: where the run belongs.
+        prepared: the run.
+        resume: go on after the last complete epoch.
+        listener: told about the progress.
+
+    Raises:
+        CheckpointError: a state that does not fit.
+        DataError: an image that cannot be read.
+    """
+    plan, config = prepared.plan, prepared.config
+    trainer = _build_trainer(prepared)
+    folder = experiment.run_folder(plan.name)
+    if resume:
+        _restore(trainer, folder)
+    elif (folder / STATE_FILE).exists():
+        (folder / STATE_FILE).unlink()
+    bank = prepared.memory.bank if prepared.memory is not None else None
+    record = start_record(experiment, plan, config, prepared.device, prepared.replayed, bank)
+    experiment.put_run(record)
+    write_settings(folder, config, record)
+    log = MetricsLog(folder / METRICS_FILE, after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
+    trainer.listener = Listeners((log, listener or SilentListener()))
+    with honest_status(experiment, record):
+        _train(trainer, record, folder, prepared.notes)
+        return _finish(experiment, plan, config, trainer, record)
+
+
+def _build_trainer(prepared: PreparedRun) -> Trainer:
+    data, training, found = prepared.config.data, prepared.config.training, prepared.data
+    dataset = DetectionDataset(
+        found.table,
+        found.images,
+        prepared.plan.classes,
+        TrainTransform(data.image_size, data.multi_scale, data.photometric, data.flip),
+        seed=training.seed,
+        mixing=Mixing(data.mosaic, data.mixup) if data.mosaic or data.mixup else None,
+        skip_corrupt=data.corrupt_images == "skip",
+        replayed_I=found.replayed_I,
+        memory=prepared.memory,
+    )
+
+    def load_epoch(epoch: int) -> BatchLoader:
+        return make_loader(
+            dataset,
+            training.batch_size,
+            shuffle=True,
+            seed=training.seed,
+            epoch=epoch,
+            workers=data.workers,
+            rank=rank(),
+            world_size=world_size(),
+        )
+
+    return Trainer(
+        prepared.student,
+        prepared.teacher,
+        prepared.method,
+        load_epoch,
+        training,
+        prepared.device,
+        SilentListener(),
+        _suspects(prepared),
+    )
+
+
+def _suspects(prepared: PreparedRun) -> Suspects | None:
+    """Where replayed images may show unlabelled objects of the new classes."""
+    plan, replay = prepared.plan, prepared.config.replay
+    if prepared.data.replayed_I is None or not plan.num_new or replay.unlabelled != "ignore":
+        return None
+    return suspected_objects(first_new_class=len(plan.classes) - plan.num_new, min_score=replay.suspect_score)
+
+
+def _restore(trainer: Trainer, folder: Path) -> None:
+    epochs_done, state = load_state(folder)
+    try:
+        trainer.restore(epochs_done, state)
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / STATE_FILE}: it does not belong to this run's detector; start the run again with --overwrite"
+        ) from error
+
+
+def _train(trainer: Trainer, record: RunRecord, folder: Path, about_knowledge: Sequence[str]) -> None:
+    notes = [str(trainer.skipped)] if trainer.skipped else []
+    if record.replayed:
+        notes.append(f"images of earlier steps that are trained on again: {len(record.replayed)}")
+    notes += about_knowledge
+    trainer.listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
+    while trainer.epochs_done < trainer.config.epochs:
+        trainer.train_epoch()
+        save_state(folder, epochs_done=trainer.epochs_done, parts=trainer.state())
+    trainer.listener.end(trainer.seconds)
+
+
+def _finish(experiment: Experiment, plan: RunPlan, config: Config, trainer: Trainer, record: RunRecord) -> RunRecord:
+    weights = experiment.weights_path(plan.name)
+    info = CheckpointInfo(
+        model=config.model,
+        classes=plan.classes,
+        head_classes=trainer.student.head_classes,
+        preprocessing=Preprocessing(image_size=config.data.image_size),
+        run=plan.name,
+        step=plan.step,
+        method=record.method,
+        parent_sha256=plan.teacher.sha256 if plan.teacher else None,
+    )
+    save_detector(weights, trainer.weights, info)
+    written = record.model_copy(
+        update={
+            "status": "finished",
+            "seconds": round(trainer.seconds, 3),
+            "skipped_images": trainer.skipped.names,
+            "outputs": {WEIGHTS_KEY: FileRecord.of(weights, experiment.folder)},
+        }
+    )
+    if experiment.manifest.validation_steps(plan.step):
+        trainer.listener.evaluating(plan.name)
+        report, _ = evaluate_weights(
+            experiment, weights, config.evaluation, device=trainer.device, workers=config.data.workers
+        )
+        finished = with_report(experiment, written, report)
+    else:
+        finished = written
+    experiment.put_run(finished)
+    (experiment.run_folder(plan.name) / STATE_FILE).unlink(missing_ok=True)
+    return finished

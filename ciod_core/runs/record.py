@@ -1,0 +1,118 @@
+"""The manifest's record of a run: what went in, on what it ran, and how it stands."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from ciod_core import __version__
+from ciod_core.config.resolve import config_text
+from ciod_core.config.schema import Config
+from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.manifest import FileRecord, ReplayedImage, RunRecord
+from ciod_core.experiment.step_data import all_labels
+from ciod_core.files import atomic_write_json, atomic_write_text
+from ciod_core.runs.plan import RunPlan
+from ciod_core.runtime.distributed import world_size
+from ciod_core.teachers.bank import KNOWLEDGE_KEY, KnowledgeBank
+
+# The method of a run that learned from a teacher alone.
+DISTILLED = "distill"
+RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "hotcoco")
+
+
+def start_record(
+    experiment: Experiment,
+    plan: RunPlan,
+    config: Config,
+    device: torch.device,
+    replayed: tuple[ReplayedImage, ...],
+    bank: KnowledgeBank | None = None,
+) -> RunRecord:
+    """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
+    inputs = _labels(experiment, plan)
+    val = experiment.step(plan.step).val
+    if val is not None:
+        inputs["val"] = val
+    if plan.teacher is not None:
+        inputs["teacher"] = FileRecord.of(plan.teacher.path, experiment.folder)
+    if bank is not None:
+        inputs[KNOWLEDGE_KEY] = FileRecord.of(bank.path, experiment.folder)
+    return RunRecord(
+        name=plan.name,
+        kind=plan.kind,
+        step=plan.step,
+        method=_method_name(plan, config),
+        parent=plan.teacher.run.name if plan.teacher and plan.teacher.run else None,
+        status="running",
+        inputs=inputs,
+        config=config.model_dump(mode="json"),
+        versions=_versions(),
+        seed=config.training.seed,
+        device=_device_name(device),
+        effective_batch_size=config.training.batch_size * world_size(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        replayed=replayed,
+    )
+
+
+def _labels(experiment: Experiment, plan: RunPlan) -> dict[str, FileRecord]:
+    """The files with the labels that a run learns from."""
+    match plan.kind:
+        case "joint":
+            return all_labels(experiment, plan.step)
+        case "distilled":
+            return {}
+        case _:
+            return {"train": experiment.step_train_file(plan.step)}
+
+
+def _method_name(plan: RunPlan, config: Config) -> str:
+    if plan.kind == "distilled":
+        return DISTILLED
+    # Step 1 has nothing to forget: whatever the method, it is plain supervised training.
+    return config.method.name if plan.joint or plan.teacher else "base"
+
+
+def _versions() -> dict[str, str]:
+    return {"ciod": __version__, "python": platform.python_version()} | {
+        package: version(package) for package in RECORDED_PACKAGES
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s'[: threads > 1]})" if device.type == "cpu" else str(device)
+
+
+def write_settings(folder: Path, config: Config, record: RunRecord) -> None:
+    """Write config.yaml and environment.json beside the run, before its first iteration."""
+    atomic_write_text(folder / "config.yaml", config_text(config))
+    environment = {
+        "platform": platform.platform(),
+        "device": record.device,
+        "threads": torch.get_num_threads(),
+        "versions": record.versions,
+    }
+    atomic_write_json(folder / "environment.json", environment)
+
+
+@contextmanager
+def honest_status(experiment: Experiment, record: RunRecord) -> Iterator[None]:
+    """Whatever ends the run early, the manifest says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        experiment.put_run(record.model_copy(update={"status": "interrupted"}))
+        raise
+    except BaseException:
+        experiment.put_run(record.model_copy(update={"status": "failed"}))
+        raise

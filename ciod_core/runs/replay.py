@@ -1,0 +1,148 @@
+"""Exemplar replay: which images of earlier steps a run trains on again, and with which labels.
+
+Memory is honest: a step may keep only what it was given. It chooses from the images of the step before it and from
+those that the run before it had kept itself; an image that was let go never comes back, and an image carries the labels
+of those steps alone that it was kept from. A teacher from outside the experiment brings no memory along, and then the
+images of the step before are all there is.
+
+Legend: I images, N boxes of all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ciod_core.arrays import BoolArray
+from ciod_core.config.schema import Config
+from ciod_core.data.annotations.exemplars import choose_exemplars
+from ciod_core.data.annotations.merging import LocatedTable, merge_located
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.images.files import image_path
+from ciod_core.errors import CheckpointError, DataError
+from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.manifest import ReplayedImage, RunRecord
+from ciod_core.experiment.step_data import images_of_run, read_step
+from ciod_core.files import sha256_of_file
+from ciod_core.runs.plan import RunPlan
+
+
+class TrainingData(NamedTuple):
+    """What a run trains on.
+
+    Attributes:
+        table: images and boxes.
+        images: the folder that file names are relative to.
+        replayed_I: images of earlier steps, on which objects of the new classes carry no label; None without any.
+    """
+
+    table: AnnotationTable
+    images: Path
+    replayed_I: BoolArray | None = None
+
+
+def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tuple[ReplayedImage, ...]:
+    """Choose the images that a run replays; step 1 and joint runs replay none.
+
+    Raises:
+        ConfigError: the step before was taught before this experiment began, and left no images here.
+        CheckpointError: a step's file, or an image that the run before replayed, is missing or was changed.
+        DataError: an image cannot be read.
+    """
+    if plan.teacher is None or not config.replay.on:
+        return ()
+    parent, last_step = plan.teacher.run, plan.step - 1
+    held = {image.image_id: image for image in parent.replayed} if parent else {}
+    last = read_step(experiment, last_step)
+    memory, root = merge_located([last, replay_table(experiment, held.values())]) if held else last
+    if parent is not None and parent.skipped_images and parent.kind != "distilled":
+        # What the run before could not load it cannot have kept.
+        skipped_root = images_of_run(experiment, parent)
+        skipped = {skipped_root / name for name in parent.skipped_images}
+        memory = _with_images(memory, np.array([root / name not in skipped for name in memory.file_names_I.tolist()]))
+    chosen_I = choose_exemplars(
+        memory,
+        plan.classes.up_to(last_step),
+        images=config.replay.images,
+        images_per_class=config.replay.images_per_class,
+        choice=config.replay.choice,
+        seed=config.training.seed,
+    )
+    kept = _with_images(memory, chosen_I)
+    kept_by = parent.name if parent else ""
+    own_names = dict(zip(last.table.image_ids_I.tolist(), last.table.file_names_I.tolist(), strict=True))
+    chosen = []
+    for number in kept.image_ids_I.tolist():
+        image = None
+        if number in held:
+            image = held[number]
+            _verify(experiment.train_images(image.steps[0]), image, kept_by)
+        if number in own_names:
+            image = _with_step(image, last_step, number, own_names[number], last.images)
+        assert image is not None, "an image is of the last step or was kept"
+        chosen.append(image)
+    return tuple(chosen)
+
+
+def resumed_replay(experiment: Experiment, run: RunRecord) -> tuple[ReplayedImage, ...]:
+    """The images a run began with.
+
+    Raises:
+        CheckpointError: one of them is missing or was changed.
+    """
+    for image in run.replayed:
+        _verify(experiment.train_images(image.steps[0]), image, run.name)
+    return run.replayed
+
+
+def replay_table(experiment: Experiment, images: Iterable[ReplayedImage]) -> LocatedTable:
+    """The images with the labels that they carry, at least one of them, in the order of the steps' files.
+
+    Raises:
+        CheckpointError: a step's file is missing or was changed.
+    """
+    ids_of_step: dict[int, list[int]] = {}
+    for image in images:
+        for step in image.steps:
+            ids_of_step.setdefault(step, []).append(image.image_id)
+    parts = []
+    for step, ids in sorted(ids_of_step.items()):
+        table, folder = read_step(experiment, step)
+        parts.append(LocatedTable(_with_images(table, np.isin(table.image_ids_I, ids)), folder))
+    return merge_located(parts)
+
+
+def add_replay(own: LocatedTable, replayed: LocatedTable) -> TrainingData:
+    """A step's own table with the kept images; those of its own images that are among them gain their old labels."""
+    merged, folder = merge_located([own, replayed])
+    return TrainingData(merged, folder, ~np.isin(merged.image_ids_I, own.table.image_ids_I))
+
+
+def _with_images(table: AnnotationTable, image_mask_I: BoolArray) -> AnnotationTable:
+    return table.select(np.ones(table.num_boxes, dtype=np.bool_), image_mask_I)
+
+
+def _with_step(before: ReplayedImage | None, step: int, image_id: int, file_name: str, root: Path) -> ReplayedImage:
+    """The record of an image of `step` with its labels, besides those it had when it was replayed before."""
+    if before is not None:
+        return before.model_copy(update={"steps": (*before.steps, step)})
+    sha256 = _hash(image_path(root, file_name))
+    return ReplayedImage(image_id=image_id, file_name=file_name, sha256=sha256, steps=(step,))
+
+
+def _verify(root: Path, image: ReplayedImage, run: str) -> None:
+    path = image_path(root, image.file_name)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: the image that run '{run}' replayed is missing; restore it")
+    if _hash(path) != image.sha256:
+        raise CheckpointError(f"{path}: the image was changed since run '{run}' replayed it; restore it")
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256_of_file(path)
+    except OSError as error:
+        raise DataError(f"{path}: the image cannot be kept for replay ({error.strerror}); restore it") from None

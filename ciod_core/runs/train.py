@@ -1,0 +1,112 @@
+"""One training run of an experiment, from its inputs to a finished record in the manifest.
+
+`run_plan` decides what a run is; the engine prepares student, teacher and data; `execution` trains and records.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ciod_core.classes import ClassTable
+from ciod_core.config.schema import Config
+from ciod_core.data.annotations.merging import LocatedTable, merge_located
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.manifest import ReplayedImage, RunRecord
+from ciod_core.experiment.step_data import read_all_labels, read_step
+from ciod_core.methods import build_method
+from ciod_core.methods.base import Method
+from ciod_core.model.checkpoint import load_detector
+from ciod_core.model.detector import Detector, build_detector
+from ciod_core.model.pretrained import load_backbone_weights
+from ciod_core.runs.choose_knowledge import choose_knowledge
+from ciod_core.runs.execute import PreparedRun, execute
+from ciod_core.runs.plan import RunPlan, check_free, plan_run, resumed_config, settle_config
+from ciod_core.runs.replay import TrainingData, add_replay, choose_replayed, replay_table, resumed_replay
+from ciod_core.runtime.determinism import reproducible
+from ciod_core.runtime.device import pick_device
+from ciod_core.training.progress import TrainingListener
+
+
+def train_step(
+    experiment: Experiment,
+    config: Config,
+    *,
+    teacher: Path | str | None = None,
+    step: int | None = None,
+    run: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    knowledge: Path | str | None = None,
+    listener: TrainingListener | None = None,
+) -> RunRecord:
+    """Train one run, evaluate it where there is validation data, and record both.
+
+    Args:
+        experiment: where the run belongs.
+        config: all settings; `model` is taken from the teacher where there is one.
+        teacher: run name or weights of the previous step; without it the run is step 1.
+        step: for `joint` only: the last step whose classes are learned (default: the plan's last).
+        run: a name other than the default one.
+        resume: continue an interrupted run after its last complete epoch.
+        overwrite: replace a run of the same name.
+        knowledge: a bank to learn from instead of asking the teacher; `auto` for the step's own where that says what
+            the teacher would, `none` or None for none (None: a resumed run goes on with what it began with).
+        listener: told about the progress.
+
+    Raises:
+        ConfigError: a combination that makes no sense, a run that exists already.
+        CheckpointError: a teacher or a state that does not fit.
+        DataError: training data that cannot be read.
+    """
+    plan = plan_run(experiment, config, teacher=teacher, step=step, run=run)
+    check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
+    begun = experiment.run(plan.name) if resume else None
+    if begun is not None:
+        config = resumed_config(begun, plan, config)
+    config = settle_config(plan, config)
+    experiment.check_step_files(plan.step)
+    device = pick_device(config.training.device)
+    replayed = resumed_replay(experiment, begun) if begun else choose_replayed(experiment, plan, config)
+    data = training_data(experiment, plan, replayed)
+    learned = choose_knowledge(experiment, plan, config, data, asked=knowledge, begun=begun)
+    config = learned.config
+    with reproducible(config.training.seed, strict=config.training.deterministic):
+        method = build_method(config)
+        student, teacher_model = _build_models(plan, config, method)
+        asked = teacher_model if learned.memory is None else None
+        prepared = PreparedRun(
+            plan, config, method, student, asked, data, device, learned.memory, replayed, learned.notes
+        )
+        return execute(experiment, prepared, resume=resume, listener=listener)
+
+
+def training_table(experiment: Experiment, plan: RunPlan) -> LocatedTable:
+    """The images and boxes a run may see: its step's file, or for a joint run all labels of the steps so far."""
+    if not plan.joint:
+        return read_step(experiment, plan.step)
+    parts = read_all_labels(experiment, plan.step)
+    return merge_located([LocatedTable(_labelled_part(part.table, plan.classes), part.images) for part in parts])
+
+
+def _labelled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTable:
+    wanted_N = classes.labels_of(table.category_ids_N) >= 0
+    return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
+
+
+def training_data(experiment: Experiment, plan: RunPlan, replayed: tuple[ReplayedImage, ...]) -> TrainingData:
+    """The images and boxes of a run, those that it replays included."""
+    own = training_table(experiment, plan)
+    return add_replay(own, replay_table(experiment, replayed)) if replayed else TrainingData(*own)
+
+
+def _build_models(plan: RunPlan, config: Config, method: Method) -> tuple[Detector, Detector | None]:
+    """The student, a copy of its teacher with room for the new classes or a fresh detector, and the teacher."""
+    if plan.teacher is None:
+        student = build_detector(config.model, len(plan.classes))
+        load_backbone_weights(student, config.model)
+        return student, None
+    teacher, _ = load_detector(plan.teacher.path)
+    student, _ = load_detector(plan.teacher.path)
+    method.grow(student, plan.num_new)
+    return student, teacher

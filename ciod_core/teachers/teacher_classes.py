@@ -1,0 +1,154 @@
+"""The classes of a teacher from elsewhere, and which of them are the old classes of an experiment: by name alone.
+
+Legend: T classes of the teacher, C old classes, N answers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ciod_core.arrays import Int64Array
+from ciod_core.classes import ClassTable
+from ciod_core.data.formats.coco import CocoCategory
+from ciod_core.data.formats.json_text import decode_json
+from ciod_core.errors import ConfigError, DataError
+
+_NUMBERED = re.compile(r"(\d+)(?:\s*:\s*|\s+)(\S.*)")
+_NAMES_IN_A_NOTE = 5
+
+
+class _ClassFile(msgspec.Struct):
+    categories: list[CocoCategory]
+
+
+@dataclass(frozen=True)
+class TeacherClasses:
+    """What a teacher calls its classes, in its own order; names may repeat where no experiment needs them.
+
+    Attributes:
+        where: the file that says so, for messages.
+        ids: the number by which answers name each class.
+        names: the names.
+    """
+
+    where: Path
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, where: Path, pairs: Iterable[tuple[int, str]]) -> TeacherClasses:
+        """Classes from pairs of id and name.
+
+        Raises:
+            DataError: there is none, or an id repeats.
+        """
+        listed = tuple(pairs)
+        ids = tuple(number for number, _ in listed)
+        if not listed:
+            raise DataError(f"{where}: names no class; list the teacher's classes in it")
+        repeated = next((number for number in ids if ids.count(number) > 1), None)
+        if repeated is not None:
+            raise DataError(f"{where}: class id {repeated} is listed twice; give every class its own")
+        return cls(where, ids, tuple(name for _, name in listed))
+
+    def columns_of(self, ids_N: Int64Array) -> Int64Array:
+        """The position of these ids in the list; −1 where it has none."""
+        position = {number: column for column, number in enumerate(self.ids)}
+        found, inverse_N = np.unique(ids_N, return_inverse=True)
+        return np.array([position.get(number, -1) for number in found.tolist()], dtype=np.int64)[inverse_N]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which of a teacher's classes are the old classes.
+
+    Attributes:
+        teacher: all of its classes.
+        columns_C: the position of every old class among them.
+    """
+
+    teacher: TeacherClasses
+    columns_C: Int64Array
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The teacher's id of every old class."""
+        return tuple(self.teacher.ids[column] for column in self.columns_C.tolist())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Says which classes are ignored, if any."""
+        ignored = [name for column, name in enumerate(self.teacher.names) if column not in set(self.columns_C.tolist())]
+        if not ignored:
+            return ()
+        more = ", …" if len(ignored) > _NAMES_IN_A_NOTE else ""
+        return (
+            f"{self.teacher.where}: classes that are not old and are ignored: {len(ignored)} of "
+            f"{len(self.teacher.names)} ({', '.join(ignored[:_NAMES_IN_A_NOTE])}{more})",
+        )
+
+    def labels_of(self, columns_N: Int64Array) -> Int64Array:
+        """The labels of the teacher's classes at these positions; −1 for those that are ignored."""
+        label_T = np.full(len(self.teacher.ids), -1, dtype=np.int64)
+        label_T[self.columns_C] = np.arange(len(self.columns_C))
+        return label_T[columns_N]
+
+
+def match_classes(teacher: TeacherClasses, old: ClassTable) -> Matching:
+    """Find every old class among a teacher's classes; the names have to be the same.
+
+    Raises:
+        ConfigError: one is not there, or there twice.
+    """
+    missing = [name for name in old.names if name not in teacher.names]
+    if missing:
+        raise ConfigError(
+            f"{teacher.where}: {missing[0]!r} is not among the teacher's classes ({len(missing)} of {len(old)} old "
+            f"classes are missing); {_hint(missing[0], teacher.names)}"
+        )
+    for name in old.names:
+        if teacher.names.count(name) > 1:
+            raise ConfigError(f"{teacher.where}: {name!r} is listed twice; which one is meant has to be clear")
+    return Matching(teacher, np.array([teacher.names.index(name) for name in old.names], dtype=np.int64))
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    folded = {other.casefold(): other for other in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    if close:
+        return f"did you mean {folded[close[0]]!r}? write it as the experiment does"
+    return "pass a teacher that knows every class of the steps before"
+
+
+def read_teacher_classes(path: Path) -> TeacherClasses:
+    """Read names and ids: a COCO file with `categories`, or text with one class per line.
+
+    In text every line is `id name` or `id: name`; where not all lines are, every line is a name and ids count from 0.
+
+    Raises:
+        DataError: the file cannot be read, an entry is malformed, or an id repeats.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); pass the file with the class names") from None
+    if path.suffix.lower() == ".json":
+        content = decode_json(path, data, _ClassFile, "the class names are the categories of a COCO file")
+        return TeacherClasses.of(path, ((entry.id, entry.name) for entry in content.categories))
+    try:
+        lines = [line.strip() for line in data.decode("utf-8-sig").rstrip().splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text ({error.reason}); save the file as UTF-8") from None
+    if "" in lines:
+        raise DataError(f"{path}: line {lines.index('') + 1} is empty; write one class per line")
+    numbered = [_NUMBERED.fullmatch(line) for line in lines]
+    if all(numbered):
+        return TeacherClasses.of(path, ((int(found[1]), found[2]) for found in numbered if found))
+    return TeacherClasses.of(path, enumerate(lines))

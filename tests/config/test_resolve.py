@@ -1,0 +1,153 @@
+"""Resolving settings: which layer wins, and what a user reads about a mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ciod_core.config.resolve import config_text, resolve_config
+from ciod_core.config.schema import Config, recorded_config
+from ciod_core.errors import CheckpointError, ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_without_layers_the_defaults_stand() -> None:
+    assert resolve_config() == Config()
+
+
+def test_each_layer_overrides_the_one_before(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.yaml", "training:\n  epochs: 2\n  lr: 0.5\n  batch_size: 4\ndata.workers: 0\n")
+    config = resolve_config(
+        file, {"training.lr": 0.25, "training.batch_size": 8, "training.seed": None}, ["training.batch_size=32"]
+    )
+    assert (config.training.epochs, config.training.lr, config.training.batch_size) == (2, 0.25, 32)
+    assert config.data.workers == 0
+    assert config.training.seed == Config().training.seed
+
+
+def test_only_given_keys_count_as_set() -> None:
+    config = resolve_config(None, {"data.image_size": 128, "data.workers": None})
+    assert config.data.model_fields_set == {"image_size"}
+    assert not config.model.model_fields_set
+
+
+def test_values_of_set_are_yaml() -> None:
+    config = resolve_config(
+        assignments=["training.lr=1e-2", "training.milestones=[3, 5]", "data.flip=0", "training.deterministic=false"]
+    )
+    assert config.training.lr == 0.01
+    assert config.training.milestones == (3, 5)
+    assert config.data.flip == 0.0
+    assert config.training.deterministic is False
+
+
+def test_text_settings_stay_text() -> None:
+    assert resolve_config(assignments=["model.backbone_weights=123"]).model.backbone_weights == "123"
+
+
+def test_saved_configuration_reads_back(tmp_path: Path) -> None:
+    config = resolve_config(assignments=["training.milestones=[3]", "training.lr=1e-5", "model.name=yolox-s"])
+    assert resolve_config(write(tmp_path / "config.yaml", config_text(config))) == config
+
+
+def test_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert resolve_config(write(tmp_path / "c.yaml", "# nothing\n")) == Config()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("training.epoch=3", "there is no setting 'training.epoch'; did you mean 'training.epochs'?"),
+        ("epochs=3", "did you mean 'training.epochs'?"),
+        ("image_size=64", "did you mean 'data.image_size'?"),
+        ("qqqq=3", "sections are model, data, training"),
+        ("training=3", "'training' is a section"),
+        ("training.epochs", "expected key=value"),
+        ("training.epochs=many", "should be a valid integer, unable to parse string as an integer, got 'many'"),
+        ("training.epochs=yes", "training.epochs needs a number, got true"),
+        ("training.epochs=0", "should be greater than or equal to 1, got 0"),
+        ("training.epochs=2.5", "should be a valid integer"),
+        ("training.epochs=", "should be a valid integer, got None"),
+        ("training.milestones=[0]", "training.milestones=[0]: should be greater than or equal to 1, got [0]"),
+        ("training.milestones=[1", "the value is not valid YAML"),
+        ("method.name=crsckd", "did you mean 'crs-ckd'?"),
+        ("data.image_size=100", "it must be a multiple of 32"),
+        ("data.mosaic=1.5", "should be less than or equal to 1, got 1.5"),
+        ("data.corrupt_images=ignore", "data.corrupt_images"),
+    ],
+)
+def test_mistakes_in_set(assignment: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_config(assignments=[assignment])
+    message = str(caught.value)
+    assert expected in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trainning:\n  epochs: 3\n", "there is no section 'trainning'; did you mean 'training'?"),
+        ("training:\n  epocs: 3\n", "there is no setting 'training.epocs'; did you mean 'training.epochs'?"),
+        ("training: 3\n", "'training' is a section"),
+        ("training:\n", "'training' is a section"),
+        ("- a\n", "expected sections such as 'training:', got list"),
+        ("training: {epochs: 3\n", "not valid YAML"),
+        ("training:\n  epochs: [3]\n", "training.epochs: should be a valid integer, got [3]"),
+        ("training:\n  epochs: 1\n  epochs: 2\n", "'epochs' is there twice"),
+        ("1: 2\n", "there is no setting '1'"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path: Path, text: str, expected: str) -> None:
+    file = write(tmp_path / "broken.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        resolve_config(file)
+    message = str(caught.value)
+    assert expected in message
+    assert str(file) in message
+    assert "\n" not in message
+
+
+def test_missing_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        resolve_config(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ConfigError, match="not a text file"):
+        resolve_config(tmp_path / "binary.yaml")
+
+
+def test_replay_has_one_budget() -> None:
+    assert not Config().replay.on
+    assert resolve_config(flags={"replay.images": 3}).replay.on
+    assert resolve_config(assignments=["replay.images_per_class=3"]).replay.on
+    with pytest.raises(ConfigError, match=r"^replay\.images is 3 and replay\.images_per_class is 2; set one of them$"):
+        resolve_config(flags={"replay.images": 3}, assignments=["replay.images_per_class=2"])
+    with pytest.raises(ConfigError, match=r"^--replay: replay\.images: should be greater"):
+        resolve_config(flags={"replay.images": -1}, flag_names={"replay.images": "--replay"})
+
+
+def test_a_mistake_in_a_flag_names_the_flag() -> None:
+    with pytest.raises(ConfigError, match=r"^--epochs: training\.epochs: should be greater"):
+        resolve_config(None, {"training.epochs": 0}, flag_names={"training.epochs": "--epochs"})
+
+
+def test_a_run_that_records_less_was_trained_as_ciod_was_then() -> None:
+    now = Config().model_dump(mode="json")
+    assert recorded_config(now) == Config()
+    for setting in ("background", "batch_norm", "trunk_balance"):
+        del now["distiller"][setting]
+    then = recorded_config(now).distiller
+    assert (then.background, then.batch_norm, then.trunk_balance) == ("zero", "update", 0.0)
+    assert recorded_config({}).distiller.batch_norm == "update"
+
+
+def test_a_run_of_a_later_version() -> None:
+    recorded = Config().model_dump(mode="json")
+    recorded["distiller"]["magic"] = 1
+    with pytest.raises(CheckpointError, match=r"setting distiller\.magic is unknown to this version of ciod; use the"):
+        recorded_config(recorded)

@@ -1,0 +1,149 @@
+"""The order of batches, resuming, sharing among processes and errors from workers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ciod_core.classes import class_table
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.formats.coco import read_coco
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.data.loading.dataset import Batch, DetectionDataset
+from ciod_core.data.loading.loader import batch_indices, make_loader
+from ciod_core.data.loading.mixing import Mixing
+from ciod_core.data.loading.transforms import Augmentation, EvalTransform, TrainTransform
+from ciod_core.errors import CiodError, DataError
+
+
+def build(table: AnnotationTable, source: DatasetSource, **options: Any) -> DetectionDataset:
+    classes = class_table([[(category.name, category.id) for category in table.categories]])
+    transform = options.pop("transform", TrainTransform(64))
+    return DetectionDataset(table, source.train.images, classes, transform, **options)
+
+
+@pytest.fixture
+def dataset(shapes_dataset: DatasetSource) -> DetectionDataset:
+    return build(read_coco(shapes_dataset.train.annotations), shapes_dataset)
+
+
+def ids(batches: list[Batch]) -> list[list[int]]:
+    return [batch.image_ids_B.tolist() for batch in batches]
+
+
+def flat_ids(batches: list[Batch]) -> list[int]:
+    return [image_id for batch in ids(batches) for image_id in batch]
+
+
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
+    assert ids(first) == ids(second)
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one.images_B3HW, other.images_B3HW, rtol=0, atol=0)
+        torch.testing.assert_close(one.targets.boxes_N4, other.targets.boxes_N4, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(dataset: DetectionDataset, workers: int) -> None:
+    for epoch in (0, 3):
+        alone = list(make_loader(dataset, 5, shuffle=True, seed=1, epoch=epoch))
+        helped = list(make_loader(dataset, 5, shuffle=True, seed=1, epoch=epoch, workers=workers))
+        assert_same(alone, helped)
+
+
+def test_order_is_drawn_per_seed_and_epoch(dataset: DetectionDataset) -> None:
+    orders = [
+        flat_ids(list(make_loader(dataset, 8, shuffle=True, seed=seed, epoch=epoch)))
+        for seed, epoch in [(0, 0), (0, 1), (1, 0)]
+    ]
+    assert orders[0] != orders[1]
+    assert orders[0] != orders[2]
+    assert orders[1] != orders[2]
+    for order in orders:
+        assert sorted(order) == dataset.table.image_ids_I.tolist()
+
+
+def test_without_shuffling_the_order_is_the_table(dataset: DetectionDataset) -> None:
+    loader = make_loader(dataset, 7, shuffle=False)
+    assert len(loader) == 4
+    batches = list(loader)
+    assert flat_ids(batches) == dataset.table.image_ids_I.tolist()
+    assert [len(batch) for batch in ids(batches)] == [7, 7, 7, 3]
+
+
+def test_resuming_continues_the_same_epoch(dataset: DetectionDataset) -> None:
+    whole = list(make_loader(dataset, 5, shuffle=True, seed=2, epoch=4))
+    rest = make_loader(dataset, 5, shuffle=True, seed=2, epoch=4, start_batch=3)
+    assert len(rest) == 2
+    assert_same(list(rest), whole[3:])
+    assert list(make_loader(dataset, 5, shuffle=True, start_batch=5, workers=1)) == []
+
+
+def test_drop_last_leaves_full_batches_only() -> None:
+    assert [len(batch) for batch in batch_indices(23, 5, order_seed=None, drop_last=True)] == [5, 5, 5, 5]
+    assert [len(batch) for batch in batch_indices(20, 5, order_seed=None, drop_last=True)] == [5, 5, 5, 5]
+    assert batch_indices(3, 5, order_seed=None, drop_last=True) == []
+
+
+@pytest.mark.parametrize(("images", "world_size"), [(24, 2), (23, 2), (25, 4), (3, 4)])
+def test_processes_share_the_images_in_equally_many_batches(images: int, world_size: int) -> None:
+    shares = [
+        batch_indices(images, 4, order_seed=(0, 1), rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    assert len({tuple(len(batch) for batch in share) for share in shares}) == 1
+    used = sorted(index for share in shares for batch in share for index in batch)
+    assert set(used) == set(range(images))
+    assert len(used) == -(-images // world_size) * world_size
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_a_worker_arrives_as_it_was_raised(dataset: DetectionDataset, tmp_path: Path, workers: int) -> None:
+    dataset.images_root = tmp_path
+    with pytest.raises(DataError, match=r"^[^\n]*000000\.jpg: image file is missing \(listed in [^\n]*$"):
+        list(make_loader(dataset, 4, shuffle=False, workers=workers))
+
+
+class _DyingTransform(EvalTransform):
+    def draw(self, rng: np.random.Generator) -> Augmentation:
+        os._exit(3)
+
+
+def test_a_worker_that_dies_is_reported_in_one_line(dataset: DetectionDataset) -> None:
+    dataset.transform = _DyingTransform(64)
+    with pytest.raises(CiodError, match=r"^data loading: DataLoader worker [^\n]*; lower data\.workers [^\n]*$"):
+        list(make_loader(dataset, 4, shuffle=False, workers=1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("mixing", [None, Mixing(mosaic=0.5), Mixing(mixup=0.5)])
+def test_samples_with_a_replayed_image_are_marked(
+    dataset: DetectionDataset, shapes_dataset: DatasetSource, workers: int, mixing: Mixing | None
+) -> None:
+    table = read_coco(shapes_dataset.train.annotations)
+    replayed_I = np.arange(table.num_images) % 5 == 2
+    dataset = build(table, shapes_dataset, mixing=mixing, replayed_I=replayed_I)
+    marks = [batch.replayed_B for batch in make_loader(dataset, 5, shuffle=True, workers=workers)]
+    order = [index for batch in batch_indices(24, 5, order_seed=(0, 0)) for index in batch]
+    sources = [[placement.index for placement in dataset[index].placements] for index in order]
+    expected = [bool(replayed_I[indices].any()) for indices in sources]
+    assert torch.cat(marks).tolist() == expected
+    assert any(expected) and not all(expected)
+    by_company = [marked and not replayed_I[first] for marked, (first, *_) in zip(expected, sources, strict=True)]
+    assert any(by_company) == (mixing is not None)
+
+
+def test_without_replay_nothing_is_marked(dataset: DetectionDataset) -> None:
+    assert not any(batch.replayed_B.any() for batch in make_loader(dataset, 8, shuffle=True))
+
+
+def test_an_image_listed_twice_is_loaded_twice(shapes_dataset: DatasetSource) -> None:
+    table = read_coco(shapes_dataset.train.annotations)
+    repeated = replace(table, file_names_I=np.full_like(table.file_names_I, table.file_names_I[0]))
+    dataset = build(repeated, shapes_dataset, transform=EvalTransform(64))
+    first, second = (batch.images_B3HW for batch in list(make_loader(dataset, 12, shuffle=False)))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)

@@ -1,0 +1,123 @@
+"""The survey counts what is there and finds what is planted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ciod_core.data.annotations.findings import Severity
+from ciod_core.data.check import DatasetHealth, check_dataset
+from ciod_core.data.formats.source import DatasetSource, resolve_dataset
+
+
+@pytest.fixture
+def folder(shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
+    """A copy of the generated dataset that a test may spoil."""
+    return Path(shutil.copytree(shapes_dataset.train.annotations.parents[1], tmp_path / "shapes"))
+
+
+def edit(folder: Path, half: str, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "annotations" / f"instances_{half}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def check(folder: Path, look_at_images: bool = True) -> DatasetHealth:
+    return check_dataset(resolve_dataset(str(folder)), look_at_images=look_at_images)
+
+
+def counts(health: DatasetHealth) -> dict[str, int]:
+    return {finding.code: finding.count for finding in health.all_findings}
+
+
+def test_a_sound_dataset_has_no_errors_and_true_counts(folder: Path) -> None:
+    health = check(folder)
+    assert health.count(Severity.ERROR) == health.count(Severity.WARNING) == 0
+    for half, name in ((health.train, "train"), (health.val, "val")):
+        content = json.loads((folder / "annotations" / f"instances_{name}.json").read_text())
+        boxes = content["annotations"]
+        assert (half.images, half.boxes, half.crowd_boxes) == (len(content["images"]), len(boxes), 0)
+        of_class = {category["name"]: category["id"] for category in content["categories"]}
+        assert half.boxes_per_class == {
+            label: sum(box["category_id"] == number for box in boxes) for label, number in of_class.items()
+        }
+        assert half.images_per_class == {
+            label: len({box["image_id"] for box in boxes if box["category_id"] == number})
+            for label, number in of_class.items()
+        }
+        assert half.box_areas["small"] == sum(box["area"] < 1024 for box in boxes)
+        assert sum(half.box_areas.values()) == len(boxes)
+        assert half.image_sizes == ((64, 64), (64, 64))
+        sides = sorted((box["bbox"][2] * box["bbox"][3]) ** 0.5 for box in boxes)
+        assert half.box_sides["0%"] == pytest.approx(sides[0], abs=0.06)
+        assert half.box_sides["100%"] == pytest.approx(sides[-1], abs=0.06)
+
+
+def test_image_files_are_looked_at(folder: Path) -> None:
+    train = folder / "train"
+    (train / "000000.jpg").unlink()
+    (train / "000001.jpg").write_bytes((train / "000001.jpg").read_bytes()[:200])
+    (train / "000002.jpg").write_bytes(b"")
+    Image.new("RGB", (32, 64)).save(train / "000003.jpg")
+    shutil.copy(train / "000005.jpg", train / "000004.jpg")
+    shutil.copy(train / "000006.jpg", folder / "val" / "000000.jpg")
+    health = check(folder)
+    assert counts(health) == {
+        "image-missing": 1,
+        "image-unreadable": 2,
+        "image-size-differs": 1,
+        "image-repeated": 1,
+        "leakage": 1,
+    }
+    assert all("\n" not in finding.message for finding in health.all_findings)
+    assert [finding.severity for finding in health.all_findings] == [Severity.ERROR] * 3 + [Severity.WARNING] * 2
+    assert counts(check(folder, look_at_images=False)) == {}
+
+
+def test_progress_counts_every_image(folder: Path) -> None:
+    seen: list[int] = []
+    check_dataset(resolve_dataset(str(folder)), progress=seen.append)
+    assert sum(seen) == 36
+
+
+def test_odd_annotations_are_remarked_on(folder: Path) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        twin = dict(content["annotations"][0], id=9001)
+        content["annotations"].append(twin)
+        content["images"][1]["file_name"] = content["images"][0]["file_name"]
+        content["images"].append({"id": 9002, "file_name": "none.jpg", "width": 9, "height": 9})
+        content["annotations"][1]["iscrowd"] = 1
+
+    edit(folder, "train", spoil)
+    health = check(folder, look_at_images=False)
+    assert counts(health) == {"box-repeated": 1, "file-name-repeated": 1, "image-without-box": 1}
+    assert health.train.crowd_boxes == 1
+    assert health.train.images_without_boxes == 1
+
+
+def test_classes_are_compared(folder: Path) -> None:
+    edit(folder, "val", lambda content: content["categories"][0].update(name="hoop"))
+
+    def gap(content: dict[str, Any]) -> None:
+        content["categories"].append({"id": 12, "name": "unused"})
+
+    edit(folder, "train", gap)
+    assert counts(check(folder, look_at_images=False)) == {
+        "classes-differ": 3,
+        "class-without-box": 1,
+        "category-id-gaps": 3,
+    }
+
+
+@pytest.mark.parametrize("name", ["bccd", "neu-det", "coco-tiny"])
+def test_real_datasets_are_sound(real_data: Path, name: str) -> None:
+    health = check(real_data / name)
+    assert health.count(Severity.ERROR) == 0
+    assert health.train.boxes == {"bccd": 3941, "neu-det": 3335, "coco-tiny": 705}[name]

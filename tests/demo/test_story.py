@@ -1,0 +1,42 @@
+"""The demo's experiment and settings; how it is compared is tested with the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ciod_core.demo.shapes import generate_shapes
+from ciod_core.demo.story import PLAN, demo_config, demo_experiment
+from ciod_core.errors import CiodError, ConfigError
+from ciod_core.experiment.create import create_experiment
+
+IMAGES = {"train_images": 16, "val_images": 8}
+
+
+def test_images_are_painted_and_split_once(tmp_path: Path) -> None:
+    experiment = demo_experiment(tmp_path / "demo", 3, **IMAGES)
+    plan = experiment.manifest.plan
+    assert plan is not None and plan.text == PLAN
+    assert (experiment.folder / "data").is_dir()
+    before = experiment.manifest_path.read_bytes()
+    assert demo_experiment(tmp_path / "demo", 3, **IMAGES).manifest_path.read_bytes() == before
+
+
+def test_a_folder_made_with_another_seed_is_refused(tmp_path: Path) -> None:
+    generate_shapes(tmp_path / "demo" / "data", **IMAGES, seed=1)
+    with pytest.raises(CiodError, match="other parameters"):
+        demo_experiment(tmp_path / "demo", 2, **IMAGES)
+    assert not (tmp_path / "demo" / "experiment.json").exists()
+
+
+def test_another_experiment_in_the_way(tmp_path: Path) -> None:
+    create_experiment(generate_shapes(tmp_path / "data", **IMAGES), "7+1", "name", tmp_path / "other")
+    with pytest.raises(ConfigError, match="it holds another experiment; pass an empty folder"):
+        demo_experiment(tmp_path / "other", 0, **IMAGES)
+    assert not (tmp_path / "other" / "data").exists()
+
+
+def test_the_settings_are_those_of_a_small_detector() -> None:
+    config = demo_config()
+    assert (config.model.name, config.data.image_size, config.data.workers) == ("yolox-micro", 96, 0)

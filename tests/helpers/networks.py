@@ -1,0 +1,40 @@
+"""Small detectors whose answers differ from place to place, as a freshly built one's do not."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ciod_core.config.schema import ModelConfig
+from ciod_core.model.detector import Detector, build_detector
+from ciod_core.model.head import HeadLevel
+
+
+def lively_detector(name: str = "yolox-micro", num_classes: int = 3, seed: int = 0) -> Detector:
+    """A detector with random statistics and predictions, in evaluation mode."""
+    torch.manual_seed(seed)
+    detector = build_detector(ModelConfig(name=name, backbone_weights="none"), num_classes)
+    stir(detector)
+    return detector.eval()
+
+
+@torch.no_grad()
+def stir(detector: Detector) -> None:
+    """Draw statistics and predictions at random."""
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(std=0.2)
+            module.running_mean.normal_(std=0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    for level in levels_of(detector):
+        for conv, spread in ((level.cls_conv, 0.4), (level.obj_conv, 0.4), (level.box_conv, 0.1)):
+            assert conv.bias is not None
+            conv.weight.normal_(std=spread)
+            conv.bias.normal_(std=spread)
+
+
+def levels_of(detector: Detector) -> list[HeadLevel]:
+    """The head's three levels."""
+    return [level for level in detector.head.levels if isinstance(level, HeadLevel)]

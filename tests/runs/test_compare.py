@@ -1,0 +1,247 @@
+"""Comparisons: which runs, what is trained again, what the table says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ciod_core.config.resolve import resolve_config
+from ciod_core.config.schema import Config
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.errors import CiodError, ConfigError
+from ciod_core.evaluation.records import chain_to
+from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.manifest import RunRecord
+from ciod_core.runs.compare.plan import Epochs, SuiteRun, config_of, suite_runs
+from ciod_core.runs.compare.results import Spread, suite_rows
+from ciod_core.runs.compare.runner import RunProgress, run_suite
+from ciod_core.suite import runner
+from ciod_core.training.progress import SilentListener, TrainingListener
+
+TINY = {
+    "model.name": "yolox-micro",
+    "data.image_size": 64,
+    "data.workers": 0,
+    "training.batch_size": 8,
+    "training.device": "cpu",
+}
+EPOCHS = Epochs(first=2, later=1)
+
+
+class Recorder:
+    """Notes what a comparison tells."""
+
+    def __init__(self) -> None:
+        self.missing = -1
+        self.done: list[str] = []
+        self.errors: dict[str, str] = {}
+        self.seen: set[RunProgress] = set()
+
+    def begin(self, total: int, missing: int) -> None:
+        self.missing = missing
+
+    def finished(self, run: SuiteRun, record: RunRecord) -> None:
+        assert record.name == run.name
+        self.done.append(run.name)
+
+    def failed(self, run: SuiteRun, message: str) -> None:
+        self.errors[run.name] = message
+
+    def running(self, runs: Sequence[RunProgress]) -> None:
+        self.seen.update(runs)
+
+    def training(self) -> TrainingListener:
+        return SilentListener()
+
+
+@pytest.fixture
+def experiment(shapes_dataset: DatasetSource, tmp_path: Path) -> Experiment:
+    return create_experiment(shapes_dataset, "4+2+2", "name", tmp_path / "experiment")
+
+
+def test_runs_come_after_their_teachers_and_share_what_can_be_shared() -> None:
+    runs = suite_runs(3, ["finetune", "crs-ckd"], [0, 1])
+    assert [run.name for run in runs if run.seed == 0] == [
+        "step1",
+        "joint2",
+        "joint3",
+        "step2-finetune",
+        "step3-finetune",
+        "step2",
+        "step3",
+    ]
+    assert [run.name for run in runs if run.seed == 1] == [f"{run.name}-seed1" for run in runs if run.seed == 0]
+    known: set[str | None] = {None}
+    for run in runs:
+        assert run.teacher in known
+        known.add(run.name)
+    assert {run.teacher for run in runs if run.step == 2 and run.method != "joint"} == {"step1", "step1-seed1"}
+
+
+def test_upper_bounds_train_as_long_as_the_steps_they_cover() -> None:
+    runs = {run.name: run for run in suite_runs(3, ["finetune"], [0])}
+    epochs = Epochs(first=20, later=7)
+    lengths = {name: epochs.of(run) for name, run in runs.items()}
+    assert lengths == {"step1": 20, "joint2": 27, "joint3": 34, "step2-finetune": 7, "step3-finetune": 7}
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        (["finetun"], "did you mean 'finetune'"),
+        (["joint+replay"], "cannot be compared"),
+        (["finetune+replay"] * 2, "listed twice"),
+        (["joint"], "leave it out"),
+        (["finetune"] * 2, "listed twice"),
+    ],
+)
+def test_methods_that_cannot_be_compared(methods: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        suite_runs(2, methods, [0])
+
+
+def test_replay_is_added_to_the_methods_that_ask_for_it() -> None:
+    config = resolve_config(flags=TINY | {"replay.images": 6, "replay.choice": "random"})
+    runs = suite_runs(3, ["erd", "erd+replay", "crs-ckd+replay"], [1])
+    found = {run.name.removesuffix("-seed1"): config_of(run, config, EPOCHS) for run in runs}
+    replaying = {name for name, settings in found.items() if settings.replay.on}
+    assert replaying == {"step2-erd-replay", "step3-erd-replay", "step2-replay", "step3-replay"}
+    assert found.keys() - replaying == {"step1", "joint2", "joint3", "step2-erd", "step3-erd"}
+    assert found["step2-erd-replay"].replay == config.replay
+    assert found["step2-erd"].replay == Config().replay
+    assert {found[name].method.name for name in ("step2-erd", "step2-erd-replay")} == {"erd"}
+    assert found["step3-replay"].method.name == "crs-ckd"
+    assert [run.method for run in runs if run.step == 2] == ["joint", "erd", "erd+replay", "crs-ckd+replay"]
+
+
+def test_replay_without_a_budget(experiment: Experiment) -> None:
+    recorder = Recorder()
+    with pytest.raises(ConfigError, match=r"^--methods erd\+replay: nothing is replayed without a budget; [^\n]*$"):
+        run_suite(experiment, suite_runs(3, ["erd+replay"], [0]), resolve_config(flags=TINY), EPOCHS, recorder)
+    assert recorder.missing == -1 and experiment.manifest.runs == ()
+
+
+@pytest.mark.slow
+def test_rows_tell_replay_from_its_absence(experiment: Experiment) -> None:
+    config = resolve_config(flags=TINY | {"replay.images_per_class": 1})
+    runs = suite_runs(3, ["finetune", "finetune+replay"], [0], upper_bounds=False)
+    run_suite(experiment, runs, config, Epochs(1, 1), Recorder())
+    rows = [(row.method, row.step) for row in suite_rows(experiment, runs)]
+    assert rows == [("base", 1), *((method, step) for method in ("finetune", "finetune+replay") for step in (2, 3))]
+    assert experiment.run("step2-finetune").replayed == ()
+    assert {step for image in experiment.run("step3-finetune-replay").replayed for step in image.steps} == {1, 2}
+    again = Recorder()
+    run_suite(experiment, runs, config, Epochs(1, 1), again)
+    assert again.missing == 0
+    with pytest.raises(ConfigError, match=r"'step2-finetune-replay' is finished with replay\.images = 0, now it is 9"):
+        run_suite(experiment, runs, resolve_config(flags=TINY | {"replay.images": 9}), Epochs(1, 1), Recorder())
+
+
+@pytest.mark.slow
+def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(experiment: Experiment) -> None:
+    config = resolve_config(flags=TINY)
+    first = Recorder()
+    runs = suite_runs(3, ["finetune"], [0, 1])
+    run_suite(experiment, runs, config, EPOCHS, first)
+    assert (first.missing, len(first.done)) == (10, 10)
+    assert {run.seed for run in experiment.manifest.runs} == {0, 1}
+
+    again = Recorder()
+    more = suite_runs(3, ["finetune", "pseudo-label"], [0, 1])
+    run_suite(experiment, more, config, EPOCHS, again, jobs=2)
+    assert sorted(again.done) == [f"step{step}-pseudo-label{end}" for step in (2, 3) for end in ("", "-seed1")]
+    assert {run.name for run in again.seen} == set(again.done) and not first.seen
+    assert {(run.epoch, run.epochs) for run in again.seen} >= {(0, 1)}
+
+    rows = {(row.method, row.step): row for row in suite_rows(experiment, more)}
+    assert list(rows)[:3] == [("base", 1), ("joint", 2), ("joint", 3)]
+    last = rows["pseudo-label", 3]
+    assert last.seeds == (0, 1)
+    for position, name in enumerate(("step3-pseudo-label", "step3-pseudo-label-seed1")):
+        record = experiment.run(name)
+        assert last.measures["ap_all"].values[position] == record.metrics["all"]
+        assert last.measures["ap_old"].values[position] == record.metrics["old"]
+        assert last.measures["seconds"].values[position] == record.seconds
+    chain = chain_to(experiment, experiment.run("step3-pseudo-label"))
+    assert chain is not None
+    assert last.measures["omega"].values[0] == chain.flavours["ap"].omega
+    assert last.measures["rsd"].values[0] == chain.rsd
+    assert rows["joint", 3].measures["omega"].mean is None
+
+    with pytest.raises(ConfigError, match=r"run 'step1' is finished with training\.lr = 0\.001, now it is 0\.01"):
+        run_suite(experiment, more, resolve_config(flags=TINY | {"training.lr": 0.01}), EPOCHS, Recorder())
+    # None of these methods distils, step 1 and the bounds have no teacher, and fine-tuning asks it nothing.
+    tuned = Recorder()
+    distilling = resolve_config(flags=TINY | {"distiller.class_weight": 2.0, "resampler.rule": "fixed"})
+    run_suite(experiment, runs, distilling, EPOCHS, tuned)
+    assert tuned.missing == 0
+    with pytest.raises(ConfigError, match=r"'step2-pseudo-label' is finished with resampler\.rule = crs"):
+        run_suite(experiment, more, distilling, EPOCHS, Recorder())
+    # A run from before a setting existed was not trained by what is its default now.
+    taught = experiment.run("step2-pseudo-label")
+    distiller = {name: value for name, value in taught.config["distiller"].items() if name != "batch_norm"}
+    before = taught.config | {"distiller": distiller, "method": {"name": "crs-ckd"}}
+    experiment.put_run(taught.model_copy(update={"name": "step2", "method": "crs-ckd", "config": before}))
+    with pytest.raises(ConfigError, match=r"'step2' is finished with distiller\.batch_norm = update, now it is keep"):
+        run_suite(experiment, suite_runs(3, ["crs-ckd"], [0]), config, EPOCHS, Recorder())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_failed_run_takes_only_its_chain_along(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    runs = suite_runs(3, ["finetune", "pseudo-label"], [0], upper_bounds=False)
+    # The folder of the run's files cannot be made where a file is in its way.
+    (experiment.folder / "step2-finetune").write_text("")
+    recorder = Recorder()
+    with pytest.raises(CiodError, match=r"1 of 5 runs failed, first 'step2-finetune'"):
+        run_suite(experiment, runs, resolve_config(flags=TINY), Epochs(1, 1), recorder, jobs=jobs)
+    assert sorted(recorder.done) == ["step1", "step2-pseudo-label", "step3-pseudo-label"]
+    assert list(recorder.errors) == ["step2-finetune"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_where_it_stopped(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting(SilentListener):
+        def record(self, record: object) -> None:
+            if getattr(record, "epoch", 0) == 2:
+                raise KeyboardInterrupt
+
+    runs = suite_runs(3, [], [0], upper_bounds=False)
+    config = resolve_config(flags=TINY | {"training.log_interval": 1})
+    recorder = Recorder()
+    monkeypatch.setattr(recorder, "training", Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(experiment, runs, config, Epochs(3, 1), recorder)
+    assert experiment.run("step1").status == "interrupted"
+    resumed: list[bool] = []
+    train = runner.train_step
+
+    def spy(*arguments: object, **named: object) -> RunRecord:
+        resumed.append(bool(named["resume"]))
+        return train(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runner, "train_step", spy)
+    run_suite(experiment, runs, config, Epochs(3, 1), Recorder())
+    assert resumed == [True]
+    assert experiment.run("step1").status == "finished"
+
+
+def test_two_comparisons_do_not_share_an_experiment(experiment: Experiment) -> None:
+    class Nested(Recorder):
+        def begin(self, total: int, missing: int) -> None:
+            run_suite(experiment, (), resolve_config(flags=TINY), EPOCHS, Recorder())
+
+    with pytest.raises(ConfigError, match="another 'ciod run' is at work"):
+        run_suite(experiment, (), resolve_config(flags=TINY), EPOCHS, Nested())
+
+
+def test_spread() -> None:
+    spread = Spread.of([0.5, 0.7])
+    assert (spread.mean, spread.sd) == (pytest.approx(0.6), pytest.approx(0.1414, abs=1e-4))
+    assert Spread.of([0.5]).sd is None
+    assert Spread.of([0.5, None]).mean is None

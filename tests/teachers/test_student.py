@@ -1,0 +1,196 @@
+"""A student of another size learns from its teacher's answers alone, and says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ciod_core.config.resolve import resolve_config
+from ciod_core.config.schema import Config
+from ciod_core.data.formats.coco import read_coco
+from ciod_core.errors import ConfigError, DataError
+from ciod_core.evaluation.records import chain_to
+from ciod_core.experiment.folder import Experiment
+from ciod_core.files import sha256_of_file
+from ciod_core.model.checkpoint import load_detector, read_info
+from ciod_core.runs.distill_student import distil_into
+from ciod_core.runs.train import train_step
+from ciod_core.teachers.asking import Asking
+from ciod_core.teachers.distil import distil
+from ciod_core.training.progress import SilentListener, TrainingRecord
+from tests.cli.conftest import Ciod
+
+SPEAKING = {"resampler.rule": "fixed", "resampler.fixed_score": 2e-5}
+TINY = SPEAKING | {
+    "model.name": "yolox-nano",
+    "data.workers": 0,
+    "training.epochs": 1,
+    "training.batch_size": 8,
+    "training.device": "cpu",
+}
+
+
+def config(**settings: object) -> Config:
+    return resolve_config(flags=TINY | settings)
+
+
+def test_the_student_and_its_record_say_what_it_learned_from(experiment: Experiment) -> None:
+    run = distil_into(experiment, config(), Asking("step1"))
+    assert (run.name, run.kind, run.method, run.step, run.parent) == (
+        "step1-yolox-nano", "distilled", "distill", 1, "step1",
+    )  # fmt: skip
+    assert set(run.inputs) == {"teacher", "knowledge", "val"}, "labels went in"
+    teacher, student = (read_info(experiment.weights_path(name)) for name in ("step1", run.name))
+    assert {entry.learned_from for entry in teacher.classes.entries} == {"labels"}
+    assert {entry.learned_from for entry in student.classes.entries} == {"knowledge"}
+    assert student.classes.names == teacher.classes.names
+    assert student.model.name == "yolox-nano" and student.preprocessing == teacher.preprocessing
+    assert run.metrics.keys() == experiment.run("step1").metrics.keys()
+
+
+def test_no_label_takes_part(experiment: Experiment, tmp_path: Path) -> None:
+    """The same student comes out where every box of the step lies elsewhere and names another class."""
+    folder = Path(shutil.copytree(experiment.folder, tmp_path / "relabelled"))
+    path = experiment.step_train_path(2)
+    labels = json.loads(path.read_text())
+    for entry in labels["annotations"]:
+        entry["bbox"], entry["category_id"] = [1, 1, 5, 5], labels["categories"][0]["id"]
+    relabelled = Experiment.open(folder)
+    changed = relabelled.step_train_path(2)
+    changed.write_text(json.dumps(labels))
+    manifest = json.loads(relabelled.manifest_path.read_text())
+    manifest["steps"][1]["train"] |= {"sha256": sha256_of_file(changed), "bytes": changed.stat().st_size}
+    relabelled.manifest_path.write_text(json.dumps(manifest))
+    weights = []
+    for each in (experiment, relabelled):
+        run = distil_into(each, config(), Asking("step1"))
+        weights.append(run.outputs["weights"].sha256)
+    assert weights[0] == weights[1]
+
+
+def test_a_folder_of_images(experiment: Experiment, tmp_path: Path) -> None:
+    table, source = read_coco(experiment.step_train_path(2)), experiment.train_images(2)
+    (tmp_path / "photos" / "deeper").mkdir(parents=True)
+    for number, name in enumerate(table.file_names_I.tolist()[:5]):
+        shutil.copy(source / name, tmp_path / "photos" / ("deeper" if number % 2 else "."))
+    run = distil_into(experiment, config(), Asking("step2", images=tmp_path / "photos"), run="small")
+    assert run.step == 2 and run.inputs["knowledge"].path == "small.knowledge.safetensors"
+    assert len(read_info(experiment.weights_path("small")).classes) == 8
+
+
+def test_what_is_learned_is_what_the_teacher_says(experiment: Experiment) -> None:
+    """Where the teacher is sure of something everywhere, a student that listens comes to say it too."""
+    losses: list[float] = []
+
+    class Listener(SilentListener):
+        def record(self, record: TrainingRecord) -> None:
+            losses.append(record.losses["old box"] + record.losses["old class"])
+            assert record.losses["class"] == record.losses["box"] == 0.0
+            assert record.kept_per_image and record.kept_per_image > 1
+
+    settings = config(**{"training.epochs": 12, "training.lr": 0.01, "training.log_interval": 1000})
+    distil_into(experiment, settings, Asking("step1"), listener=Listener())
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+def test_an_interrupted_student_goes_on(experiment: Experiment) -> None:
+    class Impatient(SilentListener):
+        def record(self, record: TrainingRecord) -> None:
+            if record.epoch == 2:
+                raise KeyboardInterrupt
+
+    settings = config(**{"training.epochs": 2})
+    whole = distil_into(experiment, settings, Asking("step1"), run="whole")
+    with pytest.raises(KeyboardInterrupt):
+        distil_into(experiment, settings, Asking("step1"), run="halved", listener=Impatient())
+    assert experiment.run("halved").status == "interrupted"
+    distil_into(experiment, settings, Asking("step1"), run="halved", resume=True)
+    ours, theirs = (load_detector(experiment.weights_path(name))[0].state_dict() for name in ("halved", "whole"))
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+    assert whole.status == experiment.run("halved").status == "finished"
+
+
+def test_the_chain_goes_on_from_the_student(experiment: Experiment) -> None:
+    distil_into(experiment, config(), Asking("step1"))
+    live = Config.model_validate(experiment.run("step2").config)
+    settings = resolve_config(
+        flags={"training.epochs": 1, "training.batch_size": 8, "data.workers": 0, "training.device": "cpu"}
+    )
+    run = train_step(experiment, settings, teacher="step1-yolox-nano", run="onward")
+    classes = read_info(experiment.weights_path("onward")).classes
+    assert [entry.learned_from for entry in classes.entries] == ["knowledge"] * 5 + ["labels"] * 3
+    assert run.config["model"]["name"] == "yolox-nano" != live.model.name
+    chain = chain_to(experiment, run)
+    assert chain is not None and chain.runs == ("step1-yolox-nano", "onward")
+
+
+def test_chains_with_a_student_at_their_beginning_and_their_end(experiment: Experiment, tmp_path: Path) -> None:
+    images = experiment.train_images()
+    last = distil_into(experiment, config(), Asking("step2", images=images))
+    chain = chain_to(experiment, last)
+    assert chain is not None and chain.runs == ("step1", "step2-yolox-nano")
+    # Of a teacher that no run of the experiment wrote, nobody here knows the steps before.
+    elsewhere = shutil.copy(experiment.weights_path("step2"), tmp_path / "elsewhere.safetensors")
+    first = distil_into(experiment, config(), Asking(elsewhere, images=images), run="far")
+    assert (first.parent, first.step) == (None, 2)
+    chain = chain_to(experiment, first)
+    assert chain is not None and chain.runs == ("far",)
+
+
+def test_a_student_does_not_take_its_teachers_place(experiment: Experiment) -> None:
+    before = {run.name for run in experiment.leaf_runs()}
+    distil_into(experiment, config(), Asking("step2", images=experiment.train_images()))
+    assert {run.name for run in experiment.leaf_runs()} == before | {"step2-yolox-nano"}
+
+
+def test_what_cannot_be(experiment: Experiment, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"knows the classes of the last step; .*--images"):
+        distil_into(experiment, config(), Asking("step2"))
+    with pytest.raises(ConfigError, match="'lwf' cannot learn from a teacher alone"):
+        distil_into(experiment, config(**{"method.name": "lwf"}), Asking("step1"))
+    with pytest.raises(ConfigError, match="run 'joint2' exists already"):
+        distil_into(experiment, config(), Asking("step1"), run="joint2")
+    with pytest.raises(DataError, match="no such image folder"):
+        distil_into(experiment, config(), Asking("step1", images=tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no image in this folder"):
+        distil_into(experiment, config(), Asking("step1", images=tmp_path / "empty"))
+    assert experiment.manifest.run("step1-yolox-nano") is None
+
+
+def test_the_bank_of_a_step_serves_both(experiment: Experiment) -> None:
+    bank = distil(experiment, config(), Asking("step1")).bank.path
+    before = bank.stat().st_mtime_ns
+    distil_into(experiment, config(), Asking("step1"))
+    assert bank.stat().st_mtime_ns == before, "the teacher was asked again"
+
+
+def test_the_command(ciod: Ciod, own_copy: Path) -> None:
+    sets = [part for key, value in SPEAKING.items() for part in ("--set", f"{key}={value}")]
+    options = ("--epochs", "1", "--batch-size", "8", "--workers", "0", "--device", "cpu")
+    answer = ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--into", "yolox-nano", *options, *sets)
+    assert answer.code == 0, answer.err
+    assert answer.out.strip() == str(own_copy / "step1-yolox-nano.safetensors")
+    assert "learned without a single label" in answer.err and "its teacher" in answer.err
+    assert answer.err.count("Asking the teacher") == 1
+    status = ciod("status", own_copy)
+    assert "step1-yolox-nano  distill  finished" in status.out and "without a label" in status.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--epochs", "3"), "--epochs: it belongs to the student of --into"),
+        (("--images", "."), "--images: it belongs to the student of --into"),
+        (("--resume",), "--resume: it belongs to the student of --into"),
+        (("--into", "yolox-nan"), "did you mean 'yolox-nano'?"),
+        (("--into", "yolox-nano", "--name", "a/b"), "--name a/b"),
+    ],
+)
+def test_mistakes_on_the_command_line(ciod: Ciod, trained: Path, arguments: tuple[str, ...], message: str) -> None:
+    answer = ciod("distill", "--experiment", trained, "--teacher", "step1", "--workers", "0", *arguments)
+    assert answer.code == 2 and message in answer.error_line
