@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ciod_core.data import shape_painting, shapes
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
 from ciod_core.data.images.files import check_images_exist
+from ciod_core.demo import painting as shape_painting
+from ciod_core.demo import shapes
 from ciod_core.demo.outlines import SHAPE_NAMES, shape_outline
 from ciod_core.demo.painting import paint_image
 from ciod_core.demo.shapes import GENERATOR_VERSION, RECORD_NAME, ShapesRecord, generate_shapes

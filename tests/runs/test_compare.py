@@ -15,10 +15,10 @@ from ciod_core.evaluation.records import chain_to
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import RunRecord
+from ciod_core.runs.compare import runner
 from ciod_core.runs.compare.plan import Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.runs.compare.results import Spread, suite_rows
 from ciod_core.runs.compare.runner import RunProgress, run_suite
-from ciod_core.suite import runner
 from ciod_core.training.progress import SilentListener, TrainingListener
 
 TINY = {

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ciod_core.data import annotation_cache
 from ciod_core.data.annotations.json_rows import JsonRows
 from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.formats import annotation_cache
 from ciod_core.data.formats.annotation_cache import CACHE_VARIABLE, cached_table
 from ciod_core.data.formats.coco import read_coco, write_coco
 
