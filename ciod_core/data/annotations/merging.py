@@ -59,14 +59,14 @@ def _seen_from(folder: Path, part: LocatedTable) -> AnnotationTable:
         return part.table
     prefix = part.images.resolve().relative_to(folder).as_posix()
     names = [name if prefix == "." else f"{prefix}/{name}" for name in part.table.file_names_I.tolist()]
-    return replace(part.table, file_names_I=np.array(names, dtype=np.str_), image_json=None, box_json=None)
+    return replace(part.table, file_names_I=np.array(names, dtype=np.str_))
 
 
 def merge(first: AnnotationTable, second: AnnotationTable) -> AnnotationTable:
     """Both tables' images and boxes, matched by image id.
 
     The images of `first` come first and in its order, then those that `second` alone has; the boxes of an image are
-    those of `first` before those of `second`. JSON text is left behind, and with it the hash of what was read.
+    those of `first` before those of `second`. The hash of what was read is left behind.
 
     Args:
         first: its path stays that of the table, for messages.
@@ -89,8 +89,6 @@ def merge(first: AnnotationTable, second: AnnotationTable) -> AnnotationTable:
         sha256="",
         clipped_boxes=first.clipped_boxes + second.clipped_boxes,
         dropped_boxes=first.dropped_boxes + second.dropped_boxes,
-        image_json=None,
-        box_json=None,
     )
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from ciod_core.data.annotations.inspection import strict_table
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.data.formats.annotation_cache import cached_table
 from ciod_core.data.formats.coco import parse_coco, read_coco
 from ciod_core.data.formats.source import DatasetSource
 
 
 def read_dataset(source: DatasetSource) -> tuple[AnnotationTable, ...]:
-    """The annotations of each half of `source.halves`, checked; those of large COCO files come from the cache.
+    """The annotations of each half of `source.halves`, checked.
 
     Raises:
         DataError: for the first thing that is wrong with them.
     """
     if source.format == "coco":
-        return tuple(cached_table(half.annotations, read_coco) for half in source.halves)
+        return tuple(read_coco(half.annotations) for half in source.halves)
     return tuple(strict_table(raw) for raw in parse_dataset(source))
 
 
