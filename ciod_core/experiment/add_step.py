@@ -151,8 +151,8 @@ def _check_replaceable(
 def _prepare(chain: Experiment, base: ExperimentManifest, source: DatasetSource, staged: Path) -> _NewStep:
     """Read and check the data, and write the step's files into a folder for the time being."""
     train, *vals = read_dataset(source)
-    for table, half in zip((train, *vals), source.halves, strict=True):
-        check_images_exist(table, half.images)
+    for table, half in zip((train, *vals), source.splits, strict=True):
+        check_images_exist(table, half.image_dir)
     number = len(base.steps) + 1
     fitted = fit_step(
         train,

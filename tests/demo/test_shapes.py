@@ -27,13 +27,13 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def test_layout_is_found_like_any_other_dataset(shapes_dataset: DatasetSource) -> None:
-    folder = shapes_dataset.train.images.parent
+    folder = shapes_dataset.train.image_dir.parent
     found = resolve_dataset(str(folder))
     assert (found.train, found.val) == (shapes_dataset.train, shapes_dataset.val)
     for half, images in ((found.train, 24), (found.val, 12)):
         table = read_coco(half.annotations)
         assert (table.num_images, len(table.categories)) == (images, 8)
-        check_images_exist(table, half.images)
+        check_images_exist(table, half.image_dir)
 
 
 def test_every_class_appears_and_most_images_hold_several(shapes_dataset: DatasetSource) -> None:
@@ -162,5 +162,5 @@ def test_colour_says_nothing_about_the_class() -> None:
 
 
 def test_images_are_rgb_jpegs_of_the_wanted_size(shapes_dataset: DatasetSource) -> None:
-    with Image.open(shapes_dataset.val.images / "000000.jpg") as image:
+    with Image.open(shapes_dataset.val.image_dir / "000000.jpg") as image:
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 64))

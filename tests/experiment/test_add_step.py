@@ -109,7 +109,7 @@ class TestFirstStep:
         if kind == "data":
             source.train.annotations.write_text("{}")
         elif kind == "images":
-            (source.train.images / "a.png").unlink()
+            (source.train.image_dir / "a.png").unlink()
         elif kind == "folder":
             (out / "splits").mkdir(parents=True)
         before = content_of(tmp_path)

@@ -10,18 +10,18 @@ from ciod_core.data.formats.source import DatasetSource
 
 
 def read_dataset(source: DatasetSource) -> tuple[AnnotationTable, ...]:
-    """The annotations of each half of `source.halves`, checked.
+    """The annotations of each half of `source.splits`, checked.
 
     Raises:
         DataError: for the first thing that is wrong with them.
     """
     if source.format == "coco":
-        return tuple(read_coco(half.annotations) for half in source.halves)
+        return tuple(read_coco(half.annotations) for half in source.splits)
     return tuple(strict_table(raw) for raw in parse_dataset(source))
 
 
 def parse_dataset(source: DatasetSource) -> tuple[RawAnnotations, ...]:
-    """The annotations of each half of `source.halves` as they are, with all their faults.
+    """The annotations of each half of `source.splits` as they are, with all their faults.
 
     Raises:
         DataError: they cannot be read at all.
@@ -35,4 +35,4 @@ def parse_dataset(source: DatasetSource) -> tuple[RawAnnotations, ...]:
         from ciod_core.data.formats.voc import parse_voc
 
         return parse_voc(source)
-    return tuple(parse_coco(half.annotations) for half in source.halves)
+    return tuple(parse_coco(half.annotations) for half in source.splits)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ciod_core.data.formats.layouts.base import DatasetSource, Overrides, SplitSource
+from ciod_core.data.formats.layouts.base import DatasetSource, Overrides, SplitFiles
 from ciod_core.data.formats.layouts.coco import coco_from_file, coco_in_folder
 from ciod_core.data.formats.layouts.voc import DEVKIT, voc_in_folder
 from ciod_core.data.formats.layouts.yolo import yolo_from_file, yolo_in_folder
 from ciod_core.errors import ConfigError, DataError
 
-__all__ = ["DATA_ROOT_VARIABLE", "DatasetSource", "SplitSource", "resolve_dataset"]
+__all__ = ["DATA_ROOT_VARIABLE", "DatasetSource", "SplitFiles", "resolve_dataset"]
 
 DATA_ROOT_VARIABLE = "CIOD_DATA_ROOT"
 COCO_LAYOUT = "annotations/instances_train*.json and instances_val*.json and the image folders train*/ and val*/"

@@ -9,7 +9,7 @@ from pathlib import Path
 from ciod_core.data.annotations.findings import Severity
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.formats.labelled import FaultLog, LabelledImage, LabelledObject, digest_of, raw_annotations
-from ciod_core.data.formats.layouts.base import DatasetSource, SplitSource
+from ciod_core.data.formats.layouts.base import DatasetSource, SplitFiles
 from ciod_core.data.formats.layouts.yolo import YoloConfig, listed_images, read_yolo_config
 from ciod_core.data.formats.text_files import decode_text
 from ciod_core.data.images.decode import upright_size
@@ -31,7 +31,7 @@ def parse_yolo(source: DatasetSource) -> tuple[RawAnnotations, ...]:
     config = read_yolo_config(source.train.annotations, val_optional=source.val is None)
     return tuple(
         _parse_half(config, entries, half)
-        for entries, half in zip((config.train, config.val), source.halves, strict=False)
+        for entries, half in zip((config.train, config.val), source.splits, strict=False)
     )
 
 
@@ -58,9 +58,9 @@ def parse_label_line(text: str) -> tuple[int, tuple[float, float, float, float]]
     return int(index), (left, top, max(values[::2]) - left, max(values[1::2]) - top)
 
 
-def _parse_half(config: YoloConfig, entries: tuple[Path, ...], half: SplitSource) -> RawAnnotations:
+def _parse_half(config: YoloConfig, entries: tuple[Path, ...], half: SplitFiles) -> RawAnnotations:
     faults = FaultLog()
-    images = _sorted_once(listed_images(entries, config), half.images, faults)
+    images = _sorted_once(listed_images(entries, config), half.image_dir, faults)
     label_folders = {folder: _label_folder(folder) for folder in {path.parent for path in images.values()}}
     labelled = []
     for name, path in images.items():
@@ -75,10 +75,10 @@ def _parse_half(config: YoloConfig, entries: tuple[Path, ...], half: SplitSource
     if labelled and not any(image.digest for image in labelled):
         faults.add(
             "no-label-files",
-            f"{labelled[0].labels}: no such file, nor one for any other image of {half.images}; "
+            f"{labelled[0].labels}: no such file, nor one for any other image of {half.image_dir}; "
             "put the labels into a folder `labels` beside the folder `images`",
         )
-    return raw_annotations(config.path, labelled, config.categories, half.images, "line", faults)
+    return raw_annotations(config.path, labelled, config.categories, half.image_dir, "line", faults)
 
 
 def _sorted_once(paths: list[Path], folder: Path, faults: FaultLog) -> dict[str, Path]:

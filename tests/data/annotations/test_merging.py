@@ -99,7 +99,7 @@ class TestFolders:
         table = numbered([[3], [8, 1]])
         parts = [LocatedTable(table, Path("images")), LocatedTable(table.select(table.crowd_N), Path("images"))]
         merged = merge_located(parts)
-        assert merged.images == Path("images")
+        assert merged.image_dir == Path("images")
         assert merged.table.file_names_I.tolist() == ["0.jpg", "1.jpg"]
         assert merge_located(parts[:1]).table is table
 
@@ -108,7 +108,7 @@ class TestFolders:
         second = replace(second, image_ids_I=second.image_ids_I + 50, annotation_ids_N=second.annotation_ids_N + 50)
         parts = [LocatedTable(first, tmp_path / "old" / "train"), LocatedTable(second, tmp_path / "new")]
         merged = merge_located(parts)
-        assert merged.images == tmp_path.resolve()
+        assert merged.image_dir == tmp_path.resolve()
         assert merged.table.file_names_I.tolist() == ["old/train/0.jpg", "old/train/1.jpg", "new/0.jpg"]
 
     def test_a_folder_within_the_other(self, tmp_path: Path) -> None:

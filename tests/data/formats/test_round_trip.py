@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ciod_core.data.annotations.raw import RawAnnotations
-from ciod_core.data.formats.source import DatasetSource, SplitSource, resolve_dataset
+from ciod_core.data.formats.source import DatasetSource, SplitFiles, resolve_dataset
 from ciod_core.data.formats.voc import parse_voc
 from ciod_core.data.formats.yolo import parse_yolo
 from tests.helpers.writers import as_voc, as_yolo, boxes_of
 
 
-def require_same_boxes(raw: RawAnnotations, half: SplitSource, atol: float, prefix: str = "") -> None:
+def require_same_boxes(raw: RawAnnotations, half: SplitFiles, atol: float, prefix: str = "") -> None:
     assert raw.findings == ()
     assert raw.file_names_I == sorted(raw.file_names_I)
     names = dict(raw.categories)
@@ -31,7 +31,7 @@ def require_same_boxes(raw: RawAnnotations, half: SplitSource, atol: float, pref
         np.testing.assert_allclose(boxes_R4, np.reshape([box for _, box in expected[file_name]], (-1, 4)), atol=atol)
 
 
-def halves(source: DatasetSource) -> Iterable[tuple[str, SplitSource]]:
+def halves(source: DatasetSource) -> Iterable[tuple[str, SplitFiles]]:
     return (("train", source.train), ("val", source.val))
 
 

@@ -16,7 +16,7 @@ from tests.data.formats.layouts.test_yolo import make_yolo
 def test_coco_by_name_is_looked_up_below_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = make_root(tmp_path / "datasets" / "coco", "2017")
-    assert resolve_dataset("coco", data_root=tmp_path / "datasets").train.images == folder / "train2017"
+    assert resolve_dataset("coco", data_root=tmp_path / "datasets").train.image_dir == folder / "train2017"
     folder = folder.rename(tmp_path / "datasets" / "mscoco")
     assert resolve_dataset("coco", data_root=folder).name == "coco"
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(folder))
@@ -92,5 +92,5 @@ def test_real_folders_resolve(real_data: Path, name: str) -> None:
     source = resolve_dataset(str(real_data / name))
     assert source.name == name
     assert source.train.annotations.is_file()
-    assert source.val.images.is_dir()
+    assert source.val.image_dir.is_dir()
     assert resolve_dataset(str(source.train.annotations)) == source

@@ -1,4 +1,4 @@
-"""What every layout resolves to: the halves of a dataset."""
+"""What every layout resolves to: the splits of a dataset."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 VAL_NAMES = ("val", "valid", "validation")
-# A test half stands in for the validation half where there is no other.
+# A test split stands in for the validation split where there is no other.
 HELD_OUT_NAMES = (*VAL_NAMES, "test")
 
 
 @dataclass(frozen=True)
-class SplitSource:
-    """One half of a dataset: the file that lists it and the folder its file names are relative to.
+class SplitFiles:
+    """The training or the validation split of a dataset.
 
     Attributes:
         annotations: the COCO JSON, the data.yaml of YOLO or the image list of Pascal VOC.
-        images: the image folder.
+        image_dir: the folder that the images' file names are relative to.
     """
 
     annotations: Path
-    images: Path
+    image_dir: Path
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class DatasetSource:
     """A dataset on disk; `val` is None only where `resolve_dataset` was told that it may be missing."""
 
     name: str
-    train: SplitSource
-    val: SplitSource | None
+    train: SplitFiles
+    val: SplitFiles | None
     format: Literal["coco", "yolo", "voc"] = "coco"
 
     @property
-    def halves(self) -> tuple[SplitSource, ...]:
-        """The training half, and the validation half where there is one."""
+    def splits(self) -> tuple[SplitFiles, ...]:
+        """The training split, and the validation split where there is one."""
         return (self.train,) if self.val is None else (self.train, self.val)
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ciod_core.data.formats.layouts.base import HELD_OUT_NAMES, VAL_NAMES, DatasetSource, Overrides, SplitSource, exists
+from ciod_core.data.formats.layouts.base import HELD_OUT_NAMES, VAL_NAMES, DatasetSource, Overrides, SplitFiles, exists
 from ciod_core.errors import ConfigError, DataError
 
 ROBOFLOW_NAME = "_annotations.coco.json"
@@ -74,8 +74,8 @@ def _source(folder: Path, train: Path, val: Path | None, overrides: Overrides) -
         raise ConfigError("--val-images: there is no validation file for these images; pass it with --val FILE")
     return DatasetSource(
         name=folder.resolve().name,
-        train=SplitSource(train, _image_folder(train, overrides.images, "--images")),
-        val=None if val is None else SplitSource(val, _image_folder(val, overrides.val_images, "--val-images")),
+        train=SplitFiles(train, _image_folder(train, overrides.images, "--images")),
+        val=None if val is None else SplitFiles(val, _image_folder(val, overrides.val_images, "--val-images")),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ciod_core.data.formats.layouts.base import DatasetSource, SplitSource
+from ciod_core.data.formats.layouts.base import DatasetSource, SplitFiles
 from ciod_core.data.formats.text_files import read_lines
 from ciod_core.errors import DataError
 
@@ -58,10 +58,10 @@ def _source(folder: Path, *, val_optional: bool) -> DatasetSource:
     name, images = folder.resolve().name, folder / "JPEGImages"
     for train, val in (("trainval", "test"), ("train", "val"), ("train", "test")):
         if {train, val} <= present:
-            return DatasetSource(name, SplitSource(lists[train], images), SplitSource(lists[val], images), format="voc")
+            return DatasetSource(name, SplitFiles(lists[train], images), SplitFiles(lists[val], images), format="voc")
     for train in ("trainval", "train"):
         if val_optional and train in present:
-            return DatasetSource(name, SplitSource(lists[train], images), None, format="voc")
+            return DatasetSource(name, SplitFiles(lists[train], images), None, format="voc")
     raise DataError(
         f"{folder / LISTS}: no pair of lists for training and validation; "
         "put train.txt and val.txt there, or trainval.txt and a test.txt whose images have annotations"

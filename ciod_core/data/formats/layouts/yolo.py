@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ciod_core.data.annotations.table import Category
-from ciod_core.data.formats.layouts.base import HELD_OUT_NAMES, DatasetSource, SplitSource, exists
+from ciod_core.data.formats.layouts.base import HELD_OUT_NAMES, DatasetSource, SplitFiles, exists
 from ciod_core.data.formats.text_files import read_lines, read_text
 from ciod_core.data.images.files import images_below
 from ciod_core.errors import DataError
@@ -56,8 +56,8 @@ def yolo_from_file(path: Path, *, val_optional: bool = False) -> DatasetSource:
     """
     config = read_yolo_config(path, val_optional=val_optional)
     name = path.absolute().parent.name if path.name in YAML_NAMES else path.stem
-    train = SplitSource(path, _common_folder(config.train, config))
-    val = SplitSource(path, _common_folder(config.val, config)) if config.val else None
+    train = SplitFiles(path, _common_folder(config.train, config))
+    val = SplitFiles(path, _common_folder(config.val, config)) if config.val else None
     return DatasetSource(name, train, val, format="yolo")
 
 

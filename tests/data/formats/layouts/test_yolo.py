@@ -11,7 +11,7 @@ from PIL import Image
 
 from ciod_core.data.annotations.table import Category
 from ciod_core.data.formats.layouts.yolo import listed_images, read_yolo_config
-from ciod_core.data.formats.source import SplitSource, resolve_dataset
+from ciod_core.data.formats.source import SplitFiles, resolve_dataset
 from ciod_core.errors import DataError
 
 
@@ -34,7 +34,7 @@ def write_image(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
 def image_folders(folder: Path, name: str = "data.yaml") -> tuple[Path, Path]:
     source = resolve_dataset(str(folder / name))
     assert source.train.annotations == source.val.annotations == folder / name
-    return source.train.images, source.val.images
+    return source.train.image_dir, source.val.image_dir
 
 
 class TestPaths:
@@ -43,15 +43,15 @@ class TestPaths:
         make_yolo(tmp_path / "pets", images)
         source = resolve_dataset(str(tmp_path / "pets"))
         assert (source.name, source.format) == ("pets", "yolo")
-        train = SplitSource(tmp_path / "pets" / "data.yaml", tmp_path / "pets" / images.format("train"))
+        train = SplitFiles(tmp_path / "pets" / "data.yaml", tmp_path / "pets" / images.format("train"))
         assert source.train == train
-        assert source.val.images == tmp_path / "pets" / images.format("val")
+        assert source.val.image_dir == tmp_path / "pets" / images.format("val")
 
     def test_any_yaml_is_taken_by_name(self, tmp_path: Path) -> None:
         make_yolo(tmp_path)
         (tmp_path / "data.yaml").rename(tmp_path / "pets8.yml")
         source = resolve_dataset(str(tmp_path / "pets8.yml"))
-        assert (source.name, source.train.images) == ("pets8", tmp_path / "images" / "train")
+        assert (source.name, source.train.image_dir) == ("pets8", tmp_path / "images" / "train")
 
     @pytest.mark.parametrize("path", ["data", "./data", "../x/data", "data\\"])
     def test_a_path_relative_to_the_file(self, tmp_path: Path, path: str) -> None:
@@ -217,7 +217,7 @@ def test_a_broken_file(tmp_path: Path, text: bytes, message: str) -> None:
 def test_validation_that_may_be_missing(tmp_path: Path) -> None:
     folder = make_yolo(tmp_path / "pets", val=None)
     source = resolve_dataset(str(folder), val_optional=True)
-    assert source.val is None and source.train.images == folder / "images" / "train"
+    assert source.val is None and source.train.image_dir == folder / "images" / "train"
     with pytest.raises(DataError, match="val: is missing"):
         resolve_dataset(str(folder))
     make_yolo(folder, val="images/gone")
