@@ -20,10 +20,18 @@ from ciod_core.data.annotations.findings import Finding, Severity
 from ciod_core.data.annotations.inspection import strict_table
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable, Category
+from ciod_core.data.formats.base import DatasetSource
+from ciod_core.data.formats.coco_layouts import find
 from ciod_core.data.formats.json_text import collection_paused, decode_json
 from ciod_core.errors import DataError
 from ciod_core.files import atomic_path
 
+__all__ = ["CocoCategory", "Integer", "find", "parse", "parse_coco", "read_coco", "write_coco"]
+
+LAYOUT = (
+    "COCO (annotations/instances_train*.json and instances_val*.json), Roboflow's COCO (train/ and valid/ with "
+    "_annotations.coco.json)"
+)
 # Beyond 2**53 JSON readers no longer agree on the value of an integer.
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 COORDINATE_DECIMALS = 3
@@ -65,6 +73,11 @@ class CocoFile(msgspec.Struct, gc=False):
     images: list[CocoImage]
     annotations: list[CocoAnnotation]
     categories: list[CocoCategory]
+
+
+def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
+    """Read the splits of a dataset as they are; raises as `parse_coco`."""
+    return tuple(parse_coco(split.annotations) for split in source.splits)
 
 
 def read_coco(path: Path) -> AnnotationTable:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.data.formats.layouts.coco import first_file_name
+from ciod_core.data.formats.coco_layouts import first_file_name
 from ciod_core.data.formats.source import DatasetSource, SplitFiles, resolve_dataset
 from ciod_core.errors import ConfigError, DataError
 
@@ -80,24 +80,24 @@ class TestRoot:
     def test_several_files_for_a_half(self, tmp_path: Path) -> None:
         folder = make_root(tmp_path, "2017")
         other = write_json(folder / "annotations" / "instances_val2014.json")
-        with pytest.raises(DataError, match=r"for val \(instances_val2014.json, instances_val2017.*with --val FILE"):
+        with pytest.raises(DataError, match=r"for val \(instances_val2014.json, instances_val2017.*with `val`"):
             resolve_dataset(str(folder))
         assert resolve_dataset(str(folder), val=other, val_images=folder / "val2017").val.annotations == other
         write_json(folder / "annotations" / "instances_train2014.json")
-        with pytest.raises(DataError, match=r"several files for train \(.*pass the one that counts as DATASET"):
+        with pytest.raises(DataError, match=r"several files for train \(.*pass the one that counts as `dataset`"):
             resolve_dataset(str(folder))
 
     def test_without_a_validation_half(self, tmp_path: Path) -> None:
         make_root(tmp_path)
         (tmp_path / "annotations" / "instances_val.json").unlink()
-        with pytest.raises(DataError, match=r"annotations/instances_train.json has no validation file .* --val FILE"):
+        with pytest.raises(DataError, match=r"annotations/instances_train.json has no validation file .* `val`"):
             resolve_dataset(str(tmp_path))
 
     def test_without_images(self, tmp_path: Path) -> None:
         folder = make_root(tmp_path)
         (folder / "val" / "a.jpg").unlink()
         (folder / "val").rmdir()
-        with pytest.raises(DataError, match=r"val\.json: its first image 'a.jpg' is in no .* --val-images FOLDER"):
+        with pytest.raises(DataError, match=r"val\.json: its first image 'a.jpg' is in no .* `val_images`"):
             resolve_dataset(str(folder))
 
 
@@ -182,7 +182,7 @@ class TestFile:
     @pytest.mark.parametrize("name", ["train.json", "all.json", "train/all.json"])
     def test_without_a_sibling(self, tmp_path: Path, name: str) -> None:
         path = write_json(tmp_path / name)
-        with pytest.raises(DataError, match=r"no validation file found beside it; pass it with --val FILE"):
+        with pytest.raises(DataError, match=r"no validation file found beside it; pass it with `val`"):
             resolve_dataset(str(path))
 
     def test_with_several_siblings(self, tmp_path: Path) -> None:
@@ -193,11 +193,11 @@ class TestFile:
 
     def test_without_images(self, tmp_path: Path) -> None:
         train, val = write_json(tmp_path / "x" / "train.json"), write_json(tmp_path / "x" / "val.json", "v.jpg")
-        with pytest.raises(DataError, match=r"train\.json: its first image 'a.jpg' .* with --images FOLDER"):
+        with pytest.raises(DataError, match=r"train\.json: its first image 'a.jpg' .* with `images`"):
             resolve_dataset(str(train))
-        with pytest.raises(DataError, match=r"val\.json: its first image 'v.jpg' .* with --val-images FOLDER"):
+        with pytest.raises(DataError, match=r"val\.json: its first image 'v.jpg' .* with `val_images`"):
             resolve_dataset(str(train), images=tmp_path)
-        with pytest.raises(DataError, match=r"--images .*none: no such folder"):
+        with pytest.raises(DataError, match=r"`images`: .*none: no such folder"):
             resolve_dataset(str(train), images=tmp_path / "none")
         with pytest.raises(DataError, match=r"gone\.json: cannot be read"):
             resolve_dataset(str(train), images=tmp_path, val=val.with_name("gone.json"))
@@ -233,7 +233,7 @@ class TestOptionalValidation:
         dataset = str(tmp_path if by == "folder" else tmp_path / "annotations" / "instances_train.json")
         source = resolve_dataset(dataset, val_optional=True)
         assert source.val is None and source.train.image_dir == tmp_path / "train"
-        with pytest.raises(ConfigError, match="--val-images: there is no validation file"):
+        with pytest.raises(ConfigError, match="`val_images`: there is no validation file"):
             resolve_dataset(dataset, val_optional=True, val_images=tmp_path)
 
     def test_it_is_found_where_it_is(self, tmp_path: Path) -> None:
