@@ -145,8 +145,8 @@ def test_area_is_that_of_the_pixels_inside(name: str) -> None:
     assert outline.area == pytest.approx(float(mask.sum()), rel=0.04)
 
 
-def test_colour_says_nothing_about_the_class() -> None:
-    """Mean colours at the centres of objects must not differ between classes beyond their standard errors."""
+def test_color_says_nothing_about_the_class() -> None:
+    """Mean colors at the centers of objects must not differ between classes beyond their standard errors."""
     means: dict[int, list[np.ndarray]] = {label: [] for label in range(4)}
     for index in range(240):
         image, objects = paint_image(np.random.default_rng((1, index)), 64, 4, index % 4)

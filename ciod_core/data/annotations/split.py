@@ -46,7 +46,7 @@ class StepData:
     Attributes:
         step: number of the step, from 1.
         train: images and boxes of the step's classes.
-        val: the whole validation set with the boxes of all classes learnt so far.
+        val: the whole validation set with the boxes of all classes learned so far.
         statistics: what the training images hold.
     """
 

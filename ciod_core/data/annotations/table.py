@@ -81,6 +81,10 @@ class AnnotationTable:
         """The rows of the boxes of the image with this index (not id)."""
         return slice(int(self.offsets[image]), int(self.offsets[image + 1]))
 
+    def size_of(self, image: int) -> tuple[int, int]:
+        """Width and height in pixels of the image with this index."""
+        return int(self.widths_I[image]), int(self.heights_I[image])
+
     @cached_property
     def image_of_box_N(self) -> Int64Array:
         """Index of the image of every box."""
