@@ -1,6 +1,6 @@
 """Painting one generated image: a busy background, distractors and a few textured shapes.
 
-Colours are drawn independently of the class; an outline tells it for sure, a texture most of the time.
+Colors are drawn independently of the class; an outline tells it for sure, a texture most of the time.
 
 Legend: H height, W width, G objects of the image.
 """
@@ -101,16 +101,16 @@ def _overlap(first_4: npt.NDArray[np.float64], second_4: npt.NDArray[np.float64]
 
 
 def _background(rng: np.random.Generator, image_size: int) -> FloatImage:
-    """Two coarse colour fields, mixed by a pattern."""
+    """Two coarse color fields, mixed by a pattern."""
     fields = [_clouds(rng, image_size, image_size, cells) for cells in (3, 9)]
-    colours_33 = rng.uniform(20.0, 235.0, size=(3, 3)).astype(np.float32)
+    colors_33 = rng.uniform(20.0, 235.0, size=(3, 3)).astype(np.float32)
     mix_HW1 = fields[0][..., None]
-    canvas_HW3 = colours_33[0] * (1.0 - mix_HW1) + colours_33[1] * mix_HW1
+    canvas_HW3 = colors_33[0] * (1.0 - mix_HW1) + colors_33[1] * mix_HW1
     pattern_HW1 = (_pattern(rng, _any_texture(rng), image_size, image_size, image_size / REFERENCE_SIZE) * fields[1])[
         ..., None
     ]
     strength = np.float32(rng.uniform(0.15, 0.6))
-    return (canvas_HW3 * (1.0 - strength * pattern_HW1) + colours_33[2] * (strength * pattern_HW1)).astype(np.float32)
+    return (canvas_HW3 * (1.0 - strength * pattern_HW1) + colors_33[2] * (strength * pattern_HW1)).astype(np.float32)
 
 
 def _paint_distractors(rng: np.random.Generator, canvas_HW3: FloatImage) -> None:
@@ -134,19 +134,19 @@ def _paint_lines(rng: np.random.Generator, canvas_HW3: FloatImage) -> None:
     draw = ImageDraw.Draw(overlay)
     for _ in range(int(rng.integers(2, 8))):
         ends = (rng.random(4) * large).tolist()
-        draw.line(ends, fill=_any_colour(rng), width=max(1, round(rng.uniform(0.7, 2.6) * unit)))
+        draw.line(ends, fill=_any_color(rng), width=max(1, round(rng.uniform(0.7, 2.6) * unit)))
     for _ in range(int(rng.integers(0, 4))):
         x, y, radius, start = (rng.random(4) * (large, large, 14.0 * unit, 360.0)).tolist()
         radius += 2.0 * unit
         box = (x - radius, y - radius, x + radius, y + radius)
-        draw.arc(box, start, start + float(rng.uniform(40, 150)), fill=_any_colour(rng), width=max(1, round(unit * 2)))
+        draw.arc(box, start, start + float(rng.uniform(40, 150)), fill=_any_color(rng), width=max(1, round(unit * 2)))
     canvas_HW3[:] = np.asarray(overlay.reduce(2), dtype=np.float32)
 
 
 def _paint_outline(
     rng: np.random.Generator, canvas_HW3: FloatImage, outline: Outline, texture: str, see_through: bool = False
 ) -> None:
-    """Fill an outline with two colours mixed by a pattern; edges are smoothed by supersampling."""
+    """Fill an outline with two colors mixed by a pattern; edges are smoothed by supersampling."""
     image_size = len(canvas_HW3)
     left, top = np.clip(np.floor(outline.box_4[:2]).astype(int) - 1, 0, image_size).tolist()
     right, bottom = np.clip(np.ceil(outline.box_4[2:]).astype(int) + 1, 0, image_size).tolist()
@@ -155,7 +155,7 @@ def _paint_outline(
         return
     mask_HW1, rim_HW1 = _masks(rng, outline.moved(-left, -top), width, height)
     tile_HW3 = canvas_HW3[top:bottom, left:right]
-    first_3, second_3 = _fill_colours(rng, tile_HW3.mean(axis=(0, 1)))
+    first_3, second_3 = _fill_colors(rng, tile_HW3.mean(axis=(0, 1)))
     mix_HW1 = _pattern(rng, texture, width, height, image_size / REFERENCE_SIZE)[..., None]
     fill_HW3 = first_3 * (1.0 - mix_HW1) + second_3 * mix_HW1
     fill_HW3 = fill_HW3 * (1.0 - 0.75 * rim_HW1)
@@ -184,13 +184,13 @@ def _coverage(mask: Image.Image) -> FloatImage:
     return np.asarray(mask.reduce(SUPERSAMPLING), dtype=np.float32)[..., None] / np.float32(255.0)
 
 
-def _fill_colours(rng: np.random.Generator, surround_3: FloatImage) -> tuple[FloatImage, FloatImage]:
-    """Two colours: the first stands out from the surround, the second from the first."""
-    first_3 = _colour_away_from(rng, surround_3, 110.0)
-    return first_3, _colour_away_from(rng, first_3, 45.0)
+def _fill_colors(rng: np.random.Generator, surround_3: FloatImage) -> tuple[FloatImage, FloatImage]:
+    """Two colors: the first stands out from the surround, the second from the first."""
+    first_3 = _color_away_from(rng, surround_3, 110.0)
+    return first_3, _color_away_from(rng, first_3, 45.0)
 
 
-def _colour_away_from(rng: np.random.Generator, other_3: FloatImage, distance: float) -> FloatImage:
+def _color_away_from(rng: np.random.Generator, other_3: FloatImage, distance: float) -> FloatImage:
     candidates = rng.uniform(0.0, 255.0, size=(8, 3)).astype(np.float32)
     distances = np.linalg.norm(candidates - other_3, axis=1)
     far_enough = np.flatnonzero(distances >= distance)
@@ -248,6 +248,6 @@ def _finish(rng: np.random.Generator, canvas_HW3: FloatImage) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(blur)) if rng.random() < 0.35 else image
 
 
-def _any_colour(rng: np.random.Generator) -> tuple[int, int, int]:
+def _any_color(rng: np.random.Generator) -> tuple[int, int, int]:
     red, green, blue = rng.integers(0, 256, size=3).tolist()
     return red, green, blue

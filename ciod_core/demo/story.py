@@ -17,7 +17,7 @@ METHODS = ("finetune", "pseudo-label", "crs-ckd")
 EPOCHS = Epochs(first=20, later=10)
 # Two threads hardly speed up so small a detector, and with one figures do not depend on the number of cores.
 JOBS, THREADS = 2, 1
-# The generator colours shapes at random, so distorting colours adds nothing.
+# The generator colors shapes at random, so distorting colors adds nothing.
 SETTINGS = {
     "model.name": "yolox-micro",
     "data.image_size": 96,

@@ -15,7 +15,6 @@ from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
-from ciod_core.data.loading.compact import CompactTable
 from ciod_core.data.loading.dataset import DetectionDataset
 from ciod_core.data.loading.loader import make_loader
 from ciod_core.data.loading.mixing import Mixing
@@ -52,16 +51,17 @@ def test_knowledge_moves_like_the_boxes_of_its_image(shapes_dataset: DatasetSour
     """A bank that knows exactly what the labels say gives exactly the labels, whatever is done to the images."""
     table = read_coco(shapes_dataset.train.annotations)
     classes = class_table([[(entry.name, entry.id) for entry in table.categories]])
-    compact = CompactTable.of(table, classes, skip_crowd=True)
+    label_of_box_N = classes.labels_of(table.category_ids_N)
 
     def labels_as_knowledge(index: int) -> ImageKnowledge:
-        boxes_G4, labels_G = compact.boxes_of(index).copy(), compact.labels_of(index)
+        rows = table.rows_of(index)
+        boxes_G4, labels_G = table.boxes_N4[rows].copy(), label_of_box_N[rows]
         logits = np.eye(len(classes), dtype=np.float32)[labels_G]
         return ImageKnowledge(boxes_G4, labels_G, logits, labels_G.astype(np.float32), labels_G.astype(np.float32))
 
     dataset = DetectionDataset(
         table,
-        shapes_dataset.train.images,
+        shapes_dataset.train.image_dir,
         classes,
         TrainTransform(64, True, True, 0.5),
         seed=5,
@@ -82,7 +82,7 @@ def test_knowledge_moves_like_the_boxes_of_its_image(shapes_dataset: DatasetSour
 def test_without_a_bank_a_batch_knows_nothing(shapes_dataset: DatasetSource) -> None:
     table = read_coco(shapes_dataset.train.annotations)
     classes = class_table([[(entry.name, entry.id) for entry in table.categories]])
-    dataset = DetectionDataset(table, shapes_dataset.train.images, classes, EvalTransform(64))
+    dataset = DetectionDataset(table, shapes_dataset.train.image_dir, classes, EvalTransform(64))
     assert next(iter(make_loader(dataset, 2, shuffle=False))).knowledge is None
 
 

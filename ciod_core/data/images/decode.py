@@ -24,7 +24,7 @@ def decode_image(
 
     The EXIF orientation is applied, unless only the image as stored has the annotated size: then the boxes
     speak of the stored frame. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its longer side
-    stays at least `longer_side`, which saves most of the decoding time of large photographs. Grey levels of 16 bits
+    stays at least `longer_side`, which saves most of the decoding time of large photographs. Gray levels of 16 bits
     are divided by 257, whatever the values in the image: a dark image stays dark.
 
     Args:
@@ -103,7 +103,7 @@ def _upright_rgb(
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """8-bit RGB; alpha is dropped, as other readers do, so that colours under transparent pixels show."""
+    """8-bit RGB; alpha is dropped, as other readers do, so that colors under transparent pixels show."""
     if image.mode == "RGB":
         return image
     if image.mode == "F":

@@ -1,19 +1,19 @@
-"""Image files by name: which are there, which are missing, which paths are refused. None of them is opened."""
+"""Image files by name: listing folders, missing files, refused paths. No file is opened."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
 
-from ciod_core.data.annotations.inspection import is_inside
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import DataError
+from ciod_core.files import is_inside
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image; hidden files, such as those macOS leaves, are not."""
+    """True where a file of this name is taken for an image; hidden files, such as those macOS leaves, are not."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
@@ -22,7 +22,7 @@ def images_below(folder: Path) -> list[Path]:
     return [Path(parent, name) for parent, _, names in os.walk(folder) for name in names if is_image_name(name)]
 
 
-def image_path(root: Path, file_name: str, annotations: Path | None = None) -> Path:
+def image_path(image_dir: Path, file_name: str, annotations: Path | None = None) -> Path:
     """The path of an image, refused when it leaves the image folder.
 
     Raises:
@@ -30,36 +30,36 @@ def image_path(root: Path, file_name: str, annotations: Path | None = None) -> P
     """
     if not is_inside(file_name):
         raise DataError(
-            f"{annotations or root}: file_name {file_name!r} does not stay inside {root}; "
+            f"{annotations or image_dir}: file_name {file_name!r} does not stay inside {image_dir}; "
             "write it relative to that folder and without '..'"
         )
-    return root / PurePosixPath(file_name)
+    return image_dir / PurePosixPath(file_name)
 
 
-def check_images_exist(table: AnnotationTable, root: Path) -> None:
-    """Check that every image of a table is a file below `root`, listing each folder once.
+def check_images_exist(table: AnnotationTable, image_dir: Path) -> None:
+    """Check that every image of a table is a file below `image_dir`, listing each folder once.
 
     Raises:
         DataError: the folder or files are missing; the message names the first and counts the others.
     """
     listed_in = table.path or "the annotations"
-    if not root.is_dir():
-        raise DataError(f"{root}: no such image folder (for {listed_in}); restore it")
-    missing = _missing(table.file_names_I.tolist(), root)
+    if not image_dir.is_dir():
+        raise DataError(f"{image_dir}: no such image folder (for {listed_in}); restore it")
+    missing = _missing(table.file_names_I.tolist(), image_dir)
     if missing:
         raise DataError(
-            f"{image_path(root, missing[0], table.path)}: image file is missing ({len(missing)} of {table.num_images} "
+            f"{image_path(image_dir, missing[0], table.path)}: image file is missing ({len(missing)} of {table.num_images} "
             f"images listed in {listed_in} are missing); restore them or remove them from the list"
         )
 
 
-def _missing(names: list[str], root: Path) -> list[str]:
-    """The names that are no files below `root`, found by listing every folder once."""
+def _missing(names: list[str], image_dir: Path) -> list[str]:
+    """The names that are no files below `image_dir`, found by listing every folder once."""
     nested = [name.rpartition("/")[0] for name in names if "/" in name]
     # A hundred thousand Path objects would cost more than all the rest.
-    present = set(os.listdir(root))  # noqa: PTH208
+    present = set(os.listdir(image_dir))  # noqa: PTH208
     for folder in set(nested):
-        path = image_path(root, f"{folder}/x").parent
+        path = image_path(image_dir, f"{folder}/x").parent
         if path.is_dir():
             present.update(f"{folder}/{name}" for name in os.listdir(path))  # noqa: PTH208
     return [name for name in names if name not in present]

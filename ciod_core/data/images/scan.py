@@ -1,4 +1,4 @@
-"""Looking at every image of a dataset: is it there, can it be read, has it the stated size, and what is its content?
+"""Scanning every image file of a dataset: missing, damaged, of another size, repeated.
 
 Legend: I images.
 """
@@ -22,7 +22,7 @@ from ciod_core.errors import DataError
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """What was found about one image file.
+    """The result for one image file.
 
     Attributes:
         file_name: as the annotations write it.
@@ -38,20 +38,19 @@ class ScannedImage:
 
 
 def scan_images(
-    table: AnnotationTable, root: Path, *, progress: Callable[[int], None], workers: int | None = None
+    table: AnnotationTable, image_dir: Path, *, progress: Callable[[int], None], workers: int | None = None
 ) -> list[ScannedImage]:
     """Decode and hash every image of a table.
 
     Args:
         table: the annotations.
-        root: the folder that file names are relative to.
-        progress: told how many more images are done.
+        image_dir: the folder that file names are relative to.
+        progress: called with the number of further images that are done.
         workers: threads; None takes one per core. Decoding and hashing leave Python's lock.
     """
 
     def scan(index: int) -> ScannedImage:
-        size = int(table.widths_I[index]), int(table.heights_I[index])
-        scanned = _scan(root, str(table.file_names_I[index]), size, table.path)
+        scanned = _scan(image_dir, str(table.file_names_I[index]), table.size_of(index), table.path)
         progress(1)
         return scanned
 
@@ -78,18 +77,18 @@ def image_findings(scanned: list[ScannedImage]) -> list[Finding]:
 
 
 def leakage(train: list[ScannedImage], val: list[ScannedImage]) -> list[Finding]:
-    """The images of the validation half whose very content is in the training half too."""
+    """One finding for the validation images whose very content is among the training images too."""
     trained = {image.digest: image.file_name for image in train if image.digest}
     leaked = [(image.file_name, trained[image.digest]) for image in val if image.digest and image.digest in trained]
     if not leaked:
         return []
     name, same = leaked[0]
-    message = f"{name}: is also the training image {same}; results on it measure memory, remove it from one half"
+    message = f"{name}: is also the training image {same}; results on it measure memory, remove it from one split"
     return [Finding(Severity.WARNING, "leakage", message, len(leaked))]
 
 
-def _scan(root: Path, file_name: str, size: tuple[int, int], annotations: Path | None) -> ScannedImage:
-    path = image_path(root, file_name, annotations)
+def _scan(image_dir: Path, file_name: str, size: tuple[int, int], annotations: Path | None) -> ScannedImage:
+    path = image_path(image_dir, file_name, annotations)
     try:
         digest = hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:

@@ -12,18 +12,18 @@ from ciod_core.data.images.files import images_below
 from ciod_core.errors import DataError
 
 
-def unlabelled_images(folder: Path) -> AnnotationTable:
+def unlabelled_images(image_dir: Path) -> AnnotationTable:
     """All images of a folder and its subfolders in order of name, numbered from 1, without boxes and classes.
 
     Raises:
         DataError: no such folder, no image in it, or one that cannot be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such image folder; check the path")
-    names = sorted(path.relative_to(folder).as_posix() for path in images_below(folder))
+    if not image_dir.is_dir():
+        raise DataError(f"{image_dir}: no such image folder; check the path")
+    names = sorted(path.relative_to(image_dir).as_posix() for path in images_below(image_dir))
     if not names:
-        raise DataError(f"{folder}: no image in this folder; pass a folder of images")
-    sizes_I2 = np.array([upright_size(folder / name) for name in names], dtype=np.int32)
+        raise DataError(f"{image_dir}: no image in this folder; pass a folder of images")
+    sizes_I2 = np.array([upright_size(image_dir / name) for name in names], dtype=np.int32)
     none = np.zeros(0, dtype=np.int64)
     return AnnotationTable(
         image_ids_I=np.arange(1, len(names) + 1, dtype=np.int64),
@@ -37,7 +37,7 @@ def unlabelled_images(folder: Path) -> AnnotationTable:
         areas_N=np.zeros(0, dtype=np.float32),
         crowd_N=np.zeros(0, dtype=np.bool_),
         categories=(),
-        path=folder,
+        path=image_dir,
     )
 
 

@@ -22,8 +22,7 @@ from ciod_core.classes import ClassTable
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.images.decode import decode_image
 from ciod_core.data.images.files import image_path
-from ciod_core.data.loading.compact import CompactTable
-from ciod_core.data.loading.mixing import PAD_VALUE, Mixing, Mixup, Mosaic, Source, average, empty_frame, paste
+from ciod_core.data.loading.mixing import PAD_VALUE, DrawnImage, Mixing, Mixup, Mosaic, average, empty_frame, paste
 from ciod_core.data.loading.placement import Placement, Size, move_boxes, place_alone
 from ciod_core.data.loading.transforms import STRIDE_MULTIPLE, Augmentation, ImageArray, Transform, render
 from ciod_core.errors import DataError
@@ -119,7 +118,7 @@ class DetectionDataset(Dataset[Sample]):
     def __init__(
         self,
         table: AnnotationTable,
-        images_root: Path,
+        image_dir: Path,
         classes: ClassTable,
         transform: Transform,
         seed: int = 0,
@@ -132,8 +131,8 @@ class DetectionDataset(Dataset[Sample]):
         """Prepare the dataset; no image is read yet.
 
         Args:
-            table: images and boxes; only what loading needs of it is kept.
-            images_root: the folder that file names are relative to.
+            table: images and boxes.
+            image_dir: the folder that file names are relative to.
             classes: labels of the categories; boxes of other categories are left out.
             transform: draws what is done to each image.
             seed: start of all random draws.
@@ -143,8 +142,12 @@ class DetectionDataset(Dataset[Sample]):
             replayed_I: mask of the images of earlier steps; None where there are none.
             memory: what a bank knows of each image; None without a bank.
         """
-        self.table = CompactTable.of(table, classes, skip_crowd=skip_crowd, replayed_I=replayed_I)
-        self.images_root = images_root
+        labels_N = classes.labels_of(table.category_ids_N)
+        kept_N = (labels_N >= 0) & ~(table.crowd_N & skip_crowd)
+        self.table = table.select(kept_N)
+        self.labels_N = labels_N[kept_N]
+        self.replayed_I = np.zeros(table.num_images, dtype=np.bool_) if replayed_I is None else replayed_I
+        self.image_dir = image_dir
         self.transform = transform
         self.seed = seed
         self.mixing = mixing
@@ -153,7 +156,7 @@ class DetectionDataset(Dataset[Sample]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.table)
+        return self.table.num_images
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the random draws; loaders started later see it in their workers."""
@@ -166,7 +169,7 @@ class DetectionDataset(Dataset[Sample]):
             DataError: the image is missing, broken or not of the annotated size; with `skip_corrupt`, all are.
         """
         rng = np.random.default_rng((self.seed, self.epoch, index))
-        first = Source(index, self.transform.draw(rng))
+        first = DrawnImage(index, self.transform.draw(rng))
         mosaic, mixup = None, None
         if self.mixing is not None:
             mosaic, mixup = self.mixing.draw(rng, self.transform, first, len(self))
@@ -180,7 +183,7 @@ class DetectionDataset(Dataset[Sample]):
             placements = (*placements, placement)
         return self._sample(image_HW3, placements, tuple(skipped))
 
-    def _render_alone(self, source: Source, skipped: list[str]) -> tuple[ImageArray, tuple[Placement, ...]]:
+    def _render_alone(self, source: DrawnImage, skipped: list[str]) -> tuple[ImageArray, tuple[Placement, ...]]:
         opened = self._open(source, skipped)
         augmentation = source.augmentation
         placement = place_alone(opened.index, opened.size, augmentation.longer_side, augmentation.flip)
@@ -202,44 +205,44 @@ class DetectionDataset(Dataset[Sample]):
         paste(second_HW3, render(opened.image, placement, opened.augmentation), placement)
         return average(image_HW3, second_HW3), placement
 
-    def _open(self, source: Source, skipped: list[str]) -> _Opened:
+    def _open(self, source: DrawnImage, skipped: list[str]) -> _Opened:
         """Decode an image, or with `skip_corrupt` the first after it that can be decoded, and note what was skipped."""
         augmentation = source.augmentation
         longer_side = augmentation.longer_side if augmentation.fast else None
         for step in range(len(self)):
             index = (source.index + step) % len(self)
-            size = self.table.size(index)
-            path = image_path(self.images_root, self.table.file_name(index), self.table.path)
+            size, file_name = self.table.size_of(index), str(self.table.file_names_I[index])
+            path = image_path(self.image_dir, file_name, self.table.path)
             try:
                 image = decode_image(path, size, longer_side=longer_side, annotations=self.table.path)
             except DataError:
                 if not self.skip_corrupt:
                     raise
-                skipped.append(self.table.file_name(index))
+                skipped.append(file_name)
             else:
                 return _Opened(index, size, image, augmentation)
         raise DataError(
-            f"{self.images_root}: none of the {len(self)} images listed in {self.table.path or 'the annotations'} "
+            f"{self.image_dir}: none of the {len(self)} images listed in {self.table.path or 'the annotations'} "
             "can be loaded; check that this is the right folder"
         )
 
     def _sample(self, image_HW3: ImageArray, placements: tuple[Placement, ...], skipped: tuple[str, ...]) -> Sample:
-        moved = [move_boxes(placement, self.table.boxes_of(placement.index)) for placement in placements]
-        labels = [
-            self.table.labels_of(placement.index)[boxes.keep_G]
-            for placement, boxes in zip(placements, moved, strict=True)
+        rows = [self.table.rows_of(placement.index) for placement in placements]
+        moved = [
+            move_boxes(placement, self.table.boxes_N4[own]) for placement, own in zip(placements, rows, strict=True)
         ]
+        labels = [self.labels_N[own][kept.keep_G] for own, kept in zip(rows, moved, strict=True)]
         height, width = image_HW3.shape[:2]
         return Sample(
             image_3HW=torch.from_numpy(np.ascontiguousarray(image_HW3.transpose(2, 0, 1))),
-            boxes_G4=torch.from_numpy(np.concatenate([boxes.boxes_K4 for boxes in moved])),
+            boxes_G4=torch.from_numpy(np.concatenate([kept.boxes_K4 for kept in moved])),
             labels_G=torch.from_numpy(np.concatenate(labels)),
             image_id=int(self.table.image_ids_I[placements[0].index]),
             scale=placements[0].scale,
             size_hw=(height, width),
             placements=placements,
             skipped=skipped,
-            replayed=any(self.table.replayed_I[placement.index] for placement in placements),
+            replayed=any(self.replayed_I[placement.index] for placement in placements),
             knowledge=None if self.memory is None else _remembered(self.memory, placements),
         )
 

@@ -14,14 +14,14 @@ from ciod_core.data.loading.placement import Placement, Size, place, resized
 from ciod_core.data.loading.transforms import Augmentation, ImageArray, Transform
 
 PAD_VALUE = 114
-# The centre keeps off the edges, so that each of the four images is seen; each image is at most as large as the frame.
-MOSAIC_CENTRES = (0.25, 0.75)
+# The center keeps off the edges, so that each of the four images is seen; each image is at most as large as the frame.
+MOSAIC_CENTERS = (0.25, 0.75)
 MOSAIC_SCALES = (0.5, 1.0)
 MIXUP_SCALES = (0.5, 1.5)
 
 
 @dataclass(frozen=True)
-class Source:
+class DrawnImage:
     """One image that goes into a sample, by its index in the dataset, and what is done to it."""
 
     index: int
@@ -33,24 +33,24 @@ class Mosaic:
     """A square frame of four images around one point.
 
     Attributes:
-        sources: the images left above, right above, left below and right below the centre.
+        sources: the images left above, right above, left below and right below the center.
         side: width and height of the frame in pixels.
-        centre: x and y of the common corner in pixels.
+        center: x and y of the common corner in pixels.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[DrawnImage, ...]
     side: int
-    centre: Size
+    center: Size
 
     def place(self, images: Sequence[tuple[int, Size]]) -> tuple[Placement, ...]:
-        """Place four images, given by index and size: each with one corner at the centre, cut at the frame."""
+        """Place four images, given by index and size: each with one corner at the center, cut at the frame."""
         frame = (self.side, self.side)
         placements = []
         for position, (source, (index, size)) in enumerate(zip(self.sources, images, strict=True)):
             is_right, is_below = position % 2, position // 2
             longer_side, flip = source.augmentation.longer_side, source.augmentation.flip
             width, height = resized(size, longer_side / max(size))
-            offset = (self.centre[0] - width * (1 - is_right), self.centre[1] - height * (1 - is_below))
+            offset = (self.center[0] - width * (1 - is_right), self.center[1] - height * (1 - is_below))
             placements.append(place(index, size, longer_side, flip, offset, frame))
         return tuple(placements)
 
@@ -65,11 +65,11 @@ class Mixup:
         shift: 0..1 for x and y: where it lies in the room between it and the frame, or where it is cut if larger.
     """
 
-    source: Source
+    source: DrawnImage
     ratio: float
     shift: tuple[float, float]
 
-    def source_for(self, frame: Size) -> Source:
+    def source_for(self, frame: Size) -> DrawnImage:
         """The second image with the longer side that a frame of this width and height gives it."""
         longer_side = max(1, round(self.ratio * max(frame)))
         return replace(self.source, augmentation=replace(self.source.augmentation, longer_side=longer_side))
@@ -95,13 +95,13 @@ class Mixing:
     mixup: float = 0.0
 
     def draw(
-        self, rng: np.random.Generator, transform: Transform, first: Source, num_images: int
+        self, rng: np.random.Generator, transform: Transform, first: DrawnImage, num_images: int
     ) -> tuple[Mosaic | None, Mixup | None]:
         """Draw what becomes of one sample; the number of draws never depends on the probabilities.
 
         Args:
             rng: the sample's own generator, after its augmentation was drawn.
-            transform: draws colours and flip of each further image.
+            transform: draws colors and flip of each further image.
             first: the image the sample is about; its longer side is that of the mosaic's frame.
             num_images: images of the dataset.
         """
@@ -127,23 +127,23 @@ def average(first_HW3: ImageArray, second_HW3: ImageArray) -> ImageArray:
     return ((first_HW3.astype(np.uint16) + second_HW3) // 2).astype(np.uint8)
 
 
-def _draw_mosaic(rng: np.random.Generator, transform: Transform, first: Source, num_images: int) -> Mosaic:
+def _draw_mosaic(rng: np.random.Generator, transform: Transform, first: DrawnImage, num_images: int) -> Mosaic:
     side = first.augmentation.longer_side
-    centre_x, centre_y = (round(float(share) * side) for share in rng.uniform(*MOSAIC_CENTRES, 2))
-    others = [_draw_source(rng, transform, num_images) for _ in range(3)]
+    center_x, center_y = (round(float(share) * side) for share in rng.uniform(*MOSAIC_CENTERS, 2))
+    others = [_draw_image(rng, transform, num_images) for _ in range(3)]
     scales = rng.uniform(*MOSAIC_SCALES, 4).tolist()
     sources = tuple(
         replace(source, augmentation=replace(source.augmentation, longer_side=max(1, round(scale * side))))
         for source, scale in zip((first, *others), scales, strict=True)
     )
-    return Mosaic(sources, side, (centre_x, centre_y))
+    return Mosaic(sources, side, (center_x, center_y))
 
 
 def _draw_mixup(rng: np.random.Generator, transform: Transform, num_images: int) -> Mixup:
-    source = _draw_source(rng, transform, num_images)
+    source = _draw_image(rng, transform, num_images)
     ratio, shift_x, shift_y = rng.uniform((MIXUP_SCALES[0], 0.0, 0.0), (MIXUP_SCALES[1], 1.0, 1.0)).tolist()
     return Mixup(source, ratio, (shift_x, shift_y))
 
 
-def _draw_source(rng: np.random.Generator, transform: Transform, num_images: int) -> Source:
-    return Source(int(rng.integers(num_images)), transform.draw(rng))
+def _draw_image(rng: np.random.Generator, transform: Transform, num_images: int) -> DrawnImage:
+    return DrawnImage(int(rng.integers(num_images)), transform.draw(rng))

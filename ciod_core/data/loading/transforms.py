@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ciod_core.arrays import BoolArray, Float32Array
-from ciod_core.data.loading.color import ColourMap, apply_colour_map, draw_colour_map
+from ciod_core.data.loading.color import ColorMap, apply_color_map, draw_color_map
 from ciod_core.data.loading.placement import Placement, move_boxes, place_alone
 
 STRIDE_MULTIPLE = 32
@@ -30,15 +30,15 @@ class Augmentation:
     Attributes:
         longer_side: pixels of the longer side after the keep-ratio resize.
         flip: mirror left and right.
-        colour: 12 numbers, a 3×4 affine map of RGB row by row; None leaves the colours.
+        color: 12 numbers, a 3×4 affine map of RGB row by row; None leaves the colors.
         fast: let JPEG files be decoded at a fraction of their size, and resize with torch, which differs from Pillow
-            by a grey level or two. Training gains time by it; evaluation does both in full, so that it sees the very
+            by a gray level or two. Training gains time by it; evaluation does both in full, so that it sees the very
             pixels that other programs will feed to the model.
     """
 
     longer_side: int
     flip: bool = False
-    colour: ColourMap | None = None
+    color: ColorMap | None = None
     fast: bool = False
 
 
@@ -94,14 +94,14 @@ class TrainTransform:
     flip: float = 0.5
 
     def draw(self, rng: np.random.Generator) -> Augmentation:
-        """Draw scale, flip and colours; the number of draws never depends on the settings."""
+        """Draw scale, flip and colors; the number of draws never depends on the settings."""
         sizes = self.sizes
         size_draw, flip_draw = rng.random(2)
-        colour = draw_colour_map(rng)
+        color = draw_color_map(rng)
         return Augmentation(
             longer_side=sizes[int(size_draw * len(sizes))],
             flip=bool(flip_draw < self.flip),
-            colour=colour if self.photometric else None,
+            color=color if self.photometric else None,
             fast=True,
         )
 
@@ -136,7 +136,7 @@ def render(image: Image.Image, placement: Placement, augmentation: Augmentation)
     Args:
         image: RGB; may have been decoded at a reduced size.
         placement: where the image lies.
-        augmentation: its colours, and whether speed goes before Pillow's exact pixels.
+        augmentation: its colors, and whether speed goes before Pillow's exact pixels.
     """
     resize = _resize_fast if augmentation.fast else _resize_exactly
     pixels_HW3 = resize(image, placement)
@@ -147,8 +147,8 @@ def render(image: Image.Image, placement: Placement, augmentation: Augmentation)
         left, right = middle - right, middle - left
     x, y = placement.offset
     pixels_HW3 = pixels_HW3[top - y : bottom - y, left - x : right - x]
-    if augmentation.colour is not None:
-        pixels_HW3 = apply_colour_map(pixels_HW3, augmentation.colour)
+    if augmentation.color is not None:
+        pixels_HW3 = apply_color_map(pixels_HW3, augmentation.color)
     return pixels_HW3[:, ::-1] if placement.flip else pixels_HW3
 
 

@@ -83,14 +83,14 @@ def decoded(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     return np.asarray(image)
 
 
-def write_png(path: Path, pixels: np.ndarray, colour_type: int, bits: int, extra: bytes = b"") -> None:
+def write_png(path: Path, pixels: np.ndarray, color_type: int, bits: int, extra: bytes = b"") -> None:
     """A PNG from raw samples, for what Pillow reads but cannot write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     height, width = pixels.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(f">u{bits // 8}").tobytes() for row in pixels)
     body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
@@ -98,7 +98,7 @@ def write_png(path: Path, pixels: np.ndarray, colour_type: int, bits: int, extra
 
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(0, 255, 4))], ids=["opaque", "one", "each"])
-def test_a_palette_gives_its_colours_whatever_is_transparent(tmp_path: Path, transparency: int | bytes | None) -> None:
+def test_a_palette_gives_its_colors_whatever_is_transparent(tmp_path: Path, transparency: int | bytes | None) -> None:
     palette_P3, indices_HW = noise(64, 3), noise(20, 30) % 64
     image = Image.frombytes("P", (30, 20), indices_HW.tobytes())
     image.putpalette(palette_P3.tobytes())
@@ -107,10 +107,10 @@ def test_a_palette_gives_its_colours_whatever_is_transparent(tmp_path: Path, tra
     np.testing.assert_array_equal(decoded(tmp_path / "a.png", (30, 20)), palette_P3[indices_HW])
 
 
-def test_grey_repeats_in_all_channels(tmp_path: Path) -> None:
-    grey_HW = noise(20, 30)
-    Image.fromarray(grey_HW).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(decoded(tmp_path / "a.png"), np.stack([grey_HW] * 3, axis=-1))
+def test_gray_repeats_in_all_channels(tmp_path: Path) -> None:
+    gray_HW = noise(20, 30)
+    Image.fromarray(gray_HW).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(decoded(tmp_path / "a.png"), np.stack([gray_HW] * 3, axis=-1))
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
@@ -125,13 +125,13 @@ def test_alpha_is_dropped_not_blended(tmp_path: Path, channels: int, name: str) 
     pixels = noise(20, 30, channels)
     pixels[:10, ..., -1] = 0
     Image.fromarray(pixels).save(tmp_path / name, lossless=True, exact=True)
-    colours = pixels[..., :3] if channels == 4 else np.repeat(pixels[..., :1], 3, axis=-1)
-    np.testing.assert_array_equal(decoded(tmp_path / name), colours)
+    colors = pixels[..., :3] if channels == 4 else np.repeat(pixels[..., :1], 3, axis=-1)
+    np.testing.assert_array_equal(decoded(tmp_path / name), colors)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "big-endian.tif"])
 @pytest.mark.parametrize("top", [65535, 4000, 200])
-def test_sixteen_bit_grey_is_scaled_by_its_depth_not_its_values(tmp_path: Path, name: str, top: int) -> None:
+def test_sixteen_bit_gray_is_scaled_by_its_depth_not_its_values(tmp_path: Path, name: str, top: int) -> None:
     values_HW = np.linspace(0, top, 600).astype(np.uint16).reshape(20, 30)
     if name == "big-endian.tif":
         Image.frombytes("I;16B", (30, 20), values_HW.astype(">u2").tobytes()).save(tmp_path / name)
@@ -141,24 +141,24 @@ def test_sixteen_bit_grey_is_scaled_by_its_depth_not_its_values(tmp_path: Path, 
     np.testing.assert_array_equal(decoded(tmp_path / name), np.stack([expected_HW] * 3, axis=-1))
 
 
-@pytest.mark.parametrize(("channels", "colour_type"), [(3, 2), (4, 6), (2, 4)])
-def test_sixteen_bit_colours_keep_their_upper_half(tmp_path: Path, channels: int, colour_type: int) -> None:
+@pytest.mark.parametrize(("channels", "color_type"), [(3, 2), (4, 6), (2, 4)])
+def test_sixteen_bit_colors_keep_their_upper_half(tmp_path: Path, channels: int, color_type: int) -> None:
     pixels = noise(20, 30, channels, dtype=np.uint16)
-    write_png(tmp_path / "a.png", pixels, colour_type, bits=16)
-    colours = pixels[..., :3] if channels > 2 else np.repeat(pixels[..., :1], 3, axis=-1)
-    assert np.abs(decoded(tmp_path / "a.png") - colours / 257.0).max() <= 1.0
+    write_png(tmp_path / "a.png", pixels, color_type, bits=16)
+    colors = pixels[..., :3] if channels > 2 else np.repeat(pixels[..., :1], 3, axis=-1)
+    assert np.abs(decoded(tmp_path / "a.png") - colors / 257.0).max() <= 1.0
 
 
-def test_a_transparent_colour_stays_that_colour(tmp_path: Path) -> None:
+def test_a_transparent_color_stays_that_color(tmp_path: Path) -> None:
     pixels = noise(20, 30, 3)
     red_green_blue = struct.pack(">HHH", *pixels[4, 5].tolist())
     chunk = struct.pack(">I", 6) + b"tRNS" + red_green_blue + struct.pack(">I", zlib.crc32(b"tRNS" + red_green_blue))
-    write_png(tmp_path / "a.png", pixels, colour_type=2, bits=8, extra=chunk)
+    write_png(tmp_path / "a.png", pixels, color_type=2, bits=8, extra=chunk)
     np.testing.assert_array_equal(decoded(tmp_path / "a.png"), pixels)
 
 
 def multiplied(ink_HW4: np.ndarray) -> np.ndarray:
-    """RGB of printing inks: each colour's ink and black take their share of white."""
+    """RGB of printing inks: each color's ink and black take their share of white."""
     left = 255.0 - ink_HW4
     return left[..., :3] * left[..., 3:] / 255.0
 

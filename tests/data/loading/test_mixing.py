@@ -17,12 +17,12 @@ from ciod_core.classes import class_table
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.data.loading.dataset import DetectionDataset, Sample
 from ciod_core.data.loading.loader import make_loader
-from ciod_core.data.loading.mixing import PAD_VALUE, Mixing, Source
+from ciod_core.data.loading.mixing import PAD_VALUE, DrawnImage, Mixing
 from ciod_core.data.loading.placement import Placement, move_boxes, place, place_alone
 from ciod_core.data.loading.transforms import Augmentation, TrainTransform, render
 from ciod_core.errors import DataError
 
-# One colour channel for each of three images, so that overlapping objects can be told apart; width, height, box.
+# One color channel for each of three images, so that overlapping objects can be told apart; width, height, box.
 SCENES = (
     ((200, 120), (40, 30, 110, 90)),
     ((90, 160), (10, 60, 70, 150)),
@@ -104,10 +104,10 @@ def test_mosaic_boxes_follow_their_pixels(folder: Path, seed: int) -> None:
 def test_mosaic_images_meet_at_one_point_and_leave_padding(folder: Path, seed: int) -> None:
     sample = make_dataset(folder, Mixing(mosaic=1.0), seed=seed)[1]
     left_top, right_top, left_bottom, right_bottom = (placement.window for placement in sample.placements)
-    centre = left_top[2:]
-    assert (right_top[0], right_top[3]) == centre == (left_bottom[2], left_bottom[1]) == right_bottom[:2]
+    center = left_top[2:]
+    assert (right_top[0], right_top[3]) == center == (left_bottom[2], left_bottom[1]) == right_bottom[:2]
     side = sample.size_hw[0]
-    assert all(0.25 * side - 1 <= value <= 0.75 * side + 1 for value in centre)
+    assert all(0.25 * side - 1 <= value <= 0.75 * side + 1 for value in center)
     covered_HW = np.zeros(sample.size_hw, dtype=np.bool_)
     for left, top, right, bottom in (placement.window for placement in sample.placements):
         assert 0 <= left < right <= side and 0 <= top < bottom <= side
@@ -164,7 +164,7 @@ def test_without_mixing_samples_are_those_of_a_dataset_that_knows_none(folder: P
 
 def test_mixing_is_drawn_with_its_probability() -> None:
     transform, rng = TrainTransform(128), np.random.default_rng(0)
-    first = Source(0, Augmentation(128))
+    first = DrawnImage(0, Augmentation(128))
     drawn = [Mixing(0.25, 0.75).draw(rng, transform, first, 10) for _ in range(400)]
     assert 65 <= sum(mosaic is not None for mosaic, _ in drawn) <= 135
     assert 265 <= sum(mixup is not None for _, mixup in drawn) <= 335

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ciod_core.data.loading.color import apply_colour_map, colour_map, draw_colour_map
+from ciod_core.data.loading.color import apply_color_map, color_map, draw_color_map
 from ciod_core.data.loading.transforms import Augmentation, EvalTransform, TrainTransform, apply_augmentation
 
 
@@ -53,8 +53,8 @@ def test_one_scale_serves_both_axes_exactly() -> None:
     height, width = moved.image_HW3.shape[:2]
     assert (width, height) == (128, 85)
     for axis, length in ((0, width), (1, height)):
-        centres = np.arange(8, length - 8) + 0.5
-        expected = 2.0 * (centres / moved.scale - 0.5)
+        centers = np.arange(8, length - 8) + 0.5
+        expected = 2.0 * (centers / moved.scale - 0.5)
         middle = moved.image_HW3[40, 8 : length - 8, 0] if axis == 0 else moved.image_HW3[8 : length - 8, 40, 1]
         np.testing.assert_allclose(middle, expected, atol=1.0)
 
@@ -86,12 +86,12 @@ def test_fast_resizing_differs_by_rounding_alone(size: tuple[int, int], longer_s
     np.testing.assert_array_equal(exact.boxes_G4, fast.boxes_G4)
 
 
-def test_colours_are_those_of_the_exact_product() -> None:
+def test_colors_are_those_of_the_exact_product() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    colour = colour_map(-20.0, 1.4, 0.6, 15.0)
-    rows_34 = np.array(colour).reshape(3, 4)
+    color = color_map(-20.0, 1.4, 0.6, 15.0)
+    rows_34 = np.array(color).reshape(3, 4)
     expected_HW3 = np.clip(noise @ rows_34[:, :3].T + rows_34[:, 3], 0, 255)
-    assert np.abs(apply_colour_map(noise, colour) - expected_HW3).max() < 0.51
+    assert np.abs(apply_color_map(noise, color) - expected_HW3).max() < 0.51
 
 
 def test_boxes_are_cut_to_the_image_and_slivers_dropped() -> None:
@@ -151,21 +151,21 @@ def test_switching_one_part_off_leaves_the_other_draws() -> None:
     full = TrainTransform(128).draw(np.random.default_rng(3))
     plain = TrainTransform(128, photometric=False).draw(np.random.default_rng(3))
     assert (plain.longer_side, plain.flip) == (full.longer_side, full.flip)
-    assert plain.colour is None
+    assert plain.color is None
 
 
 def test_evaluation_changes_nothing_but_the_size() -> None:
     assert EvalTransform(96).draw(np.random.default_rng(0)) == Augmentation(longer_side=96)
 
 
-def distorted(colour: tuple[int, int, int], *values: float) -> np.ndarray:
+def distorted(color: tuple[int, int, int], *values: float) -> np.ndarray:
     moved = apply_augmentation(
-        Image.new("RGB", (4, 4), colour), boxes(), (4, 4), Augmentation(4, colour=colour_map(*values))
+        Image.new("RGB", (4, 4), color), boxes(), (4, 4), Augmentation(4, color=color_map(*values))
     )
     return moved.image_HW3[0, 0].astype(int)
 
 
-def test_neutral_colour_map_changes_nothing() -> None:
+def test_neutral_color_map_changes_nothing() -> None:
     np.testing.assert_allclose(distorted((10, 130, 250), 0.0, 1.0, 1.0, 0.0), [10, 130, 250], atol=1)
 
 
@@ -174,9 +174,9 @@ def test_brightness_shifts_and_contrast_scales_within_range() -> None:
     np.testing.assert_allclose(distorted((10, 130, 250), 0.0, 0.5, 1.0, 0.0), [5, 65, 125], atol=1)
 
 
-def test_saturation_zero_is_luma_and_hue_leaves_grey() -> None:
-    grey = 0.299 * 10 + 0.587 * 130 + 0.114 * 250
-    np.testing.assert_allclose(distorted((10, 130, 250), 0.0, 1.0, 0.0, 0.0), [grey] * 3, atol=1)
+def test_saturation_zero_is_luma_and_hue_leaves_gray() -> None:
+    gray = 0.299 * 10 + 0.587 * 130 + 0.114 * 250
+    np.testing.assert_allclose(distorted((10, 130, 250), 0.0, 1.0, 0.0, 0.0), [gray] * 3, atol=1)
     np.testing.assert_allclose(distorted((90, 90, 90), 0.0, 1.0, 1.5, 18.0), [90] * 3, atol=1)
 
 
@@ -192,9 +192,9 @@ def test_a_full_turn_of_120_degrees_permutes_the_channels() -> None:
     np.testing.assert_allclose(distorted((200, 50, 20), 0.0, 1.0, 1.0, 120.0), [20, 200, 50], atol=1)
 
 
-def test_colour_maps_stay_in_their_ranges() -> None:
+def test_color_maps_stay_in_their_ranges() -> None:
     rng = np.random.default_rng(0)
-    maps = [draw_colour_map(rng) for _ in range(2000)]
+    maps = [draw_color_map(rng) for _ in range(2000)]
     assert 0.03 < sum(found is None for found in maps) / 2000 < 0.1
     rows_M34 = np.array([found for found in maps if found is not None]).reshape(-1, 3, 4)
     assert np.abs(rows_M34[:, :, 3]).max() <= 32.0
