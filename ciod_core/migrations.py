@@ -93,9 +93,9 @@ def _renamed(sections: Document) -> Document:
         if not isinstance(values, dict):
             renamed[section] = values
             continue
-        renamed.setdefault(section, {})
         for name, value in values.items():
-            new_section, new_name = RENAMED_SETTINGS.get(f"{section}.{name}", f"{section}.{name}").split(".", 1)
+            key = f"{section}.{name}"
+            new_section, new_name = RENAMED_SETTINGS.get(key, key).split(".", 1)
             renamed.setdefault(new_section, {})[new_name] = value
     return renamed
 
