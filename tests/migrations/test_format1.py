@@ -10,7 +10,8 @@ from safetensors import safe_open
 
 from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import recorded_config
-from ciod_core.evaluation.records import chain_to, read_report
+from ciod_core.evaluation.chain import chain_to
+from ciod_core.evaluation.records import read_report
 from ciod_core.experiment.folder import Experiment
 from ciod_core.migrations import MANIFEST_VERSION
 from ciod_core.teachers.bank import KnowledgeBank
