@@ -48,8 +48,8 @@ def check_images_exist(table: AnnotationTable, image_dir: Path) -> None:
     missing = _missing(table.file_names_I.tolist(), image_dir)
     if missing:
         raise DataError(
-            f"{image_path(image_dir, missing[0], table.path)}: image file is missing ({len(missing)} of {table.num_images} "
-            f"images listed in {listed_in} are missing); restore them or remove them from the list"
+            f"{image_path(image_dir, missing[0], table.path)}: image file is missing ({len(missing)} of "
+            f"{table.num_images} images listed in {listed_in} are missing); restore them or remove them from the list"
         )
 
 
