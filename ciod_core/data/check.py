@@ -1,4 +1,4 @@
-"""The health of a dataset: what is in it, what is wrong with it and what is worth knowing before one trains on it.
+"""The health of a dataset: its counts, its faults and remarks that matter before training.
 
 Legend: I images, N boxes of all images.
 """
@@ -25,7 +25,7 @@ SIDE_PERCENTILES = (0, 5, 50, 95, 100)
 
 @dataclass(frozen=True)
 class SplitHealth:
-    """One half of a dataset, as far as its annotations are sound.
+    """One split of a dataset, as far as its annotations are sound.
 
     Attributes:
         annotations: the file that lists it.
@@ -56,7 +56,7 @@ class SplitHealth:
 
 @dataclass(frozen=True)
 class DatasetHealth:
-    """Both halves, and what concerns the two of them."""
+    """Both splits, and the findings that concern the two of them."""
 
     name: str
     format: str
@@ -71,7 +71,7 @@ class DatasetHealth:
         return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
 
     def count(self, severity: Severity) -> int:
-        """How many kinds of faults of this severity were found."""
+        """Number of kinds of faults of this severity."""
         return sum(finding.severity is severity for finding in self.all_findings)
 
 
@@ -83,31 +83,31 @@ def check_dataset(
     Args:
         source: the dataset.
         look_at_images: decode and hash every image.
-        progress: told how many more images are done.
+        progress: called with the number of further images that are done.
 
     Raises:
         DataError: the annotations cannot be read at all.
     """
-    halves: list[SplitHealth] = []
+    splits: list[SplitHealth] = []
     scans: list[list[ScannedImage]] = []
     raws = parse_dataset(source)
-    for raw, half in zip(raws, source.splits, strict=True):
+    for raw, split in zip(raws, source.splits, strict=True):
         table, found = inspect(raw)
-        scanned = scan_images(table, half.image_dir, progress=progress) if look_at_images else []
-        halves.append(survey(raw, table, (*found, *image_findings(scanned))))
+        scanned = scan_images(table, split.image_dir, progress=progress) if look_at_images else []
+        splits.append(survey(raw, table, (*found, *image_findings(scanned))))
         scans.append(scanned)
-    train, val = halves
+    train, val = splits
     both = (*_class_findings(raws[0], raws[1], train), *leakage(*scans))
     return DatasetHealth(source.name, source.format, train, val, both)
 
 
 def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding, ...]) -> SplitHealth:
-    """One half: its counts, and its findings with what no reader refuses but somebody should know.
+    """One split: its counts, and its findings together with remarks on what no reader refuses.
 
     Args:
         raw: the annotations as they are.
         table: their sound part.
-        findings: what is known already.
+        findings: those of the reader, the inspection and the images.
     """
     objects_N = ~table.crowd_N
     extents_N2 = (table.boxes_N4[:, 2:] - table.boxes_N4[:, :2])[objects_N].astype(np.float64)
@@ -138,7 +138,7 @@ def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding,
 
 
 def _remarks(raw: RawAnnotations, table: AnnotationTable) -> list[Finding]:
-    """What no reader refuses, but somebody should know."""
+    """Findings on what no reader refuses but the user should know."""
     found = []
     names, repeats = np.unique(table.file_names_I, return_counts=True)
     if (repeats > 1).any():
@@ -179,13 +179,13 @@ def _class_findings(train: RawAnnotations, val: RawAnnotations, health: SplitHea
     differing = sorted(set(train.categories) ^ set(val.categories))
     if differing:
         message = (
-            f"{val.path}: class '{differing[0].name}' with id {differing[0].id} is not in both halves; training and "
+            f"{val.path}: class '{differing[0].name}' with id {differing[0].id} is not in both splits; training and "
             "validation files must list the same ids and names"
         )
         found.append(Finding(Severity.ERROR, "classes-differ", message, len(differing)))
     untrained = [name for name, count in health.boxes_per_class.items() if count == 0]
     if untrained:
-        message = f"{train.path}: class '{untrained[0]}' has no training box; add boxes or leave it out (--leave-out)"
+        message = f"{train.path}: class '{untrained[0]}' has no training box; add boxes or name it in `leave_out`"
         found.append(Finding(Severity.ERROR, "class-without-box", message, len(untrained)))
     ids = sorted(category.id for category in train.categories)
     missing = sorted(set(range(ids[0], ids[-1] + 1)) - set(ids)) if ids and ids[-1] - ids[0] < 10**6 else []

@@ -180,7 +180,7 @@ def _masks(rng: np.random.Generator, outline: Outline, width: int, height: int) 
 
 
 def _coverage(mask: Image.Image) -> FloatImage:
-    """How much of each pixel a supersampled mask covers, from 0 to 1."""
+    """The share of each pixel that a supersampled mask covers, from 0 to 1."""
     return np.asarray(mask.reduce(SUPERSAMPLING), dtype=np.float32)[..., None] / np.float32(255.0)
 
 

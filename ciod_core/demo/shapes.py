@@ -37,7 +37,7 @@ GENERATOR_VERSION = 1
 
 @dataclass(frozen=True)
 class ShapesRecord:
-    """What a generated folder was made with; kept beside the images as shapes.json."""
+    """The parameters of a generated folder, kept beside the images as shapes.json."""
 
     version: int
     train_images: int
@@ -78,27 +78,27 @@ def generate_shapes(
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             with _new_folder(out) as folder:
-                _paint_half(folder, "train", 0, train_images, record, workers)
-                _paint_half(folder, "val", 1, val_images, record, workers)
+                _paint_split(folder, "train", 0, train_images, record, workers)
+                _paint_split(folder, "val", 1, val_images, record, workers)
                 (folder / RECORD_NAME).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise DataError(f"{out}: cannot be written ({error.strerror}); check the folder and free space") from None
-    return DatasetSource(name="shapes", train=_half_source(out, "train"), val=_half_source(out, "val"))
+    return DatasetSource(name="shapes", train=_split_files(out, "train"), val=_split_files(out, "val"))
 
 
 def _check_parameters(record: ShapesRecord) -> None:
     if not 2 <= record.num_classes <= len(SHAPE_NAMES):
-        raise ConfigError(f"num_classes is {record.num_classes}; choose 2 to {len(SHAPE_NAMES)}")
+        raise ConfigError(f"`num_classes`: is {record.num_classes}; choose 2 to {len(SHAPE_NAMES)}")
     if record.image_size < 32:
-        raise ConfigError(f"image_size is {record.image_size}; choose at least 32")
+        raise ConfigError(f"`image_size`: is {record.image_size}; choose at least 32")
     if record.train_images < record.num_classes:
         raise ConfigError(
-            f"train_images is {record.train_images}; choose at least {record.num_classes}, so that every class appears"
+            f"`train_images`: is {record.train_images}; choose at least {record.num_classes} to show all classes"
         )
     if record.val_images < 1:
-        raise ConfigError(f"val_images is {record.val_images}; choose at least 1")
+        raise ConfigError(f"`val_images`: is {record.val_images}; choose at least 1")
     if record.seed < 0:
-        raise ConfigError(f"seed is {record.seed}; choose 0 or more")
+        raise ConfigError(f"`seed`: is {record.seed}; choose 0 or more")
 
 
 def _already_generated(out: Path, record: ShapesRecord) -> bool:
@@ -127,9 +127,9 @@ def _new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _paint_half(folder: Path, half: str, stream: int, count: int, record: ShapesRecord, workers: int | None) -> None:
-    (folder / half).mkdir()
-    paint = partial(_paint_file, folder / half, record, stream)
+def _paint_split(folder: Path, split: str, stream: int, count: int, record: ShapesRecord, workers: int | None) -> None:
+    (folder / split).mkdir()
+    paint = partial(_paint_file, folder / split, record, stream)
     processes = min(workers or os.cpu_count() or 1, max(1, count // 50))
     if processes == 1:
         objects = [paint(index) for index in range(count)]
@@ -137,7 +137,7 @@ def _paint_half(folder: Path, half: str, stream: int, count: int, record: Shapes
         method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context(method)) as pool:
             objects = list(pool.map(paint, range(count), chunksize=25))
-    write_coco(_table(objects, record), folder / "annotations" / f"instances_{half}.json")
+    write_coco(_table(objects, record), folder / "annotations" / f"instances_{split}.json")
 
 
 def _paint_file(folder: Path, record: ShapesRecord, stream: int, index: int) -> list[PaintedObject]:
@@ -170,5 +170,5 @@ def _table(objects: list[list[PaintedObject]], record: ShapesRecord) -> Annotati
     )
 
 
-def _half_source(out: Path, half: str) -> SplitFiles:
-    return SplitFiles(annotations=out / "annotations" / f"instances_{half}.json", image_dir=out / half)
+def _split_files(out: Path, split: str) -> SplitFiles:
+    return SplitFiles(annotations=out / "annotations" / f"instances_{split}.json", image_dir=out / split)

@@ -49,7 +49,7 @@ def demo_experiment(out: Path, seed: int, *, train_images: int = 1500, val_image
     """
     plan = Experiment.open(out).manifest.plan if (out / MANIFEST_NAME).exists() else None
     if (out / MANIFEST_NAME).exists() and (plan is None or plan.text != PLAN):
-        raise ConfigError(f"--out {out}: it holds another experiment; pass an empty folder")
+        raise ConfigError(f"`out` {out}: it holds another experiment; pass an empty folder")
     # What is painted already is not painted anew; a folder that was made with another seed is refused.
     images = generate_shapes(out / "data", train_images=train_images, val_images=val_images, seed=seed)
     return Experiment.open(out) if plan is not None else create_experiment(images, PLAN, "name", out)

@@ -111,12 +111,12 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"num_classes": 11}, "num_classes is 11; choose 2 to 10"),
-        ({"num_classes": 1}, "num_classes is 1"),
-        ({"image_size": 16}, "image_size is 16; choose at least 32"),
-        ({"train_images": 5}, "train_images is 5; choose at least 8, so that every class appears"),
-        ({"val_images": 0}, "val_images is 0"),
-        ({"seed": -1}, "seed is -1"),
+        ({"num_classes": 11}, "`num_classes`: is 11; choose 2 to 10"),
+        ({"num_classes": 1}, "`num_classes`: is 1"),
+        ({"image_size": 16}, "`image_size`: is 16; choose at least 32"),
+        ({"train_images": 5}, "`train_images`: is 5; choose at least 8 to show all classes"),
+        ({"val_images": 0}, "`val_images`: is 0"),
+        ({"seed": -1}, "`seed`: is -1"),
     ],
 )
 def test_parameters_out_of_range_are_refused(tmp_path: Path, parameters: dict[str, int], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Which few images of earlier steps are worth keeping, so that a later step can train on them again.
+"""Choosing exemplars: the few images of earlier steps that a later step trains on again.
 
 Legend: I images, C old classes.
 """

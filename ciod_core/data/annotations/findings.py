@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, or worth knowing. Strict reading stops at the first error, a health check lists all."""
+"""Findings: faults of a dataset and remarks on it. Strict reading stops at the first error, a check lists all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ciod_core.errors import DataError
 
 
 class Severity(StrEnum):
-    """How much a finding matters."""
+    """The weight of a finding."""
 
     ERROR = "error"  # a split or a training refuses it
     WARNING = "warning"  # it works, but may spoil the result

@@ -1,4 +1,4 @@
-"""Fitting new data to what a chain knows already: classes are recognised by name, ids stay unique.
+"""Fitting new data to the classes of a chain: classes are recognized by name, ids stay unique.
 
 Legend: I images, N boxes of all images.
 """
@@ -44,7 +44,7 @@ def fit_step(
 ) -> FittedStep:
     """Fit new data to a chain.
 
-    A half labels a class when it shows at least one object of it: exports often list classes that nobody labelled, and
+    A split labels a class when it shows at least one object of it: exports often list classes that nobody labelled, and
     an image without an object of such a class says nothing about it. Ids stay those of the data where they are free.
 
     Args:
@@ -82,7 +82,7 @@ def fit_step(
 
 
 def objects_per_class(table: AnnotationTable) -> dict[str, int]:
-    """How many objects of each class a table shows; crowds are none."""
+    """Number of objects of each class in a table, crowds left out."""
     return {
         category.name: int(np.count_nonzero((table.category_ids_N == category.id) & ~table.crowd_N))
         for category in table.categories
@@ -95,7 +95,7 @@ def _shown_classes(table: AnnotationTable) -> tuple[Category, ...]:
 
 
 def _check_spelling(table: AnnotationTable, shown: Iterable[Category], known: Sequence[str]) -> None:
-    """Refuse a name that is almost a known one: two classes for the same thing would fight each other."""
+    """Refuse a name that is almost a known one: two classes for the same thing would compete."""
     by_spelling = {_spelling(name): name for name in known}
     for category in shown:
         match = by_spelling.get(_spelling(category.name))

@@ -1,7 +1,7 @@
-"""What annotations must fulfill beyond their types, whatever format they came in, and the table made of them.
+"""Rules that annotations of every format must keep beyond their types, and the table made of the sound ones.
 
-Every check tells the first entry that fails and how many do. Reading for a split stops at the first error; a health
-check goes on with the entries that are sound.
+Every finding names the first entry that breaks a rule and counts them. Reading for a split stops at the first error; a
+health check goes on with the entries that are sound.
 
 Legend: I images, N boxes of all images.
 """

@@ -1,4 +1,4 @@
-"""Tables become one: parts of a dataset with the boxes of both on each image, and datasets in different folders.
+"""Merging tables: parts of a dataset with the boxes of both on each image, and datasets in different folders.
 
 Legend: J images of both tables, one after the other; I images of the merged table; N boxes of both.
 """

@@ -18,7 +18,7 @@ from ciod_core.data.annotations.table import Category
 
 @dataclass(frozen=True)
 class RawAnnotations:
-    """Images and boxes of one half of a dataset.
+    """Images and boxes of one split of a dataset.
 
     Attributes:
         path: the file that lists them, for messages and records.
@@ -35,7 +35,7 @@ class RawAnnotations:
         categories: the classes.
         image_place: names the entry of an image for messages, by its index: `instances.json: images[3]`.
         box_place: names the entry of a box for messages, by its index: `labels/a.txt: line 2`.
-        findings: what the reader itself met with on its way.
+        findings: faults that the reader met with.
     """
 
     path: Path

@@ -20,7 +20,7 @@ from ciod_core.errors import DataError
 
 @dataclass(frozen=True)
 class StepStatistics:
-    """What a step's training images hold. Crowd boxes are counted nowhere.
+    """Counts of a step's training images and their boxes. Crowd boxes are counted nowhere.
 
     Attributes:
         images: training images of the step.
@@ -41,13 +41,13 @@ class StepStatistics:
 
 @dataclass(frozen=True)
 class StepData:
-    """One step: its training images and labels, and what it is evaluated on.
+    """One step: its training images and labels, and its validation images and labels.
 
     Attributes:
         step: number of the step, from 1.
         train: images and boxes of the step's classes.
         val: the whole validation set with the boxes of all classes learned so far.
-        statistics: what the training images hold.
+        statistics: counts of the training images and their boxes.
     """
 
     step: int
@@ -93,7 +93,7 @@ def split_steps(
     objects = StepObjects.of(train, groups)
     assigned_IS = assign_images(objects, protocol, seed)
     statistics = _statistics(objects, groups, assigned_IS)
-    _check_every_class_has_boxes(objects, groups, statistics, f"--protocol {protocol} and --seed {seed}")
+    _check_every_class_has_boxes(objects, groups, statistics, f"`protocol` {protocol} and `seed` {seed}")
     steps = []
     for step, group in enumerate(groups, start=1):
         seen = tuple(category for earlier in groups[:step] for category in earlier)
@@ -138,7 +138,7 @@ def _labelled_per_class(objects: StepObjects, assigned_IS: BoolArray) -> np.ndar
 
 
 def _check_every_class_has_boxes(
-    objects: StepObjects, groups: Sequence[Sequence[Category]], statistics: Sequence[StepStatistics], flags: str
+    objects: StepObjects, groups: Sequence[Sequence[Category]], statistics: Sequence[StepStatistics], settings: str
 ) -> None:
     empty = [
         (category, step)
@@ -153,15 +153,15 @@ def _check_every_class_has_boxes(
     others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
     where = f"{table.path or 'training annotations'}: class '{category.name}' of step {step}{others}"
     if np.any((table.category_ids_N == category.id) & ~table.crowd_N):
-        raise DataError(f"{where} lost all training boxes to {flags}; try another --seed, or --protocol overlap")
-    raise DataError(f"{where} has no training box; add boxes, or leave the class out (--leave-out)")
+        raise DataError(f"{where} lost all training boxes to {settings}; try another `seed`, or `protocol` overlap")
+    raise DataError(f"{where} has no training box; add boxes, or name the class in `leave_out`")
 
 
 def _check_same_categories(train: AnnotationTable, val: AnnotationTable, groups: Sequence[Sequence[Category]]) -> None:
     for category in (category for group in groups for category in group):
-        for table, half in ((train, "training"), (val, "validation")):
+        for table, split in ((train, "training"), (val, "validation")):
             if category not in table.categories:
-                where = table.path or f"{half} annotations"
+                where = table.path or f"{split} annotations"
                 raise DataError(
                     f"{where}: categories has no class '{category.name}' with id {category.id}; "
                     "training and validation files must list the same ids and names"

@@ -57,7 +57,7 @@ class DatasetSource:
 
 
 class FindOptions(NamedTuple):
-    """What the user says about a dataset instead of leaving it to be found.
+    """Files of a dataset that the user names instead of leaving them to be found.
 
     Attributes:
         val: the COCO file of the validation split.
@@ -88,7 +88,7 @@ class Format(Protocol):
     """The members of a format's module."""
 
     LAYOUT: str
-    """How its datasets are laid out, in a few words for messages."""
+    """The layout of its datasets in a few words, for messages."""
 
     def find(self, path: Path, options: FindOptions) -> DatasetSource | None:
         """The dataset in a folder, or the one that an annotation file belongs to; None where the format is another.

@@ -140,7 +140,7 @@ def _image_dir(annotations: Path, override: Path | None, option: str) -> Path:
 
 
 def _named_folders(annotations: Path) -> Iterator[Path]:
-    """Where images of this split lie in the usual layouts, the most usual first."""
+    """Folders that hold the images of this split in the usual layouts, the most usual first."""
     if annotations.name == ROBOFLOW_NAME:
         yield annotations.parent
         return

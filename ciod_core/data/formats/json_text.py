@@ -1,4 +1,4 @@
-"""JSON text of a user's file to typed entries; what is wrong with it is said in one line, with its place."""
+"""Decoding a user's JSON file to typed entries, with errors of one line that name the place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def decode_json(path: Path, data: bytes, kind: Any, form: str) -> Any:
         path: the file, for messages.
         data: its bytes.
         kind: the type that msgspec makes of it.
-        form: says what such a file holds, for somebody who passed another one.
+        form: the content that such a file must have, for the message about another one.
 
     Raises:
         DataError: the text is no JSON, or an entry has the wrong type.
@@ -43,7 +43,7 @@ def decode_json(path: Path, data: bytes, kind: Any, form: str) -> Any:
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """Millions of new tuples would set off the garbage collector again and again, to find nothing."""
+    """Pause the garbage collector, which millions of new objects would set off again and again to find nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

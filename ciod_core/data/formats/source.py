@@ -1,4 +1,4 @@
-"""Where a dataset lies on disk: from what the user types to annotation files and image folders."""
+"""Finding a dataset on disk: from the name or path that a user types to annotation files and image folders."""
 
 from __future__ import annotations
 

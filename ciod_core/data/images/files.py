@@ -47,9 +47,10 @@ def check_images_exist(table: AnnotationTable, image_dir: Path) -> None:
         raise DataError(f"{image_dir}: no such image folder (for {listed_in}); restore it")
     missing = _missing(table.file_names_I.tolist(), image_dir)
     if missing:
+        first = image_path(image_dir, missing[0], table.path)
         raise DataError(
-            f"{image_path(image_dir, missing[0], table.path)}: image file is missing ({len(missing)} of "
-            f"{table.num_images} images listed in {listed_in} are missing); restore them or remove them from the list"
+            f"{first}: image file is missing ({len(missing)} of {table.num_images} images listed in {listed_in} are "
+            "missing); restore them or remove them from the list"
         )
 
 

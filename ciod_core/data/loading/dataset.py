@@ -5,7 +5,6 @@ Legend: B images, G ground-truth objects of an image, N objects of a batch, H he
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from ciod_core.arrays import BoolArray
 from ciod_core.classes import ClassTable
@@ -83,19 +82,6 @@ class Batch(NamedTuple):
     replayed_B: Tensor
     skipped: tuple[str, ...] = ()
     knowledge: Knowledge | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        return Batch(
-            self.images_B3HW.to(device, non_blocking=True),
-            self.targets.to(device),
-            self.image_ids_B.to(device, non_blocking=True),
-            self.scales_B.to(device, non_blocking=True),
-            self.sizes_B2.to(device, non_blocking=True),
-            self.replayed_B.to(device, non_blocking=True),
-            self.skipped,
-            None if self.knowledge is None else self.knowledge.to(device),
-        )
 
 
 @dataclass(frozen=True)
@@ -261,7 +247,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Put samples of different sizes into one padded batch."""
     sizes_B2 = torch.tensor([sample.size_hw for sample in samples], dtype=torch.int64)
     height, width = (-(-int(side) // STRIDE_MULTIPLE) * STRIDE_MULTIPLE for side in sizes_B2.amax(dim=0))
-    images_B3HW = _batch_memory((len(samples), 3, height, width))
+    images_B3HW = torch.empty((len(samples), 3, height, width), dtype=torch.uint8)
     for image_3HW, sample in zip(images_B3HW, samples, strict=True):
         used_height, used_width = sample.size_hw
         image_3HW[:, :used_height, :used_width] = sample.image_3HW
@@ -282,12 +268,3 @@ def collate(samples: Sequence[Sample]) -> Batch:
         skipped=tuple(name for sample in samples for name in sample.skipped),
         knowledge=batched([sample.knowledge for sample in samples if sample.knowledge is not None]),
     )
-
-
-def _batch_memory(shape: tuple[int, ...]) -> Tensor:
-    """Bytes for a batch; in a loading process shared ones, which reach the training process without a copy."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    # As torch's own default_collate does; share_memory_() would write the batch twice.
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -1,4 +1,4 @@
-"""Batches in a reproducible order, with errors of loading workers that reach the user as they were meant."""
+"""Batches in a reproducible order; errors meant for users come out of loading workers unchanged."""
 
 from __future__ import annotations
 
@@ -53,8 +53,6 @@ def make_loader(
     seed: int = 0,
     epoch: int = 0,
     workers: int = 0,
-    drop_last: bool = False,
-    start_batch: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> BatchLoader:
@@ -67,8 +65,6 @@ def make_loader(
         seed: seed of the order.
         epoch: the epoch, from 0.
         workers: loading processes; 0 loads in this one.
-        drop_last: leave out a last batch that is not full.
-        start_batch: batches of this epoch to pass over, for resuming.
         rank: number of this process.
         world_size: number of processes; all of them get equally many batches.
     """
@@ -77,10 +73,9 @@ def make_loader(
         len(dataset),
         batch_size,
         order_seed=(seed, epoch) if shuffle else None,
-        drop_last=drop_last,
         rank=rank,
         world_size=world_size,
-    )[start_batch:]
+    )
     if workers:
         release_freed_memory()
     loader: DataLoader[Sample | CiodError] = DataLoader(
@@ -98,7 +93,6 @@ def batch_indices(
     batch_size: int,
     *,
     order_seed: tuple[int, int] | None,
-    drop_last: bool = False,
     rank: int = 0,
     world_size: int = 1,
 ) -> list[list[int]]:
@@ -110,10 +104,7 @@ def batch_indices(
     if order_seed is not None:
         order = np.random.default_rng(order_seed).permutation(num_images)
     own = np.resize(order, -(-num_images // world_size) * world_size)[rank::world_size].tolist()
-    batches = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
-    if drop_last and batches and len(batches[-1]) < batch_size:
-        batches.pop()
-    return batches
+    return [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
 
 
 class _ErrorsAsValues(Dataset[Sample | CiodError]):

@@ -1,4 +1,4 @@
-"""Mosaic and mixup: which images share an input frame, and where each of them lies in it.
+"""Mosaic and mixup: the images that share an input frame, and their places in it.
 
 Legend: H height, W width.
 """
@@ -84,7 +84,7 @@ class Mixup:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How often images share an input frame.
+    """Probabilities that images share an input frame.
 
     Attributes:
         mosaic: probability of a mosaic (YOLOv4, arXiv 2004.10934).
@@ -97,7 +97,7 @@ class Mixing:
     def draw(
         self, rng: np.random.Generator, transform: Transform, first: DrawnImage, num_images: int
     ) -> tuple[Mosaic | None, Mixup | None]:
-        """Draw what becomes of one sample; the number of draws never depends on the probabilities.
+        """Draw mosaic and mixup of one sample; the number of draws never depends on the probabilities.
 
         Args:
             rng: the sample's own generator, after its augmentation was drawn.

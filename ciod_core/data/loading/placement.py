@@ -1,4 +1,4 @@
-"""Where a source image lies in the input frame: geometry as data, the same for pixels and for any boxes.
+"""Placement of a source image in the input frame: geometry as data, the same for pixels and for any boxes.
 
 Legend: G boxes of a source image, K those of them that remain.
 """
@@ -101,7 +101,7 @@ def move_boxes(placement: Placement, boxes_G4: Float32Array) -> MovedBoxes:
     """Map boxes of a source image into the input frame and cut them to the part that is seen.
 
     A box remains when both its sides keep a pixel and a tenth of its area is seen. The limit is low on purpose: an
-    object that is seen but not labelled teaches the network to overlook it, and below a tenth hardly anything is
+    object that is visible but not labelled is trained as background, and below a tenth hardly anything is
     left that tells one class from another. An image that is seen as a whole loses no box by the second rule.
 
     Args:

@@ -1,4 +1,4 @@
-"""Augmentation of one image: what to do with it is drawn first, then done in one pass.
+"""Augmentation of one image: first all of it is drawn, then it is done in one pass.
 
 Legend: G ground-truth objects of an image, H height, W width.
 """
@@ -43,7 +43,7 @@ class Augmentation:
 
 
 class Transform(Protocol):
-    """What a dataset asks of a transform."""
+    """The interface of transforms."""
 
     def draw(self, rng: np.random.Generator) -> Augmentation:
         """Draw the augmentation of one image."""

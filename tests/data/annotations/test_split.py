@@ -87,7 +87,7 @@ def test_images_that_no_step_uses_are_counted(table: AnnotationTable) -> None:
 def test_a_class_without_training_boxes_is_refused(table: AnnotationTable) -> None:
     without_b = table.select(~table.with_category((2,)))
     with pytest.raises(
-        DataError, match=r"instances\.json: class 'b' of step 2 has no training box; add boxes, or leave"
+        DataError, match=r"instances\.json: class 'b' of step 2 has no training box; add boxes, or name"
     ):
         split_steps(without_b, table, [(A,), (B,), (C,)])
 
@@ -105,7 +105,7 @@ def test_a_class_that_the_protocol_leaves_without_boxes_is_refused(table: Annota
         split_steps(only, table, [(A,), (B,)], protocol, seed=3)
     message = str(caught.value)
     assert message.count("class '") == 1 and " and 1 more" not in message
-    assert f"lost all training boxes to --protocol {protocol} and --seed 3; try another --seed" in message
+    assert f"lost all training boxes to `protocol` {protocol} and `seed` 3; try another `seed`" in message
 
 
 def test_further_classes_without_boxes_are_counted(table: AnnotationTable) -> None:

@@ -193,7 +193,6 @@ class TestSkippingCorruptImages:
         dataset = self.build(table, images)
         batch = collate([dataset[index] for index in (5, 7, 23)])
         assert batch.skipped == ("000005.jpg", "000023.jpg", "000000.jpg")
-        assert batch.to(torch.device("meta")).skipped == batch.skipped
 
 
 def make_sample(height: int, width: int, objects: int, image_id: int) -> Sample:
@@ -227,12 +226,6 @@ def test_collate_of_images_without_objects() -> None:
     batch = collate([make_sample(32, 32, 0, 1), make_sample(32, 32, 0, 2)])
     assert batch.targets.boxes_N4.shape == (0, 4)
     assert batch.targets.image_N.shape == (0,)
-
-
-def test_a_batch_moves_as_a_whole() -> None:
-    moved = collate([make_sample(32, 32, 1, 1)]).to(torch.device("meta"))
-    tensors = [moved.images_B3HW, *moved.targets, moved.image_ids_B, moved.scales_B, moved.sizes_B2, moved.replayed_B]
-    assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
 @pytest.mark.parametrize(("name", "size"), [("bccd", 320), ("neu-det", 96), ("coco-tiny", 160)])

@@ -76,20 +76,6 @@ def test_without_shuffling_the_order_is_the_table(dataset: DetectionDataset) -> 
     assert [len(batch) for batch in ids(batches)] == [7, 7, 7, 3]
 
 
-def test_resuming_continues_the_same_epoch(dataset: DetectionDataset) -> None:
-    whole = list(make_loader(dataset, 5, shuffle=True, seed=2, epoch=4))
-    rest = make_loader(dataset, 5, shuffle=True, seed=2, epoch=4, start_batch=3)
-    assert len(rest) == 2
-    assert_same(list(rest), whole[3:])
-    assert list(make_loader(dataset, 5, shuffle=True, start_batch=5, workers=1)) == []
-
-
-def test_drop_last_leaves_full_batches_only() -> None:
-    assert [len(batch) for batch in batch_indices(23, 5, order_seed=None, drop_last=True)] == [5, 5, 5, 5]
-    assert [len(batch) for batch in batch_indices(20, 5, order_seed=None, drop_last=True)] == [5, 5, 5, 5]
-    assert batch_indices(3, 5, order_seed=None, drop_last=True) == []
-
-
 @pytest.mark.parametrize(("images", "world_size"), [(24, 2), (23, 2), (25, 4), (3, 4)])
 def test_processes_share_the_images_in_equally_many_batches(images: int, world_size: int) -> None:
     shares = [
