@@ -26,9 +26,7 @@ class NmsSettings(Record):
     """Thresholds that are fixed inside a model exported with non-maximum suppression."""
 
     score_threshold: float = Field(0.01, ge=0.0, lt=1.0, description="lowest score of a detection")
-    nms_iou: float = Field(
-        0.65, ge=0.0, le=1.0, description="IoU above which the lower box of a class is dropped"
-    )
+    nms_iou: float = Field(0.65, ge=0.0, le=1.0, description="IoU above which the lower box of a class is dropped")
     max_detections: int = Field(100, ge=1, description="rows of the output per image")
 
 
