@@ -12,8 +12,7 @@ from ciod_cli.console import percent, table
 if TYPE_CHECKING:
     from ciod_core.evaluation.average_precision import Metrics
     from ciod_core.evaluation.chain import ChainSummary
-    from ciod_core.evaluation.records import PublishedBound
-    from ciod_core.evaluation.report import EvaluationReport
+    from ciod_core.evaluation.report import EvaluationReport, PublishedBound
 
 _METRIC_COLUMNS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 
@@ -55,18 +54,18 @@ def comparison_table(
     elif report.upper_bound is not None:
         bound = report.upper_bound
         rows[f"upper bound AP ({bound.run})"] = percent(bound.metrics.ap)
-        chain_omega = chain.flavours["ap"].omega if chain else None
+        chain_omega = chain.by_metric["ap"].omega if chain else None
         rows |= _gaps(bound.absolute_gap.ap, bound.relative_gap.ap, chain_omega)
         rows["RSD, mean relative deficit of old classes, %"] = percent(bound.rsd)
         rows["RPD, mean relative deficit of new classes, %"] = percent(bound.rpd)
     if chain is not None and len(chain.runs) > 1:
-        flavour = chain.flavours["ap"]
-        lost = ", ".join(percent(value) for value in flavour.forgetting)
-        steps = "step 1" if len(flavour.forgetting) == 1 else f"steps 1–{len(flavour.forgetting)}"
+        measures = chain.by_metric["ap"]
+        lost = ", ".join(percent(value) for value in measures.forgetting)
+        steps = "step 1" if len(measures.forgetting) == 1 else f"steps 1–{len(measures.forgetting)}"
         rows[f"forgetting of {steps}, AP points"] = lost
-        rows["FPP, first classes' loss since step 1, AP points"] = percent(flavour.forgetting_percentage_points)
-        rows["BWT, backward transfer, AP points"] = percent(flavour.backward_transfer)
-        rows["F-AP, harmonic mean of old and new, %"] = percent(flavour.harmonic_ap)
+        rows["FPP, first classes' loss since step 1, AP points"] = percent(measures.forgetting_percentage_points)
+        rows["BWT, backward transfer, AP points"] = percent(measures.backward_transfer)
+        rows["F-AP, harmonic mean of old and new, %"] = percent(measures.harmonic_ap)
     if rows:
         path = " → ".join(chain.runs) if chain else report.run
         yield _two_columns(f"Compared along {path}", rows)

@@ -14,8 +14,7 @@ from ciod_core.errors import ConfigError, listed
 if TYPE_CHECKING:
     from ciod_core.config.schema import Config
     from ciod_core.evaluation.chain import ChainSummary
-    from ciod_core.evaluation.records import PublishedBound
-    from ciod_core.evaluation.report import EvaluationReport
+    from ciod_core.evaluation.report import EvaluationReport, PublishedBound
     from ciod_core.experiment.folder import Experiment, Teacher
 
 BACKENDS = ("hotcoco", "pycocotools")
@@ -64,7 +63,7 @@ def evaluate(
     bound = _default_bound(found, report, target) if given is None else given
     published = None
     if isinstance(bound, float):
-        from ciod_core.evaluation.records import published_bound
+        from ciod_core.evaluation.report import published_bound
 
         published = published_bound(report, bound)
     elif bound is not None:
@@ -96,7 +95,8 @@ def _record(
     experiment: Experiment, target: Teacher, report: EvaluationReport, bound: EvaluationReport | None
 ) -> ChainSummary | None:
     """Note the report in the experiment and read Ω and forgetting along the run's path."""
-    from ciod_core.evaluation.records import chain_to, record_report
+    from ciod_core.evaluation.chain import chain_to
+    from ciod_core.evaluation.records import record_report
 
     if target.run is None:
         console.warn(f"{target.path} was not trained in {experiment.folder}; its result is shown but not recorded")
@@ -140,7 +140,7 @@ def _upper_bound(experiment: Experiment, target: Teacher, text: str) -> float | 
 
 
 def _default_bound(experiment: Experiment, report: EvaluationReport, target: Teacher) -> EvaluationReport | None:
-    from ciod_core.evaluation.records import joint_reports
+    from ciod_core.evaluation.chain import joint_reports
 
     if target.run is None or target.run.kind == "joint":
         return None

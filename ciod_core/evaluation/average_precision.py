@@ -6,19 +6,21 @@ Legend: N ground-truth boxes, D detections, T IoU thresholds, R recall threshold
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.errors import DataError
-from ciod_core.evaluation.backends import AREA_RANGES, IOU_THRESHOLDS_T, BackendName, MatchingInput, compute_curves
+from ciod_core.errors import DataError, listed
+from ciod_core.evaluation.backends import AREA_RANGES, IOU_THRESHOLDS_T, BackendName, MatchingInput, precision_curves
 from ciod_core.evaluation.detections import Detections
 
 
 @dataclass(frozen=True)
 class Metrics:
     """COCO's six average precisions, 0..1; None where no object of that kind exists.
+
+    A metric that a report was written without is None too, so that reports outlive the metrics added after them.
 
     Attributes:
         ap: mean over IoU .50:.05:.95.
@@ -29,26 +31,27 @@ class Metrics:
         ap_large: `ap` of objects from 96² pixels.
     """
 
-    ap: float | None
-    ap50: float | None
-    ap75: float | None
-    ap_small: float | None
-    ap_medium: float | None
-    ap_large: float | None
+    ap: float | None = None
+    ap50: float | None = None
+    ap75: float | None = None
+    ap_small: float | None = None
+    ap_medium: float | None = None
+    ap_large: float | None = None
+
+
+METRICS: tuple[str, ...] = tuple(field.name for field in fields(Metrics))
 
 
 @dataclass(frozen=True)
 class PrecisionTable:
-    """Precision and recall of every category, at most 100 detections per image and category.
+    """Precision of every category, at most 100 detections per image and category.
 
     Attributes:
         precision_TRKA: precision by IoU, recall, category and area range; −1 where there is no object.
-        recall_TKA: highest recall by IoU, category and area range; −1 where there is no object.
         category_ids_K: the dataset's category ids, ascending.
     """
 
     precision_TRKA: np.ndarray
-    recall_TKA: np.ndarray
     category_ids_K: np.ndarray
 
     def metrics(self, category_ids: Iterable[int] | None = None) -> Metrics:
@@ -69,17 +72,13 @@ class PrecisionTable:
             ap_large=_mean_of_defined(precision_TRKA[..., AREA_RANGES.index("large")]),
         )
 
-    def per_class(self) -> dict[int, Metrics]:
-        """Average precisions of each category by its id."""
-        return {category_id: self.metrics([category_id]) for category_id in self.category_ids_K.tolist()}
-
     def _columns_of(self, category_ids: Iterable[int]) -> np.ndarray:
         wanted = np.asarray(list(category_ids), dtype=np.int64)
         unknown = np.setdiff1d(wanted, self.category_ids_K)
         if len(unknown):
             raise DataError(
                 f"evaluation: category id {unknown[0]} is not in the ground truth; "
-                f"its ids are {_abbreviate(self.category_ids_K)}"
+                f"its ids are {_ids(self.category_ids_K)}"
             )
         return np.searchsorted(self.category_ids_K, np.unique(wanted))
 
@@ -89,7 +88,7 @@ def evaluate_detections(
 ) -> PrecisionTable:
     """Match detections to ground truth as COCO does.
 
-    Equal scores within an image keep the order in which the detections are given, with either back end.
+    Equal scores within an image keep the order in which the detections are given, with either backend.
 
     Args:
         ground_truth: all images that count, with or without boxes.
@@ -108,7 +107,7 @@ def evaluate_detections(
     gt_boxes_N4 = ground_truth.boxes_N4.astype(np.float64)
     gt_boxes_N4[:, 2:] -= gt_boxes_N4[:, :2]
     gt_image_ids_N = ground_truth.image_ids_I[ground_truth.image_of_box_N]
-    curves = compute_curves(
+    precision_TRKA = precision_curves(
         MatchingInput(
             num_images=len(image_ids_I),
             num_categories=len(category_ids_K),
@@ -124,15 +123,15 @@ def evaluate_detections(
         ),
         backend,
     )
-    return PrecisionTable(curves.precision_TRKA, curves.recall_TKA, category_ids_K)
+    return PrecisionTable(precision_TRKA, category_ids_K)
 
 
-def _require_known(kind: str, found_D: np.ndarray, known: np.ndarray) -> None:
-    unknown = np.setdiff1d(found_D, known)
+def _require_known(kind: str, ids_D: np.ndarray, known: np.ndarray) -> None:
+    unknown = np.setdiff1d(ids_D, known)
     if len(unknown):
         raise DataError(
             f"detections: {kind} id {unknown[0]} is not in the ground truth ({len(unknown)} such ids), whose {kind} "
-            f"ids are {_abbreviate(known)}; evaluate against the annotations that the detections were made for"
+            f"ids are {_ids(known)}; evaluate against the annotations that the detections were made for"
         )
 
 
@@ -145,8 +144,5 @@ def _threshold_index(iou: float) -> int:
     return int(np.argmin(np.abs(IOU_THRESHOLDS_T - iou)))
 
 
-def _abbreviate(ids: np.ndarray) -> str:
-    if not len(ids):
-        return "empty"
-    shown = ", ".join(str(value) for value in ids[:5])
-    return f"{shown}, …" if len(ids) > 5 else shown
+def _ids(ids: np.ndarray) -> str:
+    return listed([str(value) for value in ids.tolist()]) or "empty"

@@ -1,8 +1,8 @@
 """Two engines that match detections to ground truth: pycocotools, the reference, and hotcoco, the fast one.
 
-Both are given the same columns, with images and categories numbered from 0 in ascending order of their ids, so that
-neither sees an id it treats specially (pycocotools takes the annotation id 0 for "unmatched"; hotcoco refuses
-negative ids). Both match once, at most 100 detections per image and category.
+Both get the same columns, with images and categories numbered from 0 in ascending order of their ids, so that neither
+sees an id that it treats specially (pycocotools takes the annotation id 0 for "unmatched"; hotcoco refuses negative
+ids). Both match once, at most 100 detections per image and category.
 
 Legend: N ground-truth boxes, D detections, T IoU thresholds, R recall thresholds, K categories, A area ranges.
 """
@@ -36,7 +36,7 @@ class MatchingInput(NamedTuple):
         gt_categories_N: its category.
         gt_boxes_N4: the boxes.
         gt_areas_N: areas that decide between small, medium and large (COCO: the area of the segment).
-        gt_crowd_N: boxes around a crowd, which neither count nor punish.
+        gt_crowd_N: boxes around a crowd, which count neither as objects nor as false positives.
         dt_images_D: image of each detection.
         dt_categories_D: its category.
         dt_boxes_D4: the boxes.
@@ -56,34 +56,22 @@ class MatchingInput(NamedTuple):
     dt_scores_D: np.ndarray
 
 
-class Curves(NamedTuple):
-    """Precision at fixed recalls, and the highest recall; −1 where there is no object to find."""
+def precision_curves(matching: MatchingInput, backend: BackendName) -> np.ndarray:
+    """Match all detections once.
 
-    precision_TRKA: np.ndarray
-    recall_TKA: np.ndarray
-
-
-def compute_curves(matching: MatchingInput, backend: BackendName) -> Curves:
-    """Match all detections once and return precision and recall for every category and area range."""
+    Returns:
+        (T, R, K, A) precision at fixed recalls; −1 where there is no object to find.
+    """
     if matching.gt_crowd_N.all():
-        return _curves_without_objects(matching.num_categories)
+        shape_TRKA = (len(IOU_THRESHOLDS_T), len(RECALL_THRESHOLDS_R), matching.num_categories, len(AREA_RANGES))
+        return np.full(shape_TRKA, -1.0)
     evaluation = _run_hotcoco(matching) if backend == "hotcoco" else _run_pycocotools(matching)
-    return Curves(
-        np.asarray(evaluation["precision"], dtype=np.float64)[..., -1],
-        np.asarray(evaluation["recall"], dtype=np.float64)[..., -1],
-    )
-
-
-def _curves_without_objects(num_categories: int) -> Curves:
-    shape_TKA = (len(IOU_THRESHOLDS_T), num_categories, len(AREA_RANGES))
-    shape_TRKA = (len(IOU_THRESHOLDS_T), len(RECALL_THRESHOLDS_R), num_categories, len(AREA_RANGES))
-    return Curves(np.full(shape_TRKA, -1.0), np.full(shape_TKA, -1.0))
+    return np.asarray(evaluation["precision"], dtype=np.float64)[..., -1]
 
 
 def _run_hotcoco(matching: MatchingInput) -> dict[str, Any]:
     ground_truth = hotcoco.COCO.from_arrays(
-        _image_entries(matching),
-        _category_entries(matching),
+        *_images_and_categories(matching),
         matching.gt_images_N,
         matching.gt_categories_N,
         matching.gt_boxes_N4,
@@ -103,9 +91,26 @@ def _run_hotcoco(matching: MatchingInput) -> dict[str, Any]:
 
 
 def _run_pycocotools(matching: MatchingInput) -> dict[str, Any]:
-    # pycocotools reports its progress with print and knows no switch for it.
+    # pycocotools prints its progress and has no switch for it.
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(_pycocotools_ground_truth(matching), _pycocotools_detections(matching), "bbox")
+        ground_truth = _pycocotools_index(
+            matching,
+            image_id=matching.gt_images_N,
+            category_id=matching.gt_categories_N,
+            bbox=matching.gt_boxes_N4,
+            area=matching.gt_areas_N,
+            iscrowd=matching.gt_crowd_N.astype(np.int64),
+        )
+        detections = _pycocotools_index(
+            matching,
+            image_id=matching.dt_images_D,
+            category_id=matching.dt_categories_D,
+            bbox=matching.dt_boxes_D4,
+            area=matching.dt_boxes_D4[:, 2] * matching.dt_boxes_D4[:, 3],
+            iscrowd=np.zeros(len(matching.dt_scores_D), dtype=np.int64),
+            score=matching.dt_scores_D,
+        )
+        evaluator = COCOeval(ground_truth, detections, "bbox")
         evaluator.params.maxDets = [MAX_DETECTIONS]
         evaluator.evaluate()
         evaluator.accumulate()
@@ -113,64 +118,17 @@ def _run_pycocotools(matching: MatchingInput) -> dict[str, Any]:
     return evaluation
 
 
-def _pycocotools_ground_truth(matching: MatchingInput) -> COCO:
-    columns = zip(
-        matching.gt_images_N.tolist(),
-        matching.gt_categories_N.tolist(),
-        matching.gt_boxes_N4.tolist(),
-        matching.gt_areas_N.tolist(),
-        matching.gt_crowd_N.tolist(),
-        strict=True,
-    )
-    return _pycocotools_index(
-        matching,
-        [
-            {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(crowd)}
-            for number, (image, category, box, area, crowd) in enumerate(columns, start=1)
-        ],
-    )
-
-
-def _pycocotools_detections(matching: MatchingInput) -> COCO:
-    # Built directly because COCO.loadRes fails on an empty list.
-    columns = zip(
-        matching.dt_images_D.tolist(),
-        matching.dt_categories_D.tolist(),
-        matching.dt_boxes_D4.tolist(),
-        matching.dt_scores_D.tolist(),
-        strict=True,
-    )
-    return _pycocotools_index(
-        matching,
-        [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": category,
-                "bbox": box,
-                "area": box[2] * box[3],
-                "iscrowd": 0,
-                "score": score,
-            }
-            for number, (image, category, box, score) in enumerate(columns, start=1)
-        ],
-    )
-
-
-def _pycocotools_index(matching: MatchingInput, annotations: list[dict[str, Any]]) -> COCO:
+def _pycocotools_index(matching: MatchingInput, **columns: np.ndarray) -> COCO:
+    """Annotations from columns; built directly because `COCO.loadRes` fails on an empty list."""
+    images, categories = _images_and_categories(matching)
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    annotations = [{"id": number, **dict(zip(columns, row, strict=True))} for number, row in enumerate(rows, start=1)]
     index = COCO()
-    index.dataset = {
-        "images": _image_entries(matching),
-        "categories": _category_entries(matching),
-        "annotations": annotations,
-    }
+    index.dataset = {"images": images, "categories": categories, "annotations": annotations}
     index.createIndex()
     return index
 
 
-def _image_entries(matching: MatchingInput) -> list[dict[str, Any]]:
-    return [{"id": image, "width": 0, "height": 0} for image in range(matching.num_images)]
-
-
-def _category_entries(matching: MatchingInput) -> list[dict[str, Any]]:
-    return [{"id": category, "name": str(category)} for category in range(matching.num_categories)]
+def _images_and_categories(matching: MatchingInput) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    images: list[dict[str, Any]] = [{"id": image, "width": 0, "height": 0} for image in range(matching.num_images)]
+    return images, [{"id": category, "name": str(category)} for category in range(matching.num_categories)]

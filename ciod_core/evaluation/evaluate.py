@@ -15,8 +15,8 @@ from ciod_core.data.loading.dataset import DetectionDataset
 from ciod_core.data.loading.loader import make_loader
 from ciod_core.data.loading.transforms import EvalTransform
 from ciod_core.errors import ConfigError
-from ciod_core.evaluation import report
 from ciod_core.evaluation.backends import BackendName
+from ciod_core.evaluation.build_report import build_report
 from ciod_core.evaluation.detections import Detections
 from ciod_core.evaluation.inference import predict
 from ciod_core.evaluation.labelled_sets import LabelledSets
@@ -53,7 +53,7 @@ def evaluate_weights(
     dataset = DetectionDataset(table, images, info.classes, EvalTransform(info.preprocessing.image_size))
     loader = make_loader(dataset, config.batch_size, shuffle=False, workers=workers)
     detections = predict(detector, loader, info.classes, config, chosen, on_batch)
-    evaluated = report.evaluate_run(
+    report = build_report(
         table,
         detections,
         info.classes,
@@ -63,7 +63,7 @@ def evaluate_weights(
         step=info.step,
         labelled=labelled,
     )
-    return evaluated, detections
+    return report, detections
 
 
 def _ground_truth(

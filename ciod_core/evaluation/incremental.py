@@ -1,7 +1,7 @@
 """How much a detector kept and learned over its steps: pure functions on average precisions.
 
 An AP matrix `ap_KJ` holds in row k, column j the AP on the classes of step j+1 after step k+1 (both count from 0 in the
-array). Entries above the diagonal are not read. The functions accept any AP flavour (AP, AP50, …) in any unit;
+array). Entries above the diagonal are not read. The functions accept any kind of AP (AP, AP50, …) in any unit;
 differences come out in that unit and ratios without one. None stands for a value that does not exist.
 
 Legend: K steps trained, J steps evaluated, C classes.
@@ -10,14 +10,74 @@ Legend: K steps trained, J steps evaluated, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 ApMatrix = Sequence[Sequence[float | None]]
 
 
+@dataclass(frozen=True)
+class IncrementalMeasures:
+    """All measures of a chain for one metric; None where one does not exist.
+
+    Attributes:
+        ap_KJ: AP on the classes of step j after step k, for j up to k.
+        ap_T: AP on all classes seen after each step.
+        upper_bound_T: AP of the joint run of each step; None for steps without one.
+        absolute_gap: U_T − AP_T.
+        relative_gap: (U_T − AP_T) / U_T.
+        omega: mean of AP_t / U_t over the steps.
+        forgetting: best earlier AP minus final AP, for each step but the last.
+        forgetting_percentage_points: AP of the first classes after step 1 minus at the end.
+        backward_transfer: mean of final AP minus AP when learned, over the earlier steps.
+        ap_old: final AP on the classes of all earlier steps.
+        ap_new: final AP on the classes of the last step.
+        harmonic_ap: harmonic mean of `ap_old` and `ap_new`.
+    """
+
+    ap_KJ: tuple[tuple[float | None, ...], ...]
+    ap_T: tuple[float | None, ...]
+    upper_bound_T: tuple[float | None, ...]
+    absolute_gap: float | None
+    relative_gap: float | None
+    omega: float | None
+    forgetting: tuple[float | None, ...]
+    forgetting_percentage_points: float | None
+    backward_transfer: float | None
+    ap_old: float | None
+    ap_new: float | None
+    harmonic_ap: float | None
+
+
+def summary(
+    ap_KJ: ApMatrix,
+    ap_T: Sequence[float | None],
+    upper_bound_T: Sequence[float | None],
+    *,
+    ap_old: float | None,
+    ap_new: float | None,
+    shared_first_step: bool = True,
+) -> IncrementalMeasures:
+    """All measures of a chain; arguments as in `IncrementalMeasures`, `shared_first_step` as in `omega`."""
+    return IncrementalMeasures(
+        ap_KJ=tuple(tuple(row) for row in ap_KJ),
+        ap_T=tuple(ap_T),
+        upper_bound_T=tuple(upper_bound_T),
+        absolute_gap=absolute_gap(ap_T[-1], upper_bound_T[-1]),
+        relative_gap=relative_gap(ap_T[-1], upper_bound_T[-1]),
+        omega=omega(ap_T, upper_bound_T, shared_first_step=shared_first_step),
+        forgetting=forgetting(ap_KJ),
+        forgetting_percentage_points=forgetting_percentage_points(ap_KJ),
+        backward_transfer=backward_transfer(ap_KJ),
+        ap_old=ap_old,
+        ap_new=ap_new,
+        harmonic_ap=harmonic_ap(ap_old, ap_new),
+    )
+
+
 def absolute_gap(ap: float | None, upper_bound: float | None) -> float | None:
-    """AbsGap = U − AP: what is missing to the detector trained on all classes at once."""
+    """AbsGap = U − AP: distance to the detector trained on all classes at once."""
     return None if ap is None or upper_bound is None else upper_bound - ap
 
 

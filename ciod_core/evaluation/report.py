@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
-
-from ciod_core.classes import ClassEntry, ClassTable
-from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.errors import DataError
-from ciod_core.evaluation.average_precision import Metrics, PrecisionTable, evaluate_detections
+from ciod_core.errors import DataError, listed
+from ciod_core.evaluation.average_precision import METRICS, Metrics
 from ciod_core.evaluation.backends import BackendName
-from ciod_core.evaluation.detections import Detections
-from ciod_core.evaluation.incremental import absolute_gap, relative_deficit, relative_gap
-from ciod_core.evaluation.labelled_sets import LabelledSets
-
-FLAVOURS: tuple[str, ...] = tuple(field.name for field in fields(Metrics))
+from ciod_core.evaluation.incremental import absolute_gap, omega, relative_deficit, relative_gap
+from ciod_core.migrations import REPORT_VERSION
+from ciod_core.records import Record
 
 
-class ReportPart(BaseModel):
-    """Base of every part of a report: immutable, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GroupReport(ReportPart):
+class GroupReport(Record):
     """Metrics of a group of classes.
 
     Attributes:
@@ -43,7 +29,7 @@ class GroupReport(ReportPart):
     metrics: Metrics
 
 
-class ClassReport(ReportPart):
+class ClassReport(Record):
     """Metrics of one class and what they were measured on.
 
     Attributes:
@@ -63,14 +49,14 @@ class ClassReport(ReportPart):
     images: int | None = None
 
 
-class UpperBoundReport(ReportPart):
+class UpperBoundReport(Record):
     """Distance to the detector that was trained on all classes at once.
 
     Attributes:
         run: name of the joint run.
         metrics: its metrics over all classes, U.
-        absolute_gap: U − AP for each flavour.
-        relative_gap: (U − AP) / U for each flavour.
+        absolute_gap: U − AP for each metric.
+        relative_gap: (U − AP) / U for each metric.
         rsd: mean over old classes of (AP_joint − AP) / AP_joint; None at step 1.
         rpd: the same over the new classes.
     """
@@ -82,8 +68,44 @@ class UpperBoundReport(ReportPart):
     rsd: float | None
     rpd: float | None
 
+    @classmethod
+    def between(cls, report: EvaluationReport, joint: EvaluationReport) -> UpperBoundReport:
+        """The distance of a report to that of a joint run.
 
-class EvaluationReport(ReportPart):
+        Raises:
+            DataError: when the joint run was evaluated on other classes or images.
+        """
+        require_comparable(report, joint)
+        ap_C = {entry.name: entry.metrics.ap for entry in report.per_class}
+        joint_ap_C = {entry.name: entry.metrics.ap for entry in joint.per_class}
+        old = report.groups["old"].classes if "old" in report.groups else ()
+        return cls(
+            run=joint.run,
+            metrics=joint.overall,
+            absolute_gap=_for_each_metric(absolute_gap, report.overall, joint.overall),
+            relative_gap=_for_each_metric(relative_gap, report.overall, joint.overall),
+            rsd=relative_deficit(ap_C, joint_ap_C, old),
+            rpd=relative_deficit(ap_C, joint_ap_C, report.groups["new"].classes),
+        )
+
+
+class PublishedBound(Record):
+    """Distance to an upper bound of which only the AP is known.
+
+    Attributes:
+        ap: the bound, as a fraction.
+        absolute_gap: U − AP.
+        relative_gap: (U − AP) / U.
+        omega: mean(1, AP / U) for a run of step 2; None for other steps, which need a bound for every step.
+    """
+
+    ap: float
+    absolute_gap: float | None
+    relative_gap: float | None
+    omega: float | None
+
+
+class EvaluationReport(Record):
     """One run evaluated on one set of images.
 
     Attributes:
@@ -102,6 +124,7 @@ class EvaluationReport(ReportPart):
         upper_bound: filled by `with_upper_bound`.
     """
 
+    format_version: int = REPORT_VERSION
     run: str
     weights_sha256: str | None
     step: int
@@ -128,92 +151,13 @@ class EvaluationReport(ReportPart):
         """The report as plain values ready for JSON; None where a number does not exist, never NaN."""
         return self.model_dump(mode="json")
 
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> EvaluationReport:
-        """The report that `to_dict` wrote."""
-        return cls.model_validate(document)
-
     def with_upper_bound(self, joint: EvaluationReport) -> EvaluationReport:
         """The same report with its distance to a joint run.
 
         Raises:
             DataError: when the joint run was evaluated on other classes or images.
         """
-        require_comparable(self, joint)
-        ap_C = {entry.name: entry.metrics.ap for entry in self.per_class}
-        joint_ap_C = {entry.name: entry.metrics.ap for entry in joint.per_class}
-        old = self.groups["old"].classes if "old" in self.groups else ()
-        bound = UpperBoundReport(
-            run=joint.run,
-            metrics=joint.overall,
-            absolute_gap=_by_flavour(absolute_gap, self.overall, joint.overall),
-            relative_gap=_by_flavour(relative_gap, self.overall, joint.overall),
-            rsd=relative_deficit(ap_C, joint_ap_C, old),
-            rpd=relative_deficit(ap_C, joint_ap_C, self.groups["new"].classes),
-        )
-        return self.model_copy(update={"upper_bound": bound})
-
-
-def evaluate_run(
-    ground_truth: AnnotationTable,
-    detections: Detections,
-    classes: ClassTable,
-    *,
-    run: str,
-    weights_sha256: str | None,
-    backend: BackendName = "hotcoco",
-    step: int | None = None,
-    labelled: LabelledSets | None = None,
-) -> EvaluationReport:
-    """Evaluate the detections of a run and report them by class group.
-
-    Args:
-        ground_truth: validation set with (at least) the categories of `classes`.
-        detections: what the run found.
-        classes: the classes the run knows.
-        run: name of the run.
-        weights_sha256: hash of the weights that made the detections.
-        backend: engine that matches detections to ground truth.
-        step: of the run; None: the last one in `classes`, which taught a class.
-        labelled: where the classes are labelled; None: everywhere.
-
-    Raises:
-        DataError: when detections or classes do not belong to this ground truth.
-    """
-    if labelled is not None:
-        ground_truth, detections = _labelled_part(ground_truth, detections, labelled)
-    step = step or classes.last_step
-    measured = _Measured.of(ground_truth, detections, classes, backend)
-    comparable = measured
-    if labelled is not None:
-        first_part = _labelled_part(ground_truth, detections, labelled.first_only())
-        comparable = _Measured.of(*first_part, classes, backend)
-    of_known_class_N = np.isin(ground_truth.category_ids_N, classes.category_ids)
-    groups = {name: measured.group(entries) for name, entries in _class_groups(classes, step).items()}
-    groups |= {f"step{number}": comparable.group(classes.of_step(number).entries) for number in range(1, step + 1)}
-    images_C = [ground_truth.num_images] * len(classes) if labelled is None else labelled.images_C.tolist()
-    return EvaluationReport(
-        run=run,
-        weights_sha256=weights_sha256,
-        step=step,
-        backend=backend,
-        images=ground_truth.num_images,
-        boxes=groups["all"].boxes,
-        crowd_boxes=int(np.count_nonzero(ground_truth.crowd_N & of_known_class_N)),
-        detections=int(np.count_nonzero(np.isin(detections.category_ids_D, classes.category_ids))),
-        groups=groups,
-        per_class=tuple(
-            ClassReport(
-                name=entry.name,
-                category_id=entry.category_id,
-                step=entry.step,
-                boxes=measured.boxes_by_id[entry.category_id],
-                metrics=measured.precision.metrics([entry.category_id]),
-                images=images,
-            )
-            for entry, images in zip(classes.entries, images_C, strict=True)
-        ),
-    )
+        return self.model_copy(update={"upper_bound": UpperBoundReport.between(self, joint)})
 
 
 def require_comparable(report: EvaluationReport, joint: EvaluationReport) -> None:
@@ -224,7 +168,7 @@ def require_comparable(report: EvaluationReport, joint: EvaluationReport) -> Non
     """
     names, joint_names = set(report.groups["all"].classes), set(joint.groups["all"].classes)
     if names != joint_names:
-        differing = ", ".join(sorted(names ^ joint_names)[:5])
+        differing = listed(sorted(names ^ joint_names))
         raise DataError(
             f"upper bound '{joint.run}': it averages other classes than '{report.run}' ({differing}); "
             f"evaluate a joint run of step {report.step}"
@@ -236,53 +180,18 @@ def require_comparable(report: EvaluationReport, joint: EvaluationReport) -> Non
         )
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Precision of every class, and how many ground-truth boxes it was measured on, by category id."""
-
-    precision: PrecisionTable
-    boxes_by_id: dict[int, int]
-
-    @classmethod
-    def of(
-        cls, ground_truth: AnnotationTable, detections: Detections, classes: ClassTable, backend: BackendName
-    ) -> _Measured:
-        counted_N = ~ground_truth.crowd_N
-        boxes_by_id = {
-            entry.category_id: int(np.count_nonzero(counted_N & (ground_truth.category_ids_N == entry.category_id)))
-            for entry in classes.entries
-        }
-        return cls(evaluate_detections(ground_truth, detections, backend=backend), boxes_by_id)
-
-    def group(self, entries: Sequence[ClassEntry]) -> GroupReport:
-        """What was measured on a group of classes."""
-        boxes_by_id = self.boxes_by_id
-        return GroupReport(
-            classes=tuple(entry.name for entry in entries if boxes_by_id[entry.category_id]),
-            classes_without_objects=tuple(entry.name for entry in entries if not boxes_by_id[entry.category_id]),
-            boxes=sum(boxes_by_id[entry.category_id] for entry in entries),
-            metrics=self.precision.metrics(entry.category_id for entry in entries),
-        )
-
-
-def _labelled_part(
-    ground_truth: AnnotationTable, detections: Detections, labelled: LabelledSets
-) -> tuple[AnnotationTable, Detections]:
-    """Boxes and detections of the classes that are labelled on their image; the images stay."""
-    image_ids_N = ground_truth.image_ids_I[ground_truth.image_of_box_N]
-    return (
-        ground_truth.select(labelled.count(image_ids_N, ground_truth.category_ids_N)),
-        detections.select(labelled.count(detections.image_ids_D, detections.category_ids_D)),
+def published_bound(report: EvaluationReport, ap: float) -> PublishedBound:
+    """The distance of a report to an AP (a fraction above 0) that was measured elsewhere."""
+    own = report.overall.ap
+    return PublishedBound(
+        ap=ap,
+        absolute_gap=absolute_gap(own, ap),
+        relative_gap=relative_gap(own, ap),
+        omega=omega((None, own), (None, ap)) if report.step == 2 else None,
     )
 
 
-def _class_groups(classes: ClassTable, step: int) -> dict[str, tuple[ClassEntry, ...]]:
-    old = {"old": classes.up_to(step - 1).entries} if step > 1 else {}
-    return {"all": classes.entries, **old, "new": classes.of_step(step).entries}
-
-
-def _by_flavour(
+def _for_each_metric(
     function: Callable[[float | None, float | None], float | None], metrics: Metrics, upper_bound: Metrics
 ) -> Metrics:
-    values, bounds = asdict(metrics), asdict(upper_bound)
-    return Metrics(**{flavour: function(values[flavour], bounds[flavour]) for flavour in FLAVOURS})
+    return Metrics(**{name: function(getattr(metrics, name), getattr(upper_bound, name)) for name in METRICS})

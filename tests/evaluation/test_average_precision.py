@@ -19,7 +19,8 @@ from ciod_core.data.formats.coco import read_coco
 from ciod_core.errors import DataError
 from ciod_core.evaluation.average_precision import Metrics, evaluate_detections
 from ciod_core.evaluation.backends import BackendName
-from ciod_core.evaluation.detections import Detections, write_results
+from ciod_core.evaluation.detections import Detections
+from tests.helpers.coco_results import coco_results
 
 MakeTable = Callable[..., AnnotationTable]
 BACKENDS: tuple[BackendName, ...] = ("hotcoco", "pycocotools")
@@ -93,7 +94,7 @@ def test_no_detections_score_zero_where_objects_exist(make_table: MakeTable, bac
     table = make_table([1, 2], [1, 2], [(1, 1, BOX, False)])
     precision = evaluate_detections(table, NOTHING, backend=backend)
     assert precision.metrics() == Metrics(0.0, 0.0, 0.0, None, 0.0, None)
-    assert precision.per_class()[2] == Metrics(None, None, None, None, None, None)
+    assert precision.metrics([2]) == Metrics(None, None, None, None, None, None)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -103,7 +104,7 @@ def test_nothing_to_find_gives_no_number(
 ) -> None:
     precision = evaluate_detections(make_table(images, categories, []), NOTHING, backend=backend)
     assert precision.metrics() == Metrics(None, None, None, None, None, None)
-    assert list(precision.per_class()) == categories
+    assert precision.category_ids_K.tolist() == categories
 
 
 def test_groups_are_means_over_their_classes(make_table: MakeTable) -> None:
@@ -145,8 +146,7 @@ def test_real_annotations_score_as_with_plain_pycocotools(real_data: Path, tmp_p
         table.boxes_N4[kept_D] + sizes_D4 * rng.normal(0, 0.1, (len(kept_D), 4)),
         rng.random(len(kept_D)),
     )
-    write_results(detections, tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text())[0].keys() == {"image_id", "category_id", "bbox", "score"}
+    (tmp_path / "results.json").write_text(json.dumps(coco_results(detections)))
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth = COCO(str(annotations))
         evaluator = COCOeval(ground_truth, ground_truth.loadRes(str(tmp_path / "results.json")), "bbox")

@@ -1,4 +1,4 @@
-"""hotcoco and pycocotools give the same precision and recall; a third evaluator gives the same averages."""
+"""hotcoco and pycocotools give the same precision; a third evaluator gives the same averages."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.evaluation.average_precision import evaluate_detections
 from ciod_core.evaluation.detections import Detections
+from tests.helpers.coco_results import coco_results
 
 MakeTable = Callable[..., AnnotationTable]
 TOLERANCE = 1e-6
@@ -72,8 +73,7 @@ def test_curves_are_equal_on_any_case(make_table: MakeTable, gt_rows: list[Any],
     fast = evaluate_detections(table, detections, backend="hotcoco")
     reference = evaluate_detections(table, detections, backend="pycocotools")
     np.testing.assert_allclose(fast.precision_TRKA, reference.precision_TRKA, atol=TOLERANCE, rtol=0)
-    np.testing.assert_allclose(fast.recall_TKA, reference.recall_TKA, atol=TOLERANCE, rtol=0)
-    assert fast.per_class().keys() == reference.per_class().keys()
+    assert fast.category_ids_K.tolist() == reference.category_ids_K.tolist() == sorted(CATEGORY_IDS)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -85,7 +85,6 @@ def test_curves_are_equal_on_crowded_images_with_ties(make_table: MakeTable, see
     assert average is not None
     assert 0.02 < average < 0.9
     np.testing.assert_allclose(fast.precision_TRKA, reference.precision_TRKA, atol=TOLERANCE, rtol=0)
-    np.testing.assert_allclose(fast.recall_TKA, reference.recall_TKA, atol=TOLERANCE, rtol=0)
 
 
 def test_a_third_evaluator_agrees(make_table: MakeTable) -> None:
@@ -110,7 +109,7 @@ def test_a_third_evaluator_agrees(make_table: MakeTable) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth = faster_coco_eval.COCO(dataset)
         evaluator = faster_coco_eval.COCOeval_faster(
-            ground_truth, ground_truth.loadRes(detections.to_coco_results()), "bbox"
+            ground_truth, ground_truth.loadRes(coco_results(detections)), "bbox"
         )
         evaluator.evaluate()
         evaluator.accumulate()

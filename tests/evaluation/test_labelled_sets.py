@@ -11,10 +11,11 @@ import pytest
 from ciod_core.classes import class_table
 from ciod_core.data.annotations.merging import merge
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.evaluation.chain import summarise_chain
+from ciod_core.evaluation.build_report import build_report
+from ciod_core.evaluation.chain import summarize_chain
 from ciod_core.evaluation.detections import Detections
 from ciod_core.evaluation.labelled_sets import LabelledSets
-from ciod_core.evaluation.report import EvaluationReport, evaluate_run
+from ciod_core.evaluation.report import EvaluationReport
 
 MakeTable = Callable[..., AnnotationTable]
 CLASSES = class_table([[("cat", 4), ("dog", 2)], [("owl", 1)]])
@@ -37,7 +38,7 @@ def detections(*rows: tuple[int, int, tuple[float, ...], float]) -> Detections:
 def evaluated(tables: list[AnnotationTable], found: Detections) -> EvaluationReport:
     sets = LabelledSets.of(tables, CLASSES)
     table = merge(*tables)
-    return evaluate_run(table, found, CLASSES, run="step2", weights_sha256=None, labelled=sets)
+    return build_report(table, found, CLASSES, run="step2", weights_sha256=None, labelled=sets)
 
 
 def test_where_classes_are_labelled(tables: list[AnnotationTable]) -> None:
@@ -76,21 +77,21 @@ def test_groups_of_steps_stay_comparable(tables: list[AnnotationTable]) -> None:
     assert report.groups["step1"].boxes == 2
     sets = LabelledSets.of(tables[:1], CLASSES.up_to(1))
     assert sets.complete
-    before = evaluate_run(tables[0], found.select(np.arange(2)), CLASSES.up_to(1), run="step1", weights_sha256=None)
-    assert summarise_chain([before, report]).flavours["ap"].forgetting == pytest.approx((0,))
+    before = build_report(tables[0], found.select(np.arange(2)), CLASSES.up_to(1), run="step1", weights_sha256=None)
+    assert summarize_chain([before, report]).by_metric["ap"].forgetting == pytest.approx((0,))
 
 
 def test_a_class_that_no_image_labels_has_no_number(tables: list[AnnotationTable]) -> None:
     table = tables[0]
     sets = LabelledSets.of([table], CLASSES)
     whole = replace(table, categories=merge(*tables).categories)
-    report = evaluate_run(whole, detections((1, 1, BOX, 0.9)), CLASSES, run="step2", weights_sha256=None, labelled=sets)
+    report = build_report(whole, detections((1, 1, BOX, 0.9)), CLASSES, run="step2", weights_sha256=None, labelled=sets)
     assert report.groups["new"].metrics.ap is None and report.groups["new"].classes_without_objects == ("owl",)
     assert report.per_class[2].images == 0
 
 
 def test_a_step_without_a_new_class(tables: list[AnnotationTable]) -> None:
-    report = evaluate_run(
+    report = build_report(
         tables[0], detections((1, 4, BOX, 0.5)), CLASSES.up_to(1), run="step2", weights_sha256=None, step=2
     )
     assert list(report.groups) == ["all", "old", "new", "step1", "step2"]
@@ -101,10 +102,10 @@ def test_a_step_without_a_new_class(tables: list[AnnotationTable]) -> None:
 
 def test_a_chain_that_began_with_weights_from_elsewhere(tables: list[AnnotationTable]) -> None:
     found = detections((1, 4, BOX, 0.5), (2, 2, BOX, 0.5))
-    before = evaluate_run(tables[0], found, CLASSES.up_to(1), run="mine", weights_sha256=None, step=2)
+    before = build_report(tables[0], found, CLASSES.up_to(1), run="mine", weights_sha256=None, step=2)
     after = evaluated(tables, found.select(np.arange(1))).model_copy(update={"step": 3})
-    summary = summarise_chain([before, after], first_step=2)
-    ap = summary.flavours["ap"]
+    summary = summarize_chain([before, after], first_step=2)
+    ap = summary.by_metric["ap"]
     assert ap.ap_KJ[0] == (None,) and ap.ap_KJ[1][0] == pytest.approx(1)
     assert ap.forgetting[0] == pytest.approx(0.5)
     assert ap.forgetting_percentage_points is ap.omega is None

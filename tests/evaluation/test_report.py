@@ -11,9 +11,10 @@ import pytest
 from ciod_core.classes import ClassTable, class_table
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import DataError
-from ciod_core.evaluation.chain import summarise_chain
+from ciod_core.evaluation.build_report import build_report
+from ciod_core.evaluation.chain import summarize_chain
 from ciod_core.evaluation.detections import Detections
-from ciod_core.evaluation.report import EvaluationReport, evaluate_run
+from ciod_core.evaluation.report import EvaluationReport
 
 MakeTable = Callable[..., AnnotationTable]
 
@@ -49,7 +50,7 @@ def _detections_with_ap(ap_by_category: dict[int, float]) -> Detections:
 def _report(
     ground_truth: AnnotationTable, classes: ClassTable, ap_by_category: dict[int, float], run: str
 ) -> EvaluationReport:
-    return evaluate_run(ground_truth, _detections_with_ap(ap_by_category), classes, run=run, weights_sha256=SHA256)
+    return build_report(ground_truth, _detections_with_ap(ap_by_category), classes, run=run, weights_sha256=SHA256)
 
 
 def test_groups_name_the_classes_they_average(ground_truth: AnnotationTable) -> None:
@@ -89,7 +90,7 @@ def test_report_survives_json_and_has_no_nan(ground_truth: AnnotationTable) -> N
     joint = _report(ground_truth, CLASSES, {4: 1.0, 2: 1.0, 1: 1.0, 3: 1.0}, "joint3")
     report = _report(ground_truth, CLASSES, {4: 1.0}, "step3").with_upper_bound(joint)
     text = json.dumps(report.to_dict(), allow_nan=False)
-    assert EvaluationReport.from_dict(json.loads(text)) == report
+    assert EvaluationReport.model_validate(json.loads(text)) == report
     assert json.loads(text)["per_class"][-1]["metrics"]["ap"] is None
     assert json.loads(text)["groups"]["all"]["metrics"]["ap_large"] is None
 
@@ -121,7 +122,7 @@ def test_an_upper_bound_of_other_classes_or_images_is_refused(
     fewer = make_table(
         [1], [1, 2, 3, 4, 5], [(1, category_id, BOXES[category_id], False) for category_id in (1, 2, 3, 4)]
     )
-    other = evaluate_run(fewer, Detections.concatenate([]), CLASSES, run="joint3", weights_sha256=None)
+    other = build_report(fewer, Detections.concatenate([]), CLASSES, run="joint3", weights_sha256=None)
     with pytest.raises(DataError, match="1 images with 4 boxes, 'step3' on 3 with 8"):
         report.with_upper_bound(other)
 
@@ -141,8 +142,8 @@ def test_chain_summary_worked_out_by_hand(ground_truth: AnnotationTable, chain: 
         2: _report(ground_truth, CLASSES.up_to(2), {4: 1.0, 2: 1.0, 1: 1.0}, "joint2"),
         3: _report(ground_truth, CLASSES, {4: 1.0, 2: 1.0, 1: 1.0, 3: 0.5}, "joint3"),
     }
-    summary = summarise_chain(chain, bounds)
-    ap = summary.flavours["ap"]
+    summary = summarize_chain(chain, bounds)
+    ap = summary.by_metric["ap"]
     assert [list(row) for row in ap.ap_KJ] == [
         pytest.approx([1.0]),
         pytest.approx([0.5, 1.0]),
@@ -159,17 +160,31 @@ def test_chain_summary_worked_out_by_hand(ground_truth: AnnotationTable, chain: 
     assert ap.harmonic_ap == pytest.approx(0.5)
     assert (summary.rsd, summary.rpd) == pytest.approx(((0 + 0.5 + 1) / 3, 0.0), abs=1e-9)
     assert (summary.runs, summary.upper_bounds) == (("step1", "step2", "step3"), {2: "joint2", 3: "joint3"})
-    assert summary.flavours["ap_large"].omega is None
+    assert summary.by_metric["ap_large"].omega is None
 
 
 def test_chain_without_upper_bounds_has_no_gap_but_knows_forgetting(chain: list[EvaluationReport]) -> None:
-    summary = summarise_chain(chain)
-    assert summary.flavours["ap"].omega is summary.flavours["ap"].relative_gap is summary.rsd is None
-    assert summary.flavours["ap"].forgetting == pytest.approx((0.25, 1.0))
+    summary = summarize_chain(chain)
+    assert summary.by_metric["ap"].omega is summary.by_metric["ap"].relative_gap is summary.rsd is None
+    assert summary.by_metric["ap"].forgetting == pytest.approx((0.25, 1.0))
     json.dumps(summary.to_dict(), allow_nan=False)
 
 
 def test_chain_must_start_at_step_one_and_skip_none(chain: list[EvaluationReport]) -> None:
     for broken, steps in ((chain[1:], r"\[2, 3\]"), (chain[::2], r"\[1, 3\]"), ([], r"\[\]")):
         with pytest.raises(DataError, match=rf"the reports are of steps {steps}; give one report per step"):
-            summarise_chain(broken)
+            summarize_chain(broken)
+
+
+def test_a_report_without_a_metric_that_was_added_later_is_read(ground_truth: AnnotationTable) -> None:
+    document = _report(ground_truth, CLASSES, {4: 1.0}, "step3").to_dict()
+    for part in (*document["groups"].values(), *document["per_class"]):
+        del part["metrics"]["ap75"]
+    report = EvaluationReport.model_validate(document)
+    assert report.overall.ap75 is None and report.overall.ap50 is not None
+
+
+def test_the_names_of_a_chain_as_json_stay(chain: list[EvaluationReport]) -> None:
+    document = summarize_chain(chain).to_dict()
+    assert list(document) == ["runs", "upper_bounds", "shared_first_step", "flavours", "rsd", "rpd"]
+    assert list(document["flavours"]) == ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]

@@ -11,14 +11,14 @@ from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import CiodError, ConfigError
-from ciod_core.evaluation.records import chain_to
+from ciod_core.evaluation.chain import chain_to
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import RunRecord
+from ciod_core.runs.compare import runner
 from ciod_core.runs.compare.plan import Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.runs.compare.results import Spread, suite_rows
 from ciod_core.runs.compare.runner import RunProgress, run_suite
-from ciod_core.suite import runner
 from ciod_core.training.progress import SilentListener, TrainingListener
 
 TINY = {
@@ -167,7 +167,7 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
         assert last.measures["seconds"].values[position] == record.seconds
     chain = chain_to(experiment, experiment.run("step3-pseudo-label"))
     assert chain is not None
-    assert last.measures["omega"].values[0] == chain.flavours["ap"].omega
+    assert last.measures["omega"].values[0] == chain.by_metric["ap"].omega
     assert last.measures["rsd"].values[0] == chain.rsd
     assert rows["joint", 3].measures["omega"].mean is None
 

@@ -13,7 +13,7 @@ from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.errors import ConfigError, DataError
-from ciod_core.evaluation.records import chain_to
+from ciod_core.evaluation.chain import chain_to
 from ciod_core.experiment.folder import Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import load_detector, read_info

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from ciod_core.evaluation.chain import ChainSummary, summarise_chain
+from ciod_core.evaluation.chain import ChainSummary, summarize_chain
 from ciod_core.evaluation.records import METRICS_KEY, read_report
-from ciod_core.evaluation.report import EvaluationReport, ReportPart
+from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
+from ciod_core.records import Record
 from ciod_core.runs.compare.plan import JOINT, SuiteRun
 
 MEASURES = (
@@ -29,7 +30,7 @@ MEASURES = (
 Values = dict[str, float | None]
 
 
-class Spread(ReportPart):
+class Spread(Record):
     """A measure over the seeds; None where a seed lacks it. One seed has no standard deviation.
 
     Attributes:
@@ -54,7 +55,7 @@ class Spread(ReportPart):
         )
 
 
-class SuiteRow(ReportPart):
+class SuiteRow(Record):
     """One method after one step.
 
     Attributes:
@@ -105,16 +106,16 @@ def _measures(
         values |= {"ap_old": ap["old"], "ap_new": ap["new"]}
     chain = None if run.method == JOINT else _chain(run, runs, reports)
     if chain is not None and run.step > 1:
-        flavour = chain.flavours["ap"]
-        known = [value for value in flavour.forgetting if value is not None]
+        measures = chain.by_metric["ap"]
+        known = [value for value in measures.forgetting if value is not None]
         values |= {
-            "relative_gap": flavour.relative_gap,
-            "omega": flavour.omega,
+            "relative_gap": measures.relative_gap,
+            "omega": measures.omega,
             "forgetting": fmean(known) if known else None,
             "rsd": chain.rsd,
             "rpd": chain.rpd,
-            "backward_transfer": flavour.backward_transfer,
-            "harmonic_ap": flavour.harmonic_ap,
+            "backward_transfer": measures.backward_transfer,
+            "harmonic_ap": measures.harmonic_ap,
         }
     return values
 
@@ -132,7 +133,7 @@ def _chain(run: SuiteRun, runs: Sequence[SuiteRun], reports: dict[str, Evaluatio
         for other in runs
         if other.method == JOINT and other.seed == run.seed and other.name in reports
     }
-    return summarise_chain([reports[part.name] for part in path], bounds)
+    return summarize_chain([reports[part.name] for part in path], bounds)
 
 
 def to_document(rows: Sequence[SuiteRow]) -> list[dict[str, Any]]:
