@@ -60,7 +60,7 @@ class AddedData:
             return
 
         from ciod_core.data.formats.source import resolve_dataset
-        from ciod_core.experiment.add_step import added_step
+        from ciod_core.experiment.add_step import add_step
 
         def run_to_be(step: int) -> str:
             return name or run_name(step, config.method.name, replay=config.replay.on)
@@ -73,10 +73,8 @@ class AddedData:
             val_images=self.val_images,
             val_optional=True,
         )
-        with added_step(
-            source, experiment=folder, teacher=teacher, overwrites=run_to_be if overwrite else None
-        ) as added:
-            _tell(added.experiment, added.experiment.step(added.number))
+        with add_step(source, experiment=folder, teacher=teacher, overwrites=run_to_be if overwrite else None) as added:
+            _tell(added.experiment, added.experiment.read().step(added.number))
             yield added.experiment
 
 

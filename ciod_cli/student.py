@@ -84,7 +84,7 @@ def train_student(
     if json:
         console.show_json({"experiment": str(found.folder), "weights": str(weights), **run.model_dump(mode="json")})
         return
-    parent = found.manifest.run(run.parent) if run.parent else None
+    parent = found.read().find_run(run.parent) if run.parent else None
     if run.metrics.get("all") is not None:
         beside = f" (its teacher {_ap(parent)})" if parent and parent.metrics.get("all") is not None else ""
         console.note(f"AP {_ap(run)}{beside}, learned without a single label")

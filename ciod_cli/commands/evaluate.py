@@ -106,7 +106,7 @@ def _record(
 
 
 def _only_leaf(experiment: Experiment) -> str:
-    leaves = experiment.leaf_runs()
+    leaves = experiment.read().leaf_runs()
     if not leaves:
         raise ConfigError(f"{experiment.folder}: no finished run to evaluate; train one with 'ciod train-step'")
     if len(leaves) > 1:

@@ -62,7 +62,7 @@ def run(
         raise ConfigError("training.seed: every run has its own here; pass --seed and --seeds")
     experiment = Experiment.open(folder)
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    runs = suite_runs(len(experiment.manifest.steps), names, range(seed, seed + seeds), upper_bounds=upper_bounds)
+    runs = suite_runs(len(experiment.read().steps), names, range(seed, seed + seeds), upper_bounds=upper_bounds)
 
     later = resolved.training.epochs
     compare(experiment, runs, resolved, Epochs(first_epochs or later, later), jobs=jobs, json=json)

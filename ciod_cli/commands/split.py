@@ -83,7 +83,7 @@ def split(
     experiment = create_experiment(
         source, plan, order, folder, overwrite, leave_out=leave_out, protocol=protocol, seed=seed or 0
     )
-    manifest = experiment.manifest
+    manifest = experiment.read()
     _warn_about_boxes(manifest)
     if json:
         console.show_json(_document(experiment, manifest))
@@ -132,8 +132,8 @@ def _document(experiment: Experiment, manifest: ExperimentManifest) -> dict[str,
         {
             "step": step.step,
             "classes": list(step.classes),
-            "train": str(experiment.step_train_path(step.step)),
-            "val": str(experiment.step_val_path(step.step)),
+            "train": str(manifest.train_file(step.step).locate(experiment.folder)),
+            "val": str(manifest.val_file(step.step).locate(experiment.folder)),
             **step.statistics.model_dump(mode="json"),
         }
         for step in manifest.steps

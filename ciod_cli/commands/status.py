@@ -32,7 +32,7 @@ def status(
     if folder is not None and experiment is not None:
         raise ConfigError("--experiment: the experiment is given twice; pass it once")
     found = Experiment.find(folder or experiment)
-    manifest = found.manifest
+    manifest = found.read()
     if json:
         console.show_json({"experiment": str(found.folder), **manifest.model_dump(mode="json")})
         return

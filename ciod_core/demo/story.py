@@ -47,7 +47,7 @@ def demo_experiment(out: Path, seed: int, *, train_images: int = 1500, val_image
         ConfigError: `out` holds another experiment.
         DataError: images of another seed are there.
     """
-    plan = Experiment.open(out).manifest.plan if (out / MANIFEST_NAME).exists() else None
+    plan = Experiment.open(out).read().plan if (out / MANIFEST_NAME).exists() else None
     if (out / MANIFEST_NAME).exists() and (plan is None or plan.text != PLAN):
         raise ConfigError(f"`out` {out}: it holds another experiment; pass an empty folder")
     # What is painted already is not painted anew; a folder that was made with another seed is refused.

@@ -94,8 +94,8 @@ def summarize_chain(
 
 def joint_reports(experiment: Experiment) -> dict[int, EvaluationReport]:
     """Reports of the joint runs that carry their default name (`joint2`), by step."""
-    manifest = experiment.manifest
-    runs = (manifest.run(run_name(step.step, kind="joint")) for step in manifest.steps)
+    manifest = experiment.read()
+    runs = (manifest.find_run(run_name(step.step, kind="joint")) for step in manifest.steps)
     return {run.step: read_report(experiment, run) for run in runs if run is not None and METRICS_KEY in run.outputs}
 
 
@@ -112,7 +112,7 @@ def chain_to(
     Raises:
         DataError: when an upper bound measured something else.
     """
-    path = _one_run_per_step(experiment.path_to(run.name))
+    path = _one_run_per_step(experiment.read().path_to(run.name))
     # Of weights from elsewhere, and of students distilled from them, the earlier steps are unknown.
     first = path[0].step if path[0].kind in ("imported", "distilled") else 1
     complete = [part.step for part in path] == list(range(first, run.step + 1))

@@ -22,7 +22,8 @@ from ciod_core.evaluation.inference import predict
 from ciod_core.evaluation.labelled_sets import LabelledSets
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.step_data import read_validation
+from ciod_core.experiment.manifest import ExperimentManifest
+from ciod_core.experiment.step_data import check_step_files, read_validation
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.runtime.device import pick_device
@@ -47,9 +48,10 @@ def evaluate_weights(
     """
     chosen = pick_device(device)
     detector, info = load_detector(weights, chosen)
-    info.classes.require_prefix_of(experiment.manifest.classes, where=str(weights))
-    experiment.check_step_files(info.step)
-    table, images, labelled = _ground_truth(experiment, info.step, info.classes)
+    manifest = experiment.read()
+    info.classes.require_prefix_of(manifest.classes, where=str(weights))
+    check_step_files(experiment, manifest, info.step)
+    table, images, labelled = _ground_truth(experiment, manifest, info.step, info.classes)
     dataset = DetectionDataset(table, images, info.classes, EvalTransform(info.preprocessing.image_size))
     loader = make_loader(dataset, config.batch_size, shuffle=False, workers=workers)
     detections = predict(detector, loader, info.classes, config, chosen, on_batch)
@@ -67,16 +69,16 @@ def evaluate_weights(
 
 
 def _ground_truth(
-    experiment: Experiment, step: int, classes: ClassTable
+    experiment: Experiment, manifest: ExperimentManifest, step: int, classes: ClassTable
 ) -> tuple[AnnotationTable, Path, LabelledSets | None]:
     """Validation images and their folder; None where all of them label all classes."""
-    steps = experiment.manifest.validation_steps(step)
+    steps = manifest.validation_steps(step)
     if not steps:
         raise ConfigError(
             f"{experiment.folder}: no validation image labels a class of step {step} or an earlier one; add a step "
             "whose data has validation images (--val)"
         )
-    parts = [read_validation(experiment, number) for number in steps]
+    parts = [read_validation(experiment, manifest, number) for number in steps]
     labelled = LabelledSets.of([part.table for part in parts], classes)
     table, images = merge_located(parts)
     if labelled.complete:

@@ -27,7 +27,7 @@ def record_report(experiment: Experiment, name: str, report: EvaluationReport) -
     """
 
     def change(manifest: ExperimentManifest) -> ExperimentManifest:
-        run = manifest.run(name)
+        run = manifest.find_run(name)
         weights = run.outputs.get(WEIGHTS_KEY) if run else None
         if run is None or weights is None or weights.sha256 != report.weights_sha256:
             raise CheckpointError(

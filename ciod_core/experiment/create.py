@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from ciod_core import __version__
-from ciod_core.classes import class_table
+from ciod_core.classes import ClassTable, class_table
 from ciod_core.data.annotations.protocols import SEEDED, Protocol, parse_protocol
-from ciod_core.data.annotations.split import StepData, StepPartition, StepStatistics, split_steps
+from ciod_core.data.annotations.split import StepData, StepPartition, split_steps
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import write_coco
 from ciod_core.data.formats.reading import read_dataset
@@ -27,12 +24,11 @@ from ciod_core.experiment.manifest import (
     FileRecord,
     PlanRecord,
     SplitFilesRecord,
-    StatisticsRecord,
     StepRecord,
-    manifest_text,
 )
 from ciod_core.experiment.plan.plan import ClassSteps, plan_classes
-from ciod_core.files import atomic_write_text, relative_if_inside
+from ciod_core.experiment.transaction import Transaction, transaction
+from ciod_core.files import relative_if_inside
 
 
 def create_experiment(
@@ -74,24 +70,31 @@ def create_experiment(
     planned = plan_classes(plan, train.categories, order, leave_out)
     rule = parse_protocol(protocol)
     split = split_steps(train, val, planned.groups, rule, seed)
-    made = make_folders(out)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".tmp-split-", dir=out) as temporary:
-            staged = Path(temporary) / SPLITS_NAME
-            staged.mkdir()
-            manifest = ExperimentManifest(
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                ciod_version=__version__,
-                dataset=_dataset_record(source, train, val, staged, out),
-                plan=_plan_record(planned, rule, seed, split.unused_images),
-                classes=class_table([[(category.name, category.id) for category in group] for group in planned.groups]),
-                steps=_write_steps(staged, split, source, train, val),
-            )
-            _install(staged, manifest, out, Path(temporary) / "replaced")
-    except BaseException:
-        remove_empty(made)
-        raise
-    return Experiment.open(out)
+    experiment = Experiment(out)
+    with transaction(experiment) as staged:
+        manifest = empty_manifest().model_copy(
+            update={
+                "dataset": _dataset_record(source, train, val, staged, out),
+                "plan": _plan_record(planned, rule, seed, split.unused_images),
+                "classes": class_table(
+                    [[(category.name, category.id) for category in group] for group in planned.groups]
+                ),
+                "steps": _write_steps(staged, split, source, train, val),
+            }
+        )
+        old = out / SPLITS_NAME
+        staged.commit(lambda _: manifest, replaces=[old] if old.exists() else [])
+    return experiment
+
+
+def empty_manifest() -> ExperimentManifest:
+    """The manifest of an experiment that begins now, without classes and steps."""
+    return ExperimentManifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        ciod_version=__version__,
+        classes=ClassTable(entries=()),
+        steps=(),
+    )
 
 
 def check_replaceable(out: Path, overwrite: bool) -> None:
@@ -101,65 +104,40 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
         ConfigError: a file, a foreign `splits` folder, an experiment without `overwrite`, or one that has runs.
     """
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: a file of that name exists; pass a folder")
+        raise ConfigError(f"`out` {out}: a file of that name exists; pass a folder")
     if not (out / MANIFEST_NAME).exists():
         if (out / SPLITS_NAME).exists():
-            raise ConfigError(f"--out {out}: it holds a folder '{SPLITS_NAME}' of something else; pass another folder")
+            raise ConfigError(f"`out` {out}: it holds a folder '{SPLITS_NAME}' of something else; pass another folder")
         return
     if not overwrite:
-        raise ConfigError(f"--out {out}: an experiment exists there; pass --overwrite or another folder")
-    runs = Experiment.open(out).manifest.runs
+        raise ConfigError(f"`out` {out}: an experiment exists there; pass `overwrite` or another folder")
+    runs = Experiment.open(out).read().runs
     if runs:
         raise ConfigError(
-            f"--out {out}: its experiment has runs ({', '.join(run.name for run in runs)}) that a new split would "
+            f"`out` {out}: its experiment has runs ({', '.join(run.name for run in runs)}) that a new split would "
             "orphan; pass another folder"
         )
 
 
-def make_folders(out: Path) -> list[Path]:
-    """Make `out` and its parents; return those that did not exist, innermost first."""
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
-def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove those folders that are empty: a user's files never go."""
-    for folder in folders:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-
-
 def _write_steps(
-    folder: Path, split: StepPartition, source: DatasetSource, train: AnnotationTable, val: AnnotationTable
+    staged: Transaction, split: StepPartition, source: DatasetSource, train: AnnotationTable, val: AnnotationTable
 ) -> tuple[StepRecord, ...]:
     """Write the files of all steps, and make sure meanwhile that the images are there."""
     with ThreadPoolExecutor(2) as pool:
         # Folders are listed and one step's text is put together while another's waits for the disk.
         checks = pool.map(check_images_exist, (train, val), (split.image_dir for split in source.splits))
-        steps = tuple(pool.map(partial(_write_step, folder), split.steps))
+        steps = tuple(pool.map(partial(_write_step, staged), split.steps))
         list(checks)
     return steps
 
 
-def _write_step(folder: Path, split: StepData) -> StepRecord:
+def _write_step(staged: Transaction, split: StepData) -> StepRecord:
     return StepRecord(
         step=split.step,
         classes=tuple(category.name for category in split.train.categories),
-        train=write_table(split.train, folder / f"step{split.step}.train.json"),
-        val=write_table(split.val, folder / f"step{split.step}.val.json"),
-        statistics=_statistics_record(split.statistics),
-    )
-
-
-def _statistics_record(statistics: StepStatistics) -> StatisticsRecord:
-    return StatisticsRecord(
-        images=int(statistics.images),
-        boxes_per_class={name: int(count) for name, count in statistics.boxes_per_class.items()},
-        hidden_old_boxes=int(statistics.hidden_old_boxes),
-        hidden_future_boxes=int(statistics.hidden_future_boxes),
-        hidden_left_out_boxes=int(statistics.hidden_left_out_boxes),
-        shared_images={int(step): int(count) for step, count in statistics.shared_images.items()},
+        train=write_table(split.train, staged, f"step{split.step}.train.json"),
+        val=write_table(split.val, staged, f"step{split.step}.val.json"),
+        statistics=split.statistics,
     )
 
 
@@ -176,12 +154,12 @@ def _plan_record(planned: ClassSteps, protocol: Protocol, seed: int, unused_imag
 
 
 def _dataset_record(
-    source: DatasetSource, train: AnnotationTable, val: AnnotationTable, staged: Path, out: Path
+    source: DatasetSource, train: AnnotationTable, val: AnnotationTable, staged: Transaction, out: Path
 ) -> DatasetRecord:
     records = {}
     for name, half, table in zip(("train", "val"), source.splits, (train, val), strict=True):
         # A half of another format is written as a COCO file: from then on, only that one is read.
-        converted = None if source.format == "coco" else write_table(table, staged / f"dataset.{name}.json")
+        converted = None if source.format == "coco" else write_table(table, staged, f"dataset.{name}.json")
         records[name] = half_record(half, table, out, converted)
     return DatasetRecord(name=source.name, format=source.format, train=records["train"], val=records["val"])
 
@@ -206,23 +184,9 @@ def half_record(half: SplitFiles, table: AnnotationTable, out: Path, converted: 
     )
 
 
-def write_table(table: AnnotationTable, path: Path) -> FileRecord:
-    """Write a COCO file that will lie in the experiment's folder of splits under that name."""
+def write_table(table: AnnotationTable, staged: Transaction, name: str) -> FileRecord:
+    """Stage a COCO file of the experiment's folder of splits."""
+    place = f"{SPLITS_NAME}/{name}"
+    path = staged.stage(place)
     sha256 = write_coco(table, path)
-    return FileRecord(path=f"{SPLITS_NAME}/{path.name}", sha256=sha256, bytes=path.stat().st_size)
-
-
-def _install(staged: Path, manifest: ExperimentManifest, out: Path, replaced: Path) -> None:
-    """Swap the finished split in; put the old one back when the last write fails."""
-    splits = out / SPLITS_NAME
-    if splits.exists():
-        splits.rename(replaced)
-    try:
-        staged.rename(splits)
-        atomic_write_text(out / MANIFEST_NAME, manifest_text(manifest))
-    except BaseException:
-        if splits.exists():
-            shutil.rmtree(splits)
-        if replaced.exists():
-            replaced.rename(splits)
-        raise
+    return FileRecord(path=place, sha256=sha256, bytes=path.stat().st_size)

@@ -11,20 +11,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from ciod_core.classes import ClassTable
+from ciod_core.config.schema import MethodConfig
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, listed
 from ciod_core.experiment.manifest import (
-    DatasetRecord,
     ExperimentManifest,
     FileRecord,
     RunKind,
     RunRecord,
-    StepDataRecord,
-    StepRecord,
     manifest_text,
     read_manifest,
 )
@@ -32,7 +31,7 @@ from ciod_core.files import atomic_write_text, sha256_of_file
 
 MANIFEST_NAME = "experiment.json"
 SPLITS_NAME = "splits"
-DEFAULT_METHOD = "crs-ckd"
+DEFAULT_METHOD = MethodConfig().name
 WEIGHTS_KEY = "weights"
 BANK_MARK = ".knowledge"
 
@@ -51,7 +50,7 @@ class Teacher(NamedTuple):
 
 
 class Experiment:
-    """A folder with an `experiment.json`. Holds no state but the folder: the manifest is read when asked for."""
+    """A folder with an `experiment.json`. It holds the paths; `read` returns the manifest."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,8 +86,8 @@ class Experiment:
         if teacher is not None and (teacher.resolve().parent / MANIFEST_NAME).is_file():
             return cls.open(teacher.parent)
         raise ConfigError(
-            f"no experiment given, and none found in {here} or above it; pass --experiment FOLDER, make one with "
-            "'ciod split', or begin one with 'ciod train-step --data DATASET'"
+            f"no experiment given, and none found in {here} or above it; pass `experiment`, make one with "
+            "'ciod split', or begin one with `data`"
         )
 
     @property
@@ -96,30 +95,51 @@ class Experiment:
         """Where the manifest lies."""
         return self.folder / MANIFEST_NAME
 
-    @property
-    def manifest(self) -> ExperimentManifest:
-        """The manifest as it is on disk now."""
-        return read_manifest(self.manifest_path)
-
-    def update(self, change: Callable[[ExperimentManifest], ExperimentManifest]) -> ExperimentManifest:
-        """Read, change and write the manifest while no other process can.
+    def read(self) -> ExperimentManifest:
+        """Read and check the manifest. An operation reads it once and passes it on.
 
         Raises:
-            CiodError: when another process keeps the lock for half a minute.
+            CheckpointError: it is damaged, or a newer version wrote it.
         """
-        # Commands that only read an experiment need not wait for what a lock brings along.
+        return read_manifest(self.manifest_path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from changing the experiment.
+
+        Raises:
+            CiodError: another process holds the lock for half a minute.
+        """
+        # Imported here: commands that only read an experiment start faster without it.
         from filelock import FileLock, Timeout
 
+        lock = FileLock(self.folder / LOCK_NAME)
         try:
-            with FileLock(self.folder / LOCK_NAME, timeout=_LOCK_SECONDS):
-                manifest = change(self.manifest)
-                atomic_write_text(self.manifest_path, manifest_text(manifest))
-                return manifest
+            lock.acquire(timeout=_LOCK_SECONDS)
         except Timeout:
             raise CiodError(
                 f"{self.folder / LOCK_NAME}: another ciod process has held the lock for {_LOCK_SECONDS:.0f} s; "
                 "wait for it or end it"
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write(self, manifest: ExperimentManifest) -> None:
+        """Replace the manifest; the caller holds the lock."""
+        atomic_write_text(self.manifest_path, manifest_text(manifest))
+
+    def update(self, change: Callable[[ExperimentManifest], ExperimentManifest]) -> ExperimentManifest:
+        """Read, change and write the manifest under the lock.
+
+        Raises:
+            CiodError: another process holds the lock for half a minute.
+        """
+        with self.lock():
+            manifest = change(self.read())
+            self.write(manifest)
+            return manifest
 
     def put_run(self, record: RunRecord) -> None:
         """Add a run to the manifest, or replace the one of the same name."""
@@ -129,117 +149,12 @@ class Experiment:
         """Note one more file that was made from run `name`."""
 
         def change(manifest: ExperimentManifest) -> ExperimentManifest:
-            run = manifest.run(name)
+            run = manifest.find_run(name)
             if run is None:
                 return manifest
             return manifest.with_run(run.model_copy(update={"outputs": {**run.outputs, key: output}}))
 
         self.update(change)
-
-    def run(self, name: str) -> RunRecord:
-        """The run of that name.
-
-        Raises:
-            ConfigError: listing the runs there are.
-        """
-        manifest = self.manifest
-        record = manifest.run(name)
-        if record is None:
-            names = listed([run.name for run in manifest.runs]) or "none yet"
-            raise ConfigError(f"{self.folder}: there is no run '{name}'; runs: {names}")
-        return record
-
-    def leaf_runs(self) -> tuple[RunRecord, ...]:
-        """Finished step runs that no other run continues; the finished joint runs when there is no step run."""
-        finished = [run for run in self.manifest.runs if run.status == "finished"]
-        # A student of another size does not take its teacher's place.
-        parents = {run.parent for run in finished if run.kind != "distilled"}
-        steps = tuple(run for run in finished if run.kind != "joint" and run.name not in parents)
-        return steps or tuple(finished)
-
-    def path_to(self, name: str) -> tuple[RunRecord, ...]:
-        """The runs from the root of the tree to run `name`, in order of training."""
-        manifest = self.manifest
-        path = [self.run(name)]
-        while path[0].parent is not None:
-            parent = manifest.run(path[0].parent)
-            if parent is None or parent in path:
-                raise CheckpointError(
-                    f"{self.manifest_path}: run '{path[0].name}' names '{path[0].parent}' as its parent, which is not "
-                    "an earlier run; restore the manifest"
-                )
-            path.insert(0, parent)
-        return tuple(path)
-
-    def step(self, number: int) -> StepRecord:
-        """The record of one step.
-
-        Raises:
-            ConfigError: when the plan has no such step.
-        """
-        steps = self.manifest.steps
-        if not 1 <= number <= len(steps):
-            there = f"the plan has steps 1 to {len(steps)}" if steps else "there are none yet, add one with --data"
-            raise ConfigError(f"{self.folder}: there is no step {number}; {there}")
-        return steps[number - 1]
-
-    def step_train_file(self, number: int) -> FileRecord:
-        """The record of the COCO file with the training half of a step.
-
-        Raises:
-            ConfigError: the step was taught before this experiment began.
-        """
-        record = self.step(number).train
-        if record is None:
-            raise ConfigError(
-                f"{self.folder}: step {number} was taught before this experiment began, its training data is not here; "
-                "pass a --teacher that knows it, and leave out joint training and replay of that step"
-            )
-        return record
-
-    def step_train_path(self, number: int) -> Path:
-        """The COCO file with the training half of a step; raises as `step_train_file`."""
-        return self.step_train_file(number).locate(self.folder)
-
-    def step_val_path(self, number: int) -> Path:
-        """The COCO file with the validation half of a step; see `StepRecord` for the classes in it.
-
-        Raises:
-            ConfigError: the step has no validation data.
-        """
-        record = self.step(number).val
-        if record is None:
-            raise ConfigError(f"{self.folder}: step {number} has no validation data; add a step that has some (--val)")
-        return record.locate(self.folder)
-
-    def train_images(self, step: int = 1) -> Path:
-        """The folder that file names of a step's training images are relative to; all planned steps have the same."""
-        return self.folder / self._data_of(step).train.images
-
-    def val_images(self, step: int = 1) -> Path:
-        """The folder that file names of a step's validation images are relative to."""
-        val = self._data_of(step).val
-        if val is None:
-            raise ConfigError(f"{self.folder}: step {step} has no validation data; add a step that has some (--val)")
-        return self.folder / val.images
-
-    def _data_of(self, step: int) -> DatasetRecord | StepDataRecord:
-        self.step_train_file(step)  # A step with that file has data.
-        data = self.step(step).data or self.manifest.dataset
-        assert data is not None
-        return data
-
-    def check_step_files(self, number: int) -> None:
-        """Make sure that the files a step is trained and evaluated on are still what was written.
-
-        Raises:
-            CheckpointError: naming the file that is missing or was edited.
-        """
-        train = self.step(number).train
-        vals = (self.step(step).val for step in self.manifest.validation_steps(number))
-        for record in (train, *vals):
-            if record is not None:
-                self.verified_split(record)
 
     def verified_split(self, record: FileRecord) -> Path:
         """The path of a step's file or of the dataset's; raises as `verified`."""
@@ -269,9 +184,9 @@ class Experiment:
             ConfigError: neither a run nor a file.
             CheckpointError: unfinished run, changed file, or classes of another experiment.
         """
-        manifest = self.manifest
+        manifest = self.read()
         path = Path(teacher)
-        run = manifest.run(str(teacher)) if not path.is_file() else self._run_of(path, manifest)
+        run = manifest.find_run(str(teacher)) if not path.is_file() else self._run_of(path, manifest)
         if run is not None:
             path = self._verified_weights(run)
         elif not path.is_file():
@@ -294,7 +209,7 @@ class Experiment:
         if record is None:
             raise CheckpointError(
                 f"{self.folder}: run '{run.name}' has no weights yet (it is {run.status}); finish it first, "
-                "for example with --resume"
+                "for example with `resume`"
             )
         return self.verified(record, f"run '{run.name}' wrote it", "restore it or train that run again")
 
@@ -333,10 +248,10 @@ def check_run_name(name: str) -> str:
         ConfigError: a character that does not belong in a file name, or a reserved name.
     """
     if BANK_MARK in name:
-        raise ConfigError(f"--name {name}: '{BANK_MARK}' marks what 'ciod distill' writes; leave it out")
+        raise ConfigError(f"`name` {name}: '{BANK_MARK}' marks what 'ciod distill' writes; leave it out")
     if not _RUN_NAME.fullmatch(name) or name in _RESERVED_RUN_NAMES:
         raise ConfigError(
-            f"--name {name}: a run's name holds letters, digits, '.', '_' and '-', starts with a letter or digit "
+            f"`name` {name}: a run's name holds letters, digits, '.', '_' and '-', starts with a letter or digit "
             f"and is none of {', '.join(_RESERVED_RUN_NAMES)}"
         )
     return name

@@ -15,8 +15,9 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ciod_core.classes import ClassEntry, ClassTable
 from ciod_core.data.annotations.protocols import Protocol
+from ciod_core.data.annotations.split import StepStatistics
 from ciod_core.data.formats import FORMATS
-from ciod_core.errors import CheckpointError
+from ciod_core.errors import CheckpointError, ConfigError, listed
 from ciod_core.files import relative_if_inside, sha256_of_file
 from ciod_core.migrations import MANIFEST_VERSION, upgrade_manifest
 from ciod_core.records import Record, first_problem
@@ -117,17 +118,6 @@ class PlanRecord(Record):
         return ", ".join(parts)
 
 
-class StatisticsRecord(Record):
-    """What one step's training file holds, and what the protocol hid from it."""
-
-    images: int
-    boxes_per_class: dict[str, int]
-    hidden_old_boxes: int = 0
-    hidden_future_boxes: int = 0
-    hidden_left_out_boxes: int = 0
-    shared_images: dict[int, int] = Field({}, description="images that also occur in another step, by that step")
-
-
 class StepRecord(Record):
     """One step: its classes and its two COCO files.
 
@@ -141,7 +131,7 @@ class StepRecord(Record):
     classes: tuple[str, ...] = Field(description="classes that no earlier step knows; an added step may have none")
     train: FileRecord | None = None
     val: FileRecord | None = None
-    statistics: StatisticsRecord
+    statistics: StepStatistics
     data: StepDataRecord | None = None
 
     @property
@@ -223,9 +213,104 @@ class ExperimentManifest(Record):
             raise ValueError("run names repeat")
         return self
 
-    def run(self, name: str) -> RunRecord | None:
+    def find_run(self, name: str) -> RunRecord | None:
         """The run of that name, None when there is none."""
         return next((record for record in self.runs if record.name == name), None)
+
+    def run(self, name: str) -> RunRecord:
+        """The run of that name.
+
+        Raises:
+            ConfigError: listing the runs there are.
+        """
+        record = self.find_run(name)
+        if record is None:
+            names = listed([run.name for run in self.runs]) or "none yet"
+            raise ConfigError(f"there is no run '{name}'; runs: {names}")
+        return record
+
+    def leaf_runs(self) -> tuple[RunRecord, ...]:
+        """Finished step runs that no other run continues; the finished joint runs when there is no step run."""
+        finished = [run for run in self.runs if run.status == "finished"]
+        # A distilled student is a side branch: its teacher stays the end of the chain.
+        parents = {run.parent for run in finished if run.kind != "distilled"}
+        steps = tuple(run for run in finished if run.kind != "joint" and run.name not in parents)
+        return steps or tuple(finished)
+
+    def path_to(self, name: str) -> tuple[RunRecord, ...]:
+        """The runs from the root of the tree to run `name`, in order of training.
+
+        Raises:
+            ConfigError: there is no such run.
+            CheckpointError: the parents form a circle, or one is missing.
+        """
+        path = [self.run(name)]
+        while path[0].parent is not None:
+            parent = self.find_run(path[0].parent)
+            if parent is None or parent in path:
+                raise CheckpointError(
+                    f"run '{path[0].name}' names '{path[0].parent}' as its parent, which is not an earlier run; "
+                    "restore experiment.json"
+                )
+            path.insert(0, parent)
+        return tuple(path)
+
+    def step(self, number: int) -> StepRecord:
+        """The record of one step.
+
+        Raises:
+            ConfigError: when there is no such step.
+        """
+        if not 1 <= number <= len(self.steps):
+            there = (
+                f"the plan has steps 1 to {len(self.steps)}"
+                if self.steps
+                else "there are none yet, add one with `data`"
+            )
+            raise ConfigError(f"there is no step {number}; {there}")
+        return self.steps[number - 1]
+
+    def train_file(self, step: int) -> FileRecord:
+        """The COCO file of a step's training split.
+
+        Raises:
+            ConfigError: the step was trained before this experiment began.
+        """
+        record = self.step(step).train
+        if record is None:
+            raise ConfigError(
+                f"step {step} was trained before this experiment began, its training data is not here; "
+                "pass a `teacher` that has finished it, and leave out joint training and replay of that step"
+            )
+        return record
+
+    def val_file(self, step: int) -> FileRecord:
+        """The COCO file of a step's validation split; see `StepRecord` for the classes in it.
+
+        Raises:
+            ConfigError: the step has no validation data.
+        """
+        record = self.step(step).val
+        if record is None:
+            raise ConfigError(f"step {step} has no validation data; add a step that has some (`val`)")
+        return record
+
+    def train_images(self, step: int = 1) -> str:
+        """The image folder of a step's training split, as recorded; all planned steps have the same."""
+        self.train_file(step)
+        return self._data_of(step).train.images
+
+    def val_images(self, step: int = 1) -> str:
+        """The image folder of a step's validation split, as recorded."""
+        self.val_file(step)
+        val = self._data_of(step).val
+        assert val is not None, "a step with a validation file has validation data"
+        return val.images
+
+    def _data_of(self, step: int) -> DatasetRecord | StepDataRecord:
+        data = self.step(step).data or self.dataset
+        assert data is not None, "a step with files has data"
+        return data
 
     def validation_steps(self, step: int) -> tuple[int, ...]:
         """The steps whose validation files a run of `step` is evaluated on; together they label its classes.
@@ -252,7 +337,7 @@ class ExperimentManifest(Record):
 
     def with_run(self, record: RunRecord) -> ExperimentManifest:
         """This manifest with `record` added, or put in the place of the run of the same name."""
-        if self.run(record.name) is None:
+        if self.find_run(record.name) is None:
             return self.model_copy(update={"runs": (*self.runs, record)})
         runs = tuple(record if old.name == record.name else old for old in self.runs)
         return self.model_copy(update={"runs": runs})

@@ -26,13 +26,13 @@ def taught_by(experiment: Experiment, teacher: Path | str) -> Taught:
         ConfigError: there is no such teacher, or it knows only a part of a step.
         CheckpointError: it was changed, or its classes are not those of this experiment.
     """
-    manifest = experiment.manifest
+    manifest = experiment.read()
     verified = experiment.resolve_teacher(teacher)
     info = read_info(verified.path)
     info.classes.require_prefix_of(manifest.classes, where=str(verified.path))
     if info.step > len(manifest.steps) or len(info.classes) != len(manifest.classes.up_to(info.step)):
         raise ConfigError(
-            f"--teacher {teacher}: it knows {len(info.classes)} of the plan's {len(manifest.classes)} classes; "
+            f"`teacher` {teacher}: it knows {len(info.classes)} of the plan's {len(manifest.classes)} classes; "
             f"a teacher must have finished one of the steps 1 to {len(manifest.steps) - 1}"
         )
     return Taught(verified, info.step, info.classes)

@@ -61,7 +61,7 @@ def distil_into(
     witness = find_witness(experiment, asking)
     plan = plan_student(witness, config, run)
     check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
-    begun = experiment.run(plan.name) if resume else None
+    begun = experiment.read().run(plan.name) if resume else None
     config = settle_student(config, witness)
     if begun is not None:
         config = resumed_config(begun, plan, config)

@@ -188,7 +188,7 @@ def _finish(experiment: Experiment, plan: RunPlan, config: Config, trainer: Trai
             "outputs": {WEIGHTS_KEY: FileRecord.of(weights, experiment.folder)},
         }
     )
-    if experiment.manifest.validation_steps(plan.step):
+    if experiment.read().validation_steps(plan.step):
         trainer.listener.evaluating(plan.name)
         report, _ = evaluate_weights(
             experiment, weights, config.evaluation, device=trainer.device, workers=config.data.workers

@@ -61,18 +61,18 @@ def plan_run(
     run: str | None = None,
 ) -> RunPlan:
     """Decide what a run is; see `train_step` for the arguments and errors."""
-    manifest = experiment.manifest
+    manifest = experiment.read()
     method = config.method.name
     if method == "joint":
         if teacher is not None:
             raise ConfigError("--teacher: joint training has no teacher; leave it out, or choose another --method")
-        last = experiment.step(step or max(1, len(manifest.steps))).step
+        last = manifest.step(step or max(1, len(manifest.steps))).step
         name = check_run_name(run or run_name(last, kind="joint"))
         return RunPlan(name, last, "joint", teacher=None, classes=manifest.classes.up_to(last))
     if step is not None:
         raise ConfigError("--step: only joint training takes a step; elsewhere the teacher decides which step is next")
     if teacher is None:
-        experiment.step_train_file(1)
+        manifest.train_file(1)
         name = check_run_name(run or run_name(1))
         return RunPlan(name, 1, "step", teacher=None, classes=manifest.classes.up_to(1))
     taught = taught_by(experiment, teacher)
@@ -102,7 +102,8 @@ def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bo
     Raises:
         ConfigError: it exists and is to be neither resumed nor replaced, cannot be resumed, or others build on it.
     """
-    record = experiment.manifest.run(name)
+    manifest = experiment.read()
+    record = manifest.find_run(name)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other; pass one of them")
     if resume and (record is None or record.status == "finished"):
@@ -119,7 +120,7 @@ def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bo
         raise ConfigError(
             f"run '{name}' exists already ({record.status}); pass --resume, --overwrite or another --name"
         )
-    children = [other.name for other in experiment.manifest.runs if other.parent == name]
+    children = [other.name for other in manifest.runs if other.parent == name]
     if overwrite and children:
         raise ConfigError(f"--overwrite: run '{name}' is the teacher of {', '.join(children)}; pass another --name")
 

@@ -15,7 +15,7 @@ from ciod_core import __version__
 from ciod_core.config.resolve import config_text
 from ciod_core.config.schema import Config
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import FileRecord, ReplayedImage, RunRecord
+from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import all_labels
 from ciod_core.files import atomic_write_json, atomic_write_text
 from ciod_core.runs.plan import RunPlan
@@ -36,8 +36,9 @@ def start_record(
     bank: KnowledgeBank | None = None,
 ) -> RunRecord:
     """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
-    inputs = _labels(experiment, plan)
-    val = experiment.step(plan.step).val
+    manifest = experiment.read()
+    inputs = _labels(manifest, plan)
+    val = manifest.step(plan.step).val
     if val is not None:
         inputs["val"] = val
     if plan.teacher is not None:
@@ -62,15 +63,15 @@ def start_record(
     )
 
 
-def _labels(experiment: Experiment, plan: RunPlan) -> dict[str, FileRecord]:
+def _labels(manifest: ExperimentManifest, plan: RunPlan) -> dict[str, FileRecord]:
     """The files with the labels that a run learns from."""
     match plan.kind:
         case "joint":
-            return all_labels(experiment, plan.step)
+            return all_labels(manifest, plan.step)
         case "distilled":
             return {}
         case _:
-            return {"train": experiment.step_train_file(plan.step)}
+            return {"train": manifest.train_file(plan.step)}
 
 
 def _method_name(plan: RunPlan, config: Config) -> str:

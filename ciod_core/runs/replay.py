@@ -54,13 +54,14 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
     """
     if plan.teacher is None or not config.replay.on:
         return ()
+    manifest = experiment.read()
     parent, last_step = plan.teacher.run, plan.step - 1
     held = {image.image_id: image for image in parent.replayed} if parent else {}
-    last = read_step(experiment, last_step)
+    last = read_step(experiment, manifest, last_step)
     memory, root = merge_located([last, replay_table(experiment, held.values())]) if held else last
     if parent is not None and parent.skipped_images and parent.kind != "distilled":
         # What the run before could not load it cannot have kept.
-        skipped_root = images_of_run(experiment, parent)
+        skipped_root = images_of_run(experiment, manifest, parent)
         skipped = {skipped_root / name for name in parent.skipped_images}
         memory = _with_images(memory, np.array([root / name not in skipped for name in memory.file_names_I.tolist()]))
     chosen_I = choose_exemplars(
@@ -79,7 +80,7 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
         image = None
         if number in held:
             image = held[number]
-            _verify(experiment.train_images(image.steps[0]), image, kept_by)
+            _verify(experiment.folder / manifest.train_images(image.steps[0]), image, kept_by)
         if number in own_names:
             image = _with_step(image, last_step, number, own_names[number], last.image_dir)
         assert image is not None, "an image is of the last step or was kept"
@@ -93,8 +94,9 @@ def resumed_replay(experiment: Experiment, run: RunRecord) -> tuple[ReplayedImag
     Raises:
         CheckpointError: one of them is missing or was changed.
     """
+    manifest = experiment.read()
     for image in run.replayed:
-        _verify(experiment.train_images(image.steps[0]), image, run.name)
+        _verify(experiment.folder / manifest.train_images(image.steps[0]), image, run.name)
     return run.replayed
 
 
@@ -104,13 +106,14 @@ def replay_table(experiment: Experiment, images: Iterable[ReplayedImage]) -> Loc
     Raises:
         CheckpointError: a step's file is missing or was changed.
     """
+    manifest = experiment.read()
     ids_of_step: dict[int, list[int]] = {}
     for image in images:
         for step in image.steps:
             ids_of_step.setdefault(step, []).append(image.image_id)
     parts = []
     for step, ids in sorted(ids_of_step.items()):
-        table, folder = read_step(experiment, step)
+        table, folder = read_step(experiment, manifest, step)
         parts.append(LocatedTable(_with_images(table, np.isin(table.image_ids_I, ids)), folder))
     return merge_located(parts)
 

@@ -13,7 +13,7 @@ from ciod_core.data.annotations.merging import LocatedTable, merge_located
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
-from ciod_core.experiment.step_data import read_all_labels, read_step
+from ciod_core.experiment.step_data import check_step_files, read_all_labels, read_step
 from ciod_core.methods import build_method
 from ciod_core.methods.base import Method
 from ciod_core.model.checkpoint import load_detector
@@ -61,11 +61,12 @@ def train_step(
     """
     plan = plan_run(experiment, config, teacher=teacher, step=step, run=run)
     check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
-    begun = experiment.run(plan.name) if resume else None
+    begun = experiment.read().run(plan.name) if resume else None
     if begun is not None:
         config = resumed_config(begun, plan, config)
     config = settle_config(plan, config)
-    experiment.check_step_files(plan.step)
+    manifest = experiment.read()
+    check_step_files(experiment, manifest, plan.step)
     device = pick_device(config.training.device)
     replayed = resumed_replay(experiment, begun) if begun else choose_replayed(experiment, plan, config)
     data = training_data(experiment, plan, replayed)
@@ -84,8 +85,8 @@ def train_step(
 def training_table(experiment: Experiment, plan: RunPlan) -> LocatedTable:
     """The images and boxes a run may see: its step's file, or for a joint run all labels of the steps so far."""
     if not plan.joint:
-        return read_step(experiment, plan.step)
-    parts = read_all_labels(experiment, plan.step)
+        return read_step(experiment, experiment.read(), plan.step)
+    parts = read_all_labels(experiment, experiment.read(), plan.step)
     return merge_located([LocatedTable(_labelled_part(part.table, plan.classes), part.image_dir) for part in parts])
 
 

@@ -89,7 +89,7 @@ def find_witness(experiment: Experiment, asking: Asking) -> Witness:
     following = FIRST_STEP_WITH_OLD_CLASSES if asking.step is None else asking.step
     if following < FIRST_STEP_WITH_OLD_CLASSES:
         raise ConfigError(f"--step {following}: no step comes before it, so that nothing is old; pass 2 or a later one")
-    return Witness(None, Path(named), following - 1, experiment.manifest.classes.up_to(following - 1))
+    return Witness(None, Path(named), following - 1, experiment.read().classes.up_to(following - 1))
 
 
 class Asked(NamedTuple):
@@ -152,12 +152,13 @@ def _images(experiment: Experiment, asking: Asking, witness: Witness) -> Located
     if asking.images is not None:
         return LocatedTable(unlabelled_images(asking.images), asking.images)
     following = witness.step + 1
-    if witness.teacher is not None and following > len(experiment.manifest.steps):
+    manifest = experiment.read()
+    if witness.teacher is not None and following > len(manifest.steps):
         raise ConfigError(
             f"--teacher {witness.file}: it knows the classes of the last step; pass weights of an earlier one, "
             "or --into with a folder of --images"
         )
-    return read_step(experiment, following)
+    return read_step(experiment, manifest, following)
 
 
 def _selection(config: Config) -> ResamplerConfig:
@@ -169,7 +170,7 @@ def _selection(config: Config) -> ResamplerConfig:
 
 
 def _only_leaf(experiment: Experiment) -> str:
-    leaves = experiment.leaf_runs()
+    leaves = experiment.read().leaf_runs()
     if len(leaves) != 1:
         names = listed([run.name for run in leaves]) or "no finished run yet"
         raise ConfigError(f"{experiment.folder}: which teacher is not clear ({names}); pass --teacher")

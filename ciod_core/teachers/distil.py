@@ -95,8 +95,9 @@ def distil(
 
 def _hidden_labels(experiment: Experiment, step: int) -> AnnotationTable | None:
     """All labels of the dataset that a step was cut from; None where nobody has them or they have changed."""
-    dataset = experiment.manifest.dataset
-    if dataset is None or not experiment.step(step).planned:
+    manifest = experiment.read()
+    dataset = manifest.dataset
+    if dataset is None or not manifest.step(step).planned:
         return None
     try:
         return read_coco(experiment.verified(dataset.train.annotations, "the split was made", "restore it"))

@@ -78,11 +78,11 @@ def main() -> None:
 
 def _train_once(experiment: Experiment, variant: str, seed: int) -> RunRecord:
     suffix = f"-seed{seed}" if seed else ""
-    finished = experiment.run(f"step2{suffix}")
+    finished = experiment.read().run(f"step2{suffix}")
     if variant == "default":
         return finished
     name = f"ablation-{variant}{suffix}"
-    done = experiment.manifest.run(name)
+    done = experiment.read().run(name)
     if done is not None and done.status == "finished":
         return done
     config = recorded_config(finished.config)

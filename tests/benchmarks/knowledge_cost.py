@@ -57,11 +57,11 @@ def main() -> None:
         path = Path(folder) / "bank.safetensors"
         bank = distil(experiment, from_bank(config), Asking(arguments.teacher), out=path).bank
         image_size = arguments.image_size or bank.info.image_size
-        table, images = read_step(experiment, 2)
+        table, images = read_step(experiment, experiment.read(), 2)
         dataset = DetectionDataset(
             table,
             images,
-            experiment.manifest.classes.up_to(2),
+            experiment.read().classes.up_to(2),
             TrainTransform(image_size, multi_scale=False),
             memory=BankMemory.of(bank, table, images),
         )
@@ -69,7 +69,7 @@ def main() -> None:
         known = [next(loader) for _ in range(BATCHES)]
     unknown = [batch._replace(knowledge=None) for batch in known]
     weights = experiment.weights_path(arguments.teacher)
-    num_new = len(experiment.manifest.classes.of_step(2))
+    num_new = len(experiment.read().classes.of_step(2))
     settings = {"plain": ("finetune", config), "bank": ("crs-ckd", from_bank(config)), "live": ("crs-ckd", config)}
     steps: dict[str, Callable[[int], int | None]] = {
         name: _step(name, weights, method, chosen, known if name == "bank" else unknown, num_new)

@@ -51,7 +51,7 @@ def test_the_tree_shows_what_each_step_added(ciod: Ciod, grown: Path) -> None:
 
 
 def test_weights_name_the_classes_of_all_steps(grown: Path) -> None:
-    runs = {run.name: run for run in Experiment.open(grown).manifest.runs}
+    runs = {run.name: run for run in Experiment.open(grown).read().runs}
     assert [run.parent for run in runs.values()] == [None, "step1", "step2"]
     info = read_info(grown / "step3-replay.safetensors")
     assert info.classes.names == ("circle", "square", "star") and info.step == 3
@@ -82,7 +82,7 @@ def test_what_people_are_told(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
     assert json.loads(answer.out)["name"] == "step2-finetune"
     assert f"Step 2 of {folder}: star, more of square (2 images)\n" in answer.err
     assert "no training image shows moon; the step does not teach them" in answer.err
-    assert len(Experiment.open(folder).manifest.steps) == 3
+    assert len(Experiment.open(folder).read().steps) == 3
     joint = ciod("train-step", "--experiment", folder, *TINY, "--method", "joint", "--model", "yolox-micro", "--json")
     assert json.loads(joint.out)["inputs"].keys() == {"train1", "train2", "train3"}
 
@@ -98,7 +98,7 @@ def test_lone_weights_and_no_validation(
     assert answer.out == "step2.safetensors\n"
     assert "no validation image shows moon" in answer.err
     assert "Not evaluated: there is no validation data (--val)" in answer.err
-    runs = Experiment.open(Path()).manifest.runs
+    runs = Experiment.open(Path()).read().runs
     assert [(run.name, run.kind, run.parent) for run in runs] == [
         ("step1", "imported", None),
         ("step2", "step", "step1"),

@@ -31,18 +31,19 @@ def test_every_run_is_trained_once_and_compared(ciod: Ciod, tmp_path: Path) -> N
         assert f"│ {name} " in answer.out
     experiment = Experiment.open(tmp_path / "demo")
     assert [
-        experiment.run(name).config["training"]["epochs"] for name in ("step1-seed3", "step2-seed3", "joint2-seed3")
+        experiment.read().run(name).config["training"]["epochs"]
+        for name in ("step1-seed3", "step2-seed3", "joint2-seed3")
     ] == [2, 1, 3]
-    assert {run.seed for run in experiment.manifest.runs} == {3}
-    assert {run.device for run in experiment.manifest.runs} == {"cpu (1 thread)"}
+    assert {run.seed for run in experiment.read().runs} == {3}
+    assert {run.device for run in experiment.read().runs} == {"cpu (1 thread)"}
 
     again = ciod("demo", "--out", tmp_path / "demo", "--seed", "3", "--json")
     assert "5 runs, 5 of them finished already" in again.err
     document = json.loads(again.out)
     assert document["seeds"] == 1
     by_method = {row["method"]: row["measures"] for row in document["rows"]}
-    assert by_method["crs-ckd"]["ap_all"]["mean"] == experiment.run("step2-seed3").metrics["all"]
-    assert by_method["joint"]["ap_old"]["mean"] == experiment.run("joint2-seed3").metrics["old"]
+    assert by_method["crs-ckd"]["ap_all"]["mean"] == experiment.read().run("step2-seed3").metrics["all"]
+    assert by_method["joint"]["ap_old"]["mean"] == experiment.read().run("joint2-seed3").metrics["old"]
 
 
 @pytest.mark.usefixtures("small")

@@ -103,7 +103,7 @@ def test_pictures(ciod: Ciod, own_copy: Path) -> None:
 def test_a_teacher_that_is_not_clear(ciod: Ciod, own_copy: Path) -> None:
     experiment = Experiment.open(own_copy)
     for number in range(7):
-        experiment.put_run(experiment.run("step2").model_copy(update={"name": f"try{number}"}))
+        experiment.put_run(experiment.read().run("step2").model_copy(update={"name": f"try{number}"}))
     answer = ciod("distill", "--experiment", own_copy)
     assert answer.code == 2
     assert "which teacher is not clear (step2, try0, try1, try2, try3 and 3 more); pass --teacher" in answer.error_line

@@ -27,13 +27,13 @@ def test_the_only_leaf_is_the_default(ciod: Ciod, own_copy: Path) -> None:
 
 def test_the_result_is_recorded(ciod: Ciod, own_copy: Path) -> None:
     experiment = Experiment.open(own_copy)
-    run = experiment.run("step2")
+    run = experiment.read().run("step2")
     experiment.put_run(run.model_copy(update={"metrics": {}, "outputs": {"weights": run.outputs["weights"]}}))
     (own_copy / "step2" / "metrics.json").unlink()
 
     document = json.loads(ciod("eval", "step2", "--experiment", own_copy, *QUICK, "--json").out)
 
-    recorded = experiment.run("step2")
+    recorded = experiment.read().run("step2")
     groups = document["report"]["groups"]
     assert recorded.metrics == {name: group["metrics"]["ap"] for name, group in groups.items()}
     saved = experiment.verified(recorded.outputs["metrics"], "", "")
@@ -103,7 +103,7 @@ def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: i
 
 def test_several_leaves_must_be_chosen_from(ciod: Ciod, own_copy: Path) -> None:
     experiment = Experiment.open(own_copy)
-    experiment.put_run(experiment.run("step2").model_copy(update={"name": "step2-b"}))
+    experiment.put_run(experiment.read().run("step2").model_copy(update={"name": "step2-b"}))
     answer = ciod("evaluate", "--experiment", own_copy)
     assert answer.code == 2
     assert "step2, step2-b" in answer.error_line

@@ -17,7 +17,7 @@ def test_onnx_beside_the_weights_and_in_the_manifest(ciod: Ciod, own_copy: Path)
     target = own_copy / "step2.onnx"
     assert answer.code == 0
     assert answer.out == f"{target}\n"
-    assert Experiment.open(own_copy).run("step2").outputs["step2.onnx"].sha256 == sha256_of_file(target)
+    assert Experiment.open(own_copy).read().run("step2").outputs["step2.onnx"].sha256 == sha256_of_file(target)
 
     refused = ciod("export", own_copy / "step2.safetensors")
     assert refused.code == 2
@@ -41,7 +41,7 @@ def test_pt2_without_suppression(ciod: Ciod, own_copy: Path, tmp_path: Path) -> 
     assert document["file"] == str(tmp_path / "m.pt2")
     assert document["nms"] is None
     assert [entry["name"] for entry in document["classes"]["entries"]] == list(
-        Experiment.open(own_copy).manifest.steps[0].classes
+        Experiment.open(own_copy).read().steps[0].classes
     )
 
 

@@ -44,7 +44,7 @@ def test_json_agrees_with_the_files(ciod: Ciod, dataset: Path, tmp_path: Path) -
 def test_protocol_seed_and_what_is_left_are_shown(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
     arguments = ("split", dataset, "--plan", "3+2", "--leave-out", "rest", "--protocol", "disjoint", "--seed", SEED)
     lines = ciod(*arguments, "--out", tmp_path / "e").out.splitlines()
-    manifest = Experiment.open(tmp_path / "e").manifest
+    manifest = Experiment.open(tmp_path / "e").read()
     assert f"plan 3+2, order name, protocol disjoint, seed {SEED}: training images" in lines[0]
     header, first = lines[2].split("┃"), lines[4].split("│")
     hidden = manifest.steps[0].statistics.hidden_left_out_boxes
@@ -65,7 +65,7 @@ def test_without_them_they_are_not_mentioned(ciod: Ciod, dataset: Path, tmp_path
 def test_json_has_protocol_seed_and_what_is_left(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
     arguments = ("split", dataset, "--plan", "3+2", "--leave-out", "rest", "--protocol", "loco", "--seed", SEED)
     document = json.loads(ciod(*arguments, "--out", tmp_path / "e", "--json").out)
-    plan = Experiment.open(tmp_path / "e").manifest.plan
+    plan = Experiment.open(tmp_path / "e").read().plan
     assert document["plan"] == plan.model_dump(mode="json")
     assert (plan.protocol, plan.seed, len(plan.left_out)) == ("loco", SEED, 3)
     assert [step["hidden_left_out_boxes"] > 0 for step in document["steps"]] == [True, True]
@@ -77,7 +77,7 @@ def test_a_plan_file(ciod: Ciod, dataset: Path, tmp_path: Path, monkeypatch: pyt
     answer = ciod("split", dataset, "--plan", "mine.yaml")
     assert answer.code == 0
     assert "plan 2+1 of mine.yaml, order listed" in answer.out
-    assert Experiment.open(tmp_path / f"{dataset.name}-mine").manifest.classes.names == ("star", "circle", "square")
+    assert Experiment.open(tmp_path / f"{dataset.name}-mine").read().classes.names == ("star", "circle", "square")
 
 
 def test_default_folder_is_named_after_dataset_and_plan(

@@ -27,7 +27,7 @@ def untrained(shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
 
 
 def test_the_tree_of_runs(trained: Path) -> None:
-    runs = {run.name: run for run in Experiment.open(trained).manifest.runs}
+    runs = {run.name: run for run in Experiment.open(trained).read().runs}
     assert {name: (run.kind, run.parent, run.status) for name, run in runs.items()} == {
         "step1": ("step", None, "finished"),
         "step2": ("step", "step1", "finished"),
@@ -164,7 +164,7 @@ def test_ctrl_c_and_resume(ciod: Ciod, untrained: Path) -> None:
     assert err.splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in err
     experiment = Experiment.open(untrained)
-    assert experiment.run("step1").status == "interrupted"
+    assert experiment.read().run("step1").status == "interrupted"
     assert not experiment.weights_path("step1").exists()
 
     refused = ciod("train-step", "--experiment", untrained, *TINY, "--model", "yolox-micro")
@@ -173,7 +173,7 @@ def test_ctrl_c_and_resume(ciod: Ciod, untrained: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
     first_line = next(line for line in resumed.stderr.splitlines() if line.startswith("iteration"))
     assert int(first_line.split()[1].split("/")[0]) > 3, "it does not start over"
-    assert experiment.run("step1").status == "finished"
+    assert experiment.read().run("step1").status == "finished"
 
 
 def test_full_disk_leaves_no_half_file(untrained: Path) -> None:
@@ -193,4 +193,4 @@ def test_full_disk_leaves_no_half_file(untrained: Path) -> None:
     assert "File too large" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     assert not list(untrained.rglob(".tmp-*"))
-    assert Experiment.open(untrained).run("step1").status == "failed"
+    assert Experiment.open(untrained).read().run("step1").status == "failed"

@@ -16,7 +16,7 @@ IMAGES = {"train_images": 16, "val_images": 8}
 
 def test_images_are_painted_and_split_once(tmp_path: Path) -> None:
     experiment = demo_experiment(tmp_path / "demo", 3, **IMAGES)
-    plan = experiment.manifest.plan
+    plan = experiment.read().plan
     assert plan is not None and plan.text == PLAN
     assert (experiment.folder / "data").is_dir()
     before = experiment.manifest_path.read_bytes()

@@ -14,7 +14,7 @@ from ciod_core.config.schema import Config, MethodConfig, ReplayConfig
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, DataError
-from ciod_core.experiment.add_step import added_step
+from ciod_core.experiment.add_step import add_step
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import FileRecord, RunRecord
@@ -23,7 +23,7 @@ from ciod_core.runs.plan import check_free, plan_run
 from ciod_core.runs.replay import choose_replayed, resumed_replay
 from ciod_core.runs.train import training_data, training_table
 from tests.helpers.chains import content_of, data_source, write_data, write_teacher
-from tests.helpers.experiments import make_run
+from tests.helpers.experiments import check_files, make_run
 from tests.helpers.writers import as_voc, as_yolo
 
 JOINT = Config(method=MethodConfig(name="joint"))
@@ -35,7 +35,7 @@ def chain(tmp_path: Path) -> Experiment:
     data = tmp_path / "data"
     train = write_data(data, "first", {"a.png": ["circle"], "b.png": ["square", "circle"], "c.png": []})
     val = write_data(data, "firstval", {"a.png": ["square", "circle"]})
-    with added_step(data_source(train, val), experiment=tmp_path / "chain") as added:
+    with add_step(data_source(train, val), experiment=tmp_path / "chain") as added:
         begin_run(added.experiment, "step1", 1)
     return added.experiment
 
@@ -43,10 +43,10 @@ def chain(tmp_path: Path) -> Experiment:
 def begin_run(experiment: Experiment, name: str, step: int, parent: str | None = None) -> RunRecord:
     """A finished run with real weights that says it trained on the step as it is."""
     record = make_run(experiment, name, step, parent)
-    path = write_teacher(experiment.weights_path(name), experiment.manifest.classes.up_to(step), step)
+    path = write_teacher(experiment.weights_path(name), experiment.read().classes.up_to(step), step)
     record = record.model_copy(
         update={
-            "inputs": {"train": experiment.step_train_file(step)},
+            "inputs": {"train": experiment.read().train_file(step)},
             "outputs": {WEIGHTS_KEY: FileRecord.of(path, experiment.folder)},
         }
     )
@@ -75,7 +75,7 @@ def refused(experiment: Experiment, kind: type[CiodError], *expected: str) -> It
 
 class TestFirstStep:
     def test_it_begins_an_experiment(self, chain: Experiment, tmp_path: Path) -> None:
-        manifest = chain.manifest
+        manifest = chain.read()
         assert (manifest.dataset, manifest.plan) == (None, None)
         assert manifest.classes == class_table([[("circle", 0), ("square", 1)]])
         step = manifest.steps[0]
@@ -83,10 +83,10 @@ class TestFirstStep:
         assert (step.statistics.images, step.statistics.boxes_per_class) == (3, {"circle": 2, "square": 1})
         assert step.data is not None and step.data.val_classes == ("square", "circle")
         assert step.data.train.annotations.sha256 == sha256_of_file(tmp_path / "data" / "first.json")
-        assert chain.train_images() == tmp_path / "data" / "first"
-        assert chain.val_images() == tmp_path / "data" / "firstval"
-        chain.check_step_files(1)
-        assert read_coco(chain.step_train_path(1)).num_images == 3
+        assert (chain.folder / chain.read().train_images()) == tmp_path / "data" / "first"
+        assert (chain.folder / chain.read().val_images()) == tmp_path / "data" / "firstval"
+        check_files(chain, 1)
+        assert read_coco(chain.read().train_file(1).locate(chain.folder)).num_images == 3
         assert sorted(path.name for path in (chain.folder / "splits").iterdir()) == [
             "step1.train.json",
             "step1.val.json",
@@ -94,7 +94,7 @@ class TestFirstStep:
 
     def test_the_current_folder_is_the_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        with added_step(second_data(tmp_path / "data")) as added:
+        with add_step(second_data(tmp_path / "data")) as added:
             assert added.number == 1 and (tmp_path / "experiment.json").is_file()
 
     def test_it_is_planned_like_any_other(self, chain: Experiment) -> None:
@@ -113,7 +113,7 @@ class TestFirstStep:
         elif kind == "folder":
             (out / "splits").mkdir(parents=True)
         before = content_of(tmp_path)
-        with pytest.raises((CiodError, KeyboardInterrupt)), added_step(source, experiment=out):
+        with pytest.raises((CiodError, KeyboardInterrupt)), add_step(source, experiment=out):
             raise KeyboardInterrupt
         assert content_of(tmp_path) == before
         assert out.exists() == (kind == "folder")
@@ -121,7 +121,7 @@ class TestFirstStep:
     def test_a_file_of_the_users_stays(self, tmp_path: Path) -> None:
         (tmp_path / "chain").mkdir()
         (tmp_path / "chain" / "notes.txt").write_text("mine")
-        with pytest.raises(KeyboardInterrupt), added_step(second_data(tmp_path), experiment=tmp_path / "chain"):
+        with pytest.raises(KeyboardInterrupt), add_step(second_data(tmp_path), experiment=tmp_path / "chain"):
             raise KeyboardInterrupt
         assert [path.name for path in (tmp_path / "chain").iterdir()] == ["notes.txt"]
 
@@ -136,29 +136,29 @@ class TestNextStep:
     @pytest.fixture
     def longer(self, chain: Experiment, tmp_path: Path) -> Experiment:
         """Step 2 adds stars and another square."""
-        with added_step(second_data(tmp_path / "later"), experiment=chain.folder, teacher="step1") as added:
+        with add_step(second_data(tmp_path / "later"), experiment=chain.folder, teacher="step1") as added:
             assert added.number == 2
             begin_run(chain, "step2", 2, "step1")
         return chain
 
     def test_classes_and_ids(self, longer: Experiment) -> None:
-        step = longer.manifest.steps[1]
+        step = longer.read().steps[1]
         assert (step.classes, step.extended_classes) == (("star",), ("square",))
         # The data's own id 0 is taken by the circle, whose place in the data has another id.
-        assert longer.manifest.classes.category_ids == (0, 1, 2)
-        first, second = (read_coco(longer.step_train_path(number)) for number in (1, 2))
+        assert longer.read().classes.category_ids == (0, 1, 2)
+        first, second = (read_coco(longer.read().train_file(number).locate(longer.folder)) for number in (1, 2))
         assert second.category_ids_N.tolist() == [2, 1, 2]
         assert not set(first.image_ids_I.tolist()) & set(second.image_ids_I.tolist())
         assert not set(first.annotation_ids_N.tolist()) & set(second.annotation_ids_N.tolist())
 
     def test_the_earlier_validation_stays(self, longer: Experiment) -> None:
-        assert longer.manifest.validation_steps(1) == (1,)
-        assert longer.manifest.validation_steps(2) == (1, 2)
-        longer.check_step_files(2)
-        path = longer.step_val_path(1)
+        assert longer.read().validation_steps(1) == (1,)
+        assert longer.read().validation_steps(2) == (1, 2)
+        check_files(longer, 2)
+        path = longer.read().val_file(1).locate(longer.folder)
         path.write_text(path.read_text() + " ")
         with pytest.raises(CheckpointError, match=r"step1\.val\.json: the file was changed"):
-            longer.check_step_files(2)
+            check_files(longer, 2)
 
     def test_joint_training_takes_all_data(self, longer: Experiment, tmp_path: Path) -> None:
         plan = plan_run(longer, JOINT)
@@ -186,9 +186,11 @@ class TestNextStep:
         assert data.images == tmp_path.resolve()
         assert data.table.file_names_I.tolist()[0] == "later/new/a.png"
 
-        second = longer.run("step2").model_copy(update={"replayed": kept, "skipped_images": ("data/first/b.png",)})
+        second = (
+            longer.read().run("step2").model_copy(update={"replayed": kept, "skipped_images": ("data/first/b.png",)})
+        )
         longer.put_run(second)
-        with added_step(second_data(tmp_path / "third"), experiment=longer.folder, teacher="step2"):
+        with add_step(second_data(tmp_path / "third"), experiment=longer.folder, teacher="step2"):
             third = choose_replayed(longer, plan_run(longer, budget, teacher="step2"), budget)
         names = [(image.file_name, image.steps) for image in third]
         assert names == [("a.png", (2,)), ("b.png", (2,)), ("a.png", (1,))], "what was not loaded was not kept"
@@ -200,9 +202,9 @@ class TestNextStep:
     def test_the_same_data_adds_nothing(self, longer: Experiment, tmp_path: Path) -> None:
         again = data_source(tmp_path / "later" / "new.json", tmp_path / "later" / "newval.json")
         before = content_of(longer.folder)
-        with added_step(again, experiment=longer.folder, teacher="step1") as added:
+        with add_step(again, experiment=longer.folder, teacher="step1") as added:
             assert added.number == 2
-        with pytest.raises(KeyboardInterrupt), added_step(again, experiment=longer.folder, teacher="step1"):
+        with pytest.raises(KeyboardInterrupt), add_step(again, experiment=longer.folder, teacher="step1"):
             raise KeyboardInterrupt
         assert content_of(longer.folder) == before
 
@@ -210,26 +212,26 @@ class TestNextStep:
         other = data_source(write_data(tmp_path / "other", "new", {"a.png": ["moon"]}))
         expected = (
             "has a step 2 from other data already (runs: step2)",
-            "--experiment NEWFOLDER",
+            "a new folder as `experiment`",
             "ends of the chain: step2",
         )
-        with refused(longer, ConfigError, *expected), added_step(other, experiment=longer.folder, teacher="step1"):
+        with refused(longer, ConfigError, *expected), add_step(other, experiment=longer.folder, teacher="step1"):
             pass
 
     def test_another_spelling(self, longer: Experiment, tmp_path: Path) -> None:
         other = data_source(write_data(tmp_path / "other", "new", {"a.png": ["Star"]}))
         expected = "new.json: class 'Star' differs from the known class 'star'"
-        with refused(longer, DataError, expected), added_step(other, experiment=longer.folder, teacher="step2"):
+        with refused(longer, DataError, expected), add_step(other, experiment=longer.folder, teacher="step2"):
             pass
 
     def test_more_data_without_a_new_class(self, longer: Experiment, tmp_path: Path) -> None:
         more = data_source(write_data(tmp_path / "more", "more", {"a.png": ["circle"]}))
-        with added_step(more, experiment=longer.folder, teacher="step2"):
+        with add_step(more, experiment=longer.folder, teacher="step2"):
             begin_run(longer, "step3", 3, "step2")
-        step = longer.manifest.steps[2]
+        step = longer.read().steps[2]
         assert (step.classes, step.extended_classes, step.val) == ((), ("circle",), None)
-        assert longer.manifest.validation_steps(3) == (1, 2)
-        with added_step(second_data(tmp_path / "last"), experiment=longer.folder, teacher="step3"):
+        assert longer.read().validation_steps(3) == (1, 2)
+        with add_step(second_data(tmp_path / "last"), experiment=longer.folder, teacher="step3"):
             plan = plan_run(longer, Config(), teacher="step3")
             assert (plan.step, plan.num_new, len(plan.classes)) == (4, 0, 3)
             frozen = Config(method=MethodConfig(name="frozen-branch"))
@@ -238,11 +240,11 @@ class TestNextStep:
 
     def test_two_commands_at_once(self, longer: Experiment, tmp_path: Path) -> None:
         first, second = second_data(tmp_path / "x"), second_data(tmp_path / "y", "other")
-        with added_step(first, experiment=longer.folder, teacher="step2"):
+        with add_step(first, experiment=longer.folder, teacher="step2"):
             begin_run(longer, "step3", 3, "step2")
             with (
                 refused(longer, ConfigError, "has a step 3 from other data already"),
-                added_step(second, experiment=longer.folder, teacher="step2"),
+                add_step(second, experiment=longer.folder, teacher="step2"),
             ):
                 pass
 
@@ -251,49 +253,49 @@ class TestTakingBack:
     def test_a_step_goes_when_no_run_began(self, chain: Experiment, tmp_path: Path) -> None:
         before = content_of(chain.folder)
         source = second_data(tmp_path / "later")
-        with pytest.raises(ConfigError), added_step(source, experiment=chain.folder, teacher="step1"):
-            assert len(chain.manifest.steps) == 2
+        with pytest.raises(ConfigError), add_step(source, experiment=chain.folder, teacher="step1"):
+            assert len(chain.read().steps) == 2
             raise ConfigError("a wrong flag")
         assert content_of(chain.folder) == before
 
     def test_it_stays_when_a_run_began(self, chain: Experiment, tmp_path: Path) -> None:
         source = second_data(tmp_path / "later")
-        with pytest.raises(KeyboardInterrupt), added_step(source, experiment=chain.folder, teacher="step1"):
+        with pytest.raises(KeyboardInterrupt), add_step(source, experiment=chain.folder, teacher="step1"):
             begin_run(chain, "step2", 2, "step1")
             raise KeyboardInterrupt
-        assert chain.manifest.classes.names == ("circle", "square", "star")
-        chain.check_step_files(2)
+        assert chain.read().classes.names == ("circle", "square", "star")
+        check_files(chain, 2)
 
     def test_other_data_in_place_of_a_step_that_no_run_trained_on(self, chain: Experiment, tmp_path: Path) -> None:
-        with added_step(second_data(tmp_path / "wrong"), experiment=chain.folder, teacher="step1"):
+        with add_step(second_data(tmp_path / "wrong"), experiment=chain.folder, teacher="step1"):
             pass
         right = data_source(write_data(tmp_path / "right", "new", {"a.png": ["moon"]}))
-        with added_step(right, experiment=chain.folder, teacher="step1"):
+        with add_step(right, experiment=chain.folder, teacher="step1"):
             pass
-        assert chain.manifest.classes.names == ("circle", "square", "moon")
-        chain.check_step_files(2)
+        assert chain.read().classes.names == ("circle", "square", "moon")
+        check_files(chain, 2)
         assert len(list((chain.folder / "splits").iterdir())) == 3, "no file of the step before stays"
 
     def test_overwriting_the_only_run_of_a_step(self, chain: Experiment, tmp_path: Path) -> None:
-        with added_step(second_data(tmp_path / "wrong"), experiment=chain.folder, teacher="step1"):
+        with add_step(second_data(tmp_path / "wrong"), experiment=chain.folder, teacher="step1"):
             begin_run(chain, "step2", 2, "step1")
         right = data_source(write_data(tmp_path / "right", "new", {"a.png": ["moon"]}))
         before = content_of(chain.folder)
         with (
             pytest.raises(KeyboardInterrupt),
-            added_step(right, experiment=chain.folder, teacher="step1", overwrites=lambda step: f"step{step}"),
+            add_step(right, experiment=chain.folder, teacher="step1", overwrites=lambda step: f"step{step}"),
         ):
-            assert chain.manifest.classes.names[-1] == "moon"
+            assert chain.read().classes.names[-1] == "moon"
             raise KeyboardInterrupt
         assert content_of(chain.folder) == before, "the run that was to be overwritten has its data again"
-        with added_step(right, experiment=chain.folder, teacher="step1", overwrites=lambda step: f"step{step}"):
+        with add_step(right, experiment=chain.folder, teacher="step1", overwrites=lambda step: f"step{step}"):
             begin_run(chain, "step2", 2, "step1")
-        assert chain.manifest.classes.names[-1] == "moon"
-        chain.check_step_files(2)
+        assert chain.read().classes.names[-1] == "moon"
+        check_files(chain, 2)
         assert len(list((chain.folder / "splits").iterdir())) == 3
         with (
             refused(chain, ConfigError, "from other data already (runs: step2)"),
-            added_step(
+            add_step(
                 second_data(tmp_path / "third"),
                 experiment=chain.folder,
                 teacher="step1",
@@ -313,7 +315,7 @@ class TestTakingBack:
         monkeypatch.setattr("ciod_core.experiment.folder.atomic_write_text", full_disk)
         with (
             pytest.raises(OSError, match="No space left"),
-            added_step(source, experiment=chain.folder, teacher="step1"),
+            add_step(source, experiment=chain.folder, teacher="step1"),
         ):
             pass
         assert content_of(chain.folder) == before
@@ -325,47 +327,47 @@ class TestLoneWeights:
     def test_an_experiment_around_them(self, tmp_path: Path) -> None:
         weights = write_teacher(tmp_path / "mine.safetensors", self.CLASSES)
         source = second_data(tmp_path / "data")
-        with added_step(source, experiment=tmp_path / "chain", teacher=weights) as added:
-            chain, manifest = added.experiment, added.experiment.manifest
+        with add_step(source, experiment=tmp_path / "chain", teacher=weights) as added:
+            chain, manifest = added.experiment, added.experiment.read()
             assert added.number == 3
             assert manifest.classes == self.CLASSES, "the data has nothing new"
             assert [step.classes for step in manifest.steps] == [("circle", "square"), ("star",), ()]
-            imported = chain.run("mine")
+            imported = chain.read().run("mine")
             assert (imported.kind, imported.step, imported.status, imported.seed) == ("imported", 2, "finished", None)
             assert imported.outputs[WEIGHTS_KEY].sha256 == sha256_of_file(weights)
             assert imported.config["model"]["name"] == "yolox-micro"
             for teacher in ("mine", weights):
                 plan = plan_run(chain, Config(), teacher=teacher)
                 assert plan.step == 3 and plan.teacher is not None and plan.teacher.run == imported
-            assert [run.name for run in chain.leaf_runs()] == ["mine"]
+            assert [run.name for run in chain.read().leaf_runs()] == ["mine"]
             # Ids of the data come after those that the weights know.
-            assert read_coco(chain.step_train_path(3)).category_ids_N.tolist() == [0, 2, 0]
-            with refused(chain, ConfigError, "step 1 was taught before this experiment began"):
+            assert read_coco(chain.read().train_file(3).locate(chain.folder)).category_ids_N.tolist() == [0, 2, 0]
+            with refused(chain, ConfigError, "step 1 was trained before this experiment began"):
                 plan_run(chain, Config())
-            with refused(chain, ConfigError, "step 1 was taught before"):
+            with refused(chain, ConfigError, "step 1 was trained before"):
                 training_table(chain, plan_run(chain, JOINT))
-            with refused(chain, ConfigError, "step 2 was taught before"):
+            with refused(chain, ConfigError, "step 2 was trained before"):
                 budget = Config(replay=ReplayConfig(images=3))
                 choose_replayed(chain, plan_run(chain, budget, teacher="mine"), budget)
             with refused(chain, ConfigError, "'mine' is what this experiment began with"):
                 check_free(chain, "mine", resume=False, overwrite=True)
             begin_run(chain, "step3", 3, "mine")
-        assert [run.name for run in chain.path_to("step3")] == ["mine", "step3"]
+        assert [run.name for run in chain.read().path_to("step3")] == ["mine", "step3"]
         # The teacher itself can be measured on the first data that labels its classes.
-        assert chain.manifest.validation_steps(2) == (3,) == chain.manifest.validation_steps(3)
+        assert chain.read().validation_steps(2) == (3,) == chain.read().validation_steps(3)
 
     def test_beside_the_weights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         write_teacher(tmp_path / "step2.safetensors", self.CLASSES)
-        with added_step(second_data(tmp_path / "data"), teacher=Path("step2.safetensors")) as added:
-            assert added.experiment.run("step2").outputs[WEIGHTS_KEY].path == "step2.safetensors"
+        with add_step(second_data(tmp_path / "data"), teacher=Path("step2.safetensors")) as added:
+            assert added.experiment.read().run("step2").outputs[WEIGHTS_KEY].path == "step2.safetensors"
             assert plan_run(added.experiment, Config(), teacher="step2").name == "step3"
 
     def test_a_failure_leaves_the_weights_alone(self, tmp_path: Path) -> None:
         weights = write_teacher(tmp_path / "chain" / "step2.safetensors", self.CLASSES)
         source = second_data(tmp_path / "data")
         before = content_of(tmp_path)
-        with pytest.raises(KeyboardInterrupt), added_step(source, experiment=tmp_path / "chain", teacher=weights):
+        with pytest.raises(KeyboardInterrupt), add_step(source, experiment=tmp_path / "chain", teacher=weights):
             raise KeyboardInterrupt
         assert content_of(tmp_path) == before
 
@@ -373,10 +375,10 @@ class TestLoneWeights:
         source = second_data(tmp_path / "data")
         (tmp_path / "broken.safetensors").write_text("no weights")
         for teacher, kind, expected in (
-            ("step7", ConfigError, "--teacher step7: no such file"),
+            ("step7", ConfigError, "`teacher` step7: no such file"),
             (tmp_path / "broken.safetensors", CheckpointError, "not a readable safetensors file"),
         ):
-            with pytest.raises(kind, match=expected), added_step(source, experiment=tmp_path / "c", teacher=teacher):
+            with pytest.raises(kind, match=expected), add_step(source, experiment=tmp_path / "c", teacher=teacher):
                 pass
         assert not (tmp_path / "c").exists()
 
@@ -384,7 +386,7 @@ class TestLoneWeights:
         weights = write_teacher(tmp_path / "mine.safetensors", self.CLASSES)
         with (
             refused(chain, CheckpointError, "its class 3 is 'star', the experiment expects no class there"),
-            added_step(second_data(tmp_path / "later"), experiment=chain.folder, teacher=weights),
+            add_step(second_data(tmp_path / "later"), experiment=chain.folder, teacher=weights),
         ):
             pass
 
@@ -398,25 +400,29 @@ class TestAfterAPlan:
 
     def test_a_finished_plan_goes_on(self, planned: Experiment, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
         begin_run(planned, "step2", 2, "step1")
-        before = planned.manifest
+        before = planned.read()
         source = data_source(write_data(tmp_path / "data", "new", {"a.png": ["moon", "circle"]}))
-        with added_step(source, experiment=planned.folder, teacher="step2"):
-            manifest = planned.manifest
+        with add_step(source, experiment=planned.folder, teacher="step2"):
+            manifest = planned.read()
             assert manifest.steps[:2] == before.steps and manifest.dataset == before.dataset
             assert manifest.classes.names[8:] == ("moon",)
             assert manifest.steps[2].extended_classes == ("circle",)
             assert manifest.validation_steps(3) == (2,) and manifest.validation_steps(1) == (1,)
             every_id = read_coco(shapes_dataset.train.annotations).image_ids_I.tolist()
-            assert not set(every_id) & set(read_coco(planned.step_train_path(3)).image_ids_I.tolist())
+            assert not set(every_id) & set(
+                read_coco(planned.read().train_file(3).locate(planned.folder)).image_ids_I.tolist()
+            )
             joint = training_table(planned, plan_run(planned, JOINT))
             assert joint.table.num_images == len(every_id) + 1
-            assert training_table(planned, plan_run(planned, JOINT, step=2)).image_dir == planned.train_images()
+            assert training_table(planned, plan_run(planned, JOINT, step=2)).image_dir == (
+                planned.folder / planned.read().train_images()
+            )
 
     @pytest.mark.parametrize(
         ("teacher", "expected"),
         [
-            ("step1", "has a plan whose step 2 comes next; train it first, without --data"),
-            (None, "has a plan; pass a --teacher that has finished all 2 steps"),
+            ("step1", "has a plan whose step 2 comes next; train it first, without `data`"),
+            (None, "has a plan; pass a `teacher` that has finished all 2 steps"),
         ],
     )
     def test_an_unfinished_plan_comes_first(
@@ -424,8 +430,8 @@ class TestAfterAPlan:
     ) -> None:
         source = second_data(tmp_path / "data")
         with (
-            refused(planned, ConfigError, expected, "--experiment NEWFOLDER"),
-            added_step(source, experiment=planned.folder, teacher=teacher),
+            refused(planned, ConfigError, expected, "a new folder as `experiment`"),
+            add_step(source, experiment=planned.folder, teacher=teacher),
         ):
             pass
 
@@ -434,19 +440,22 @@ class TestAfterAPlan:
         document = json.loads(planned.manifest_path.read_text())
         document["dataset"]["train"]["annotations"]["path"] = "gone.json"
         planned.manifest_path.write_text(json.dumps(document))
-        with added_step(second_data(tmp_path / "data"), experiment=planned.folder, teacher="step2"):
-            first, last = (read_coco(planned.step_train_path(step)).image_ids_I.tolist() for step in (1, 3))
+        with add_step(second_data(tmp_path / "data"), experiment=planned.folder, teacher="step2"):
+            first, last = (
+                read_coco(planned.read().train_file(step).locate(planned.folder)).image_ids_I.tolist()
+                for step in (1, 3)
+            )
         assert not set(first) & set(last)
 
 
 @pytest.mark.parametrize("write", [as_yolo, as_voc])
 def test_other_formats_become_coco_files(shapes_dataset: DatasetSource, tmp_path: Path, write: object) -> None:
     folder = write(shapes_dataset, tmp_path / "data")  # type: ignore[operator]
-    with added_step(resolve_dataset(str(folder), val_optional=True), experiment=tmp_path / "chain") as added:
-        step = added.experiment.manifest.steps[0]
+    with add_step(resolve_dataset(str(folder), val_optional=True), experiment=tmp_path / "chain") as added:
+        step = added.experiment.read().steps[0]
         assert step.data is not None and step.data.val is not None
         assert step.data.train.annotations == step.train and step.data.val.annotations == step.val
         assert step.data.train.converted_from is not None and step.data.train.converted_sha256 is not None
-        added.experiment.check_step_files(1)
-        assert read_coco(added.experiment.step_train_path(1)).num_images == 24
+        check_files(added.experiment, 1)
+        assert read_coco(added.experiment.read().train_file(1).locate(added.experiment.folder)).num_images == 24
     assert set(step.classes) == {category.name for category in read_coco(shapes_dataset.train.annotations).categories}

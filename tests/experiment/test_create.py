@@ -14,7 +14,7 @@ from ciod_core.data.annotations.split import split_steps
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
 from ciod_core.errors import ConfigError
-from ciod_core.experiment import create as experiment_files
+from ciod_core.experiment import folder as experiment_folder
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import PlanRecord
@@ -22,31 +22,35 @@ from ciod_core.experiment.plan.plan import plan_classes
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.plan import plan_run
 from ciod_core.runs.train import training_table
-from tests.helpers.experiments import make_run
+from tests.helpers.experiments import check_files, make_run
 
 # Under every protocol it leaves each class of the few images a box.
 SEED = 5
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
 
 
 def test_manifest_and_files_agree(shapes_dataset: DatasetSource, tmp_path: Path) -> None:
     experiment = create_experiment(shapes_dataset, "5+3", "name", tmp_path / "new" / "experiment")
 
-    manifest = experiment.manifest
+    manifest = experiment.read()
     assert [len(step.classes) for step in manifest.steps] == [5, 3]
     assert list(manifest.classes.names) == sorted(manifest.classes.names)
     for step in manifest.steps:
-        experiment.check_step_files(step.step)
-        table = read_coco(experiment.step_train_path(step.step))
+        check_files(experiment, step.step)
+        table = read_coco(experiment.read().train_file(step.step).locate(experiment.folder))
         assert {category.name for category in table.categories} == set(step.classes)
         assert table.num_images == step.statistics.images
         assert table.num_boxes == sum(step.statistics.boxes_per_class.values())
     source = shapes_dataset.train.annotations
     assert manifest.dataset.train.annotations.sha256 == sha256_of_file(source)
-    assert experiment.train_images().samefile(shapes_dataset.train.image_dir)
+    assert (experiment.folder / experiment.read().train_images()).samefile(shapes_dataset.train.image_dir)
 
 
 def test_nothing_else_stays_in_the_folder(shapes_dataset: DatasetSource, tmp_path: Path) -> None:
@@ -56,7 +60,7 @@ def test_nothing_else_stays_in_the_folder(shapes_dataset: DatasetSource, tmp_pat
 
 def test_same_input_same_files(shapes_dataset: DatasetSource, tmp_path: Path) -> None:
     first, second = (create_experiment(shapes_dataset, "5+3", "id", tmp_path / name) for name in "ab")
-    assert first.manifest.steps == second.manifest.steps
+    assert first.read().steps == second.read().steps
     assert everything_in(tmp_path / "a" / "splits") == everything_in(tmp_path / "b" / "splits")
 
 
@@ -74,7 +78,7 @@ def test_a_mistake_leaves_nothing(
 
 class TestPlanRecord:
     def test_overlap_has_no_seed(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
-        plan = create_experiment(shapes_dataset, "5+3", None, tmp_path, seed=3).manifest.plan
+        plan = create_experiment(shapes_dataset, "5+3", None, tmp_path, seed=3).read().plan
         assert plan == PlanRecord(text="5+3", order="name", unused_images=0)
 
     @pytest.mark.parametrize("protocol", ["disjoint", "loco"])
@@ -82,9 +86,12 @@ class TestPlanRecord:
         self, shapes_dataset: DatasetSource, tmp_path: Path, protocol: str
     ) -> None:
         experiment = create_experiment(shapes_dataset, "4+4", "id", tmp_path, protocol=protocol, seed=SEED)
-        plan, steps = experiment.manifest.plan, experiment.manifest.steps
+        plan, steps = experiment.read().plan, experiment.read().steps
         assert (plan.protocol, plan.seed, plan.unlabelled_policy) == (protocol, SEED, "keep-images-drop-boxes")
-        ids = [read_coco(experiment.step_train_path(step)).image_ids_I.tolist() for step in (1, 2)]
+        ids = [
+            read_coco(experiment.read().train_file(step).locate(experiment.folder)).image_ids_I.tolist()
+            for step in (1, 2)
+        ]
         assert not set(ids[0]) & set(ids[1])
         train = read_coco(shapes_dataset.train.annotations)
         groups = plan_classes("4+4", train.categories, "id").groups
@@ -98,7 +105,7 @@ class TestPlanRecord:
     def test_a_plan_file_and_its_left_out_classes(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
         path = tmp_path / "mine.yaml"
         path.write_text("steps: [[star, circle], [square]]\nleave_out: rest")
-        manifest = create_experiment(shapes_dataset, str(path), None, tmp_path / "e").manifest
+        manifest = create_experiment(shapes_dataset, str(path), None, tmp_path / "e").read()
         assert (manifest.plan.text, manifest.plan.order, manifest.plan.file) == ("2+1", "listed", "mine.yaml")
         assert manifest.classes.names == ("star", "circle", "square")
         assert len(manifest.plan.left_out) == 5 and not set(manifest.plan.left_out) & set(manifest.classes.names)
@@ -106,22 +113,22 @@ class TestPlanRecord:
 
 def test_left_out_classes_appear_nowhere(shapes_dataset: DatasetSource, tmp_path: Path) -> None:
     experiment = create_experiment(shapes_dataset, "3+2", "name", tmp_path, leave_out="circle, star,square")
-    manifest = experiment.manifest
+    manifest = experiment.read()
     planned = set(manifest.classes.category_ids)
     assert manifest.plan.left_out == ("circle", "square", "star")
     assert len(planned) == 5
     joint = training_table(experiment, plan_run(experiment, Config(method=MethodConfig(name="joint")))).table
     for table in (
         joint,
-        *(read_coco(experiment.step_train_path(step)) for step in (1, 2)),
-        *(read_coco(experiment.step_val_path(step)) for step in (1, 2)),
+        *(read_coco(experiment.read().train_file(step).locate(experiment.folder)) for step in (1, 2)),
+        *(read_coco(experiment.read().val_file(step).locate(experiment.folder)) for step in (1, 2)),
     ):
         assert set(table.category_ids_N.tolist()) <= planned
     source = read_coco(shapes_dataset.train.annotations)
     assert joint.num_boxes == np.count_nonzero(source.with_category(tuple(planned)))
     for step in manifest.steps:
         images = source.image_ids_I[source.image_of_box_N]
-        here = np.isin(images, read_coco(experiment.step_train_path(step.step)).image_ids_I)
+        here = np.isin(images, read_coco(experiment.read().train_file(step.step).locate(experiment.folder)).image_ids_I)
         hidden = np.count_nonzero(here & ~source.with_category(tuple(planned)))
         assert step.statistics.hidden_left_out_boxes == hidden > 0
 
@@ -141,7 +148,7 @@ def test_a_failure_while_writing_leaves_nothing(
     def full_disk(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(experiment_files, "atomic_write_text", full_disk)
+    monkeypatch.setattr(experiment_folder, "atomic_write_text", full_disk)
     with pytest.raises(OSError, match="No space left"):
         create_experiment(shapes_dataset, "5+3", "name", tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
@@ -151,16 +158,16 @@ class TestOverwrite:
     def test_refused_without_it(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
         create_experiment(shapes_dataset, "5+3", "name", tmp_path)
         before = everything_in(tmp_path)
-        with pytest.raises(ConfigError, match="--overwrite"):
+        with pytest.raises(ConfigError, match="`overwrite`"):
             create_experiment(shapes_dataset, "4+4", "name", tmp_path)
         assert everything_in(tmp_path) == before
 
     def test_replaces_an_experiment_without_runs(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
         create_experiment(shapes_dataset, "2x4", "name", tmp_path)
         experiment = create_experiment(shapes_dataset, "5+3", "name", tmp_path, overwrite=True)
-        assert experiment.manifest.plan.text == "5+3"
+        assert experiment.read().plan.text == "5+3"
         assert len(list((tmp_path / "splits").iterdir())) == 4
-        experiment.check_step_files(2)
+        check_files(experiment, 2)
 
     def test_never_an_experiment_with_runs(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
         make_run(create_experiment(shapes_dataset, "5+3", "name", tmp_path), "step1", 1)
@@ -178,11 +185,11 @@ class TestOverwrite:
         def interrupt(path: Path, text: str) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(experiment_files, "atomic_write_text", interrupt)
+        monkeypatch.setattr(experiment_folder, "atomic_write_text", interrupt)
         with pytest.raises(KeyboardInterrupt):
             create_experiment(shapes_dataset, "4+4", "name", tmp_path, overwrite=True)
         assert everything_in(tmp_path) == before
-        Experiment.open(tmp_path).check_step_files(1)
+        check_files(Experiment.open(tmp_path), 1)
 
     def test_a_foreign_splits_folder_is_left_alone(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
         (tmp_path / "splits").mkdir()
@@ -194,10 +201,10 @@ class TestOverwrite:
 
 def test_coco_excerpt(real_data: Path, tmp_path: Path) -> None:
     experiment = create_experiment(resolve_dataset(str(real_data / "coco-tiny")), "70+10", "name", tmp_path)
-    first, second = experiment.manifest.steps
+    first, second = experiment.read().steps
     assert first.classes[0] == "airplane"
     assert second.classes[-1] == "zebra"
-    document = json.loads(experiment.step_train_path(2).read_text())
+    document = json.loads(experiment.read().train_file(2).locate(experiment.folder).read_text())
     assert {annotation["category_id"] for annotation in document["annotations"]} <= set(
-        experiment.manifest.classes.of_step(2).category_ids
+        experiment.read().classes.of_step(2).category_ids
     )

@@ -14,7 +14,7 @@ from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.experiment import folder as experiment_module
 from ciod_core.experiment.folder import Experiment, check_run_name, run_name
 from ciod_core.files import sha256_of_file
-from tests.helpers.experiments import make_experiment, make_run
+from tests.helpers.experiments import check_files, make_experiment, make_run
 
 
 class TestFind:
@@ -43,7 +43,7 @@ class TestFind:
 
     def test_never_a_folder_below(self, tmp_path: Path) -> None:
         make_experiment(tmp_path / "below")
-        with pytest.raises(ConfigError, match="--experiment"):
+        with pytest.raises(ConfigError, match="`experiment`"):
             Experiment.find(cwd=tmp_path)
 
     def test_explicit_folder_without_manifest(self, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ class TestUpdate:
         for thread in threads:
             thread.join()
 
-        assert len(experiment.manifest.runs) == 21
+        assert len(experiment.read().runs) == 21
 
     def test_a_failing_change_leaves_the_manifest(self, tmp_path: Path) -> None:
         experiment = make_experiment(tmp_path)
@@ -90,40 +90,40 @@ class TestRuns:
         experiment = make_experiment(tmp_path)
         make_run(experiment, "step1", 1)
         with pytest.raises(ConfigError, match="no run 'step3'; runs: step1"):
-            experiment.run("step3")
+            experiment.read().run("step3")
 
     def test_leaves_are_the_ends_of_the_tree(self, tmp_path: Path) -> None:
         experiment = make_experiment(tmp_path)
         make_run(experiment, "step1", 1)
         make_run(experiment, "joint2", 2, method="joint")
-        assert [run.name for run in experiment.leaf_runs()] == ["step1"]
+        assert [run.name for run in experiment.read().leaf_runs()] == ["step1"]
         make_run(experiment, "step2", 2, parent="step1")
         make_run(experiment, "step2-finetune", 2, parent="step1", method="finetune")
         make_run(experiment, "step2-broken", 2, parent="step1", status="failed")
-        assert [run.name for run in experiment.leaf_runs()] == ["step2", "step2-finetune"]
+        assert [run.name for run in experiment.read().leaf_runs()] == ["step2", "step2-finetune"]
 
     def test_an_unfinished_child_does_not_hide_its_parent(self, tmp_path: Path) -> None:
         experiment = make_experiment(tmp_path)
         make_run(experiment, "step1", 1)
         make_run(experiment, "step2", 2, parent="step1", status="interrupted")
-        assert [run.name for run in experiment.leaf_runs()] == ["step1"]
+        assert [run.name for run in experiment.read().leaf_runs()] == ["step1"]
 
     def test_path_to_starts_at_the_root(self, tmp_path: Path) -> None:
         experiment = make_experiment(tmp_path)
         make_run(experiment, "step1", 1)
         make_run(experiment, "step2", 2, parent="step1")
-        assert [run.name for run in experiment.path_to("step2")] == ["step1", "step2"]
+        assert [run.name for run in experiment.read().path_to("step2")] == ["step1", "step2"]
 
     def test_a_circle_of_parents_is_refused(self, tmp_path: Path) -> None:
         experiment = make_experiment(tmp_path)
         make_run(experiment, "a", 1, parent="b")
         make_run(experiment, "b", 2, parent="a")
         with pytest.raises(CheckpointError, match="parent"):
-            experiment.path_to("a")
+            experiment.read().path_to("a")
 
     def test_no_such_step(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="steps 1 to 2"):
-            make_experiment(tmp_path).step(3)
+            make_experiment(tmp_path).read().step(3)
 
 
 class TestTeacher:
@@ -181,7 +181,7 @@ class TestTeacher:
 
 class TestStepFiles:
     def test_untouched_files_pass(self, tmp_path: Path) -> None:
-        make_experiment(tmp_path).check_step_files(2)
+        check_files(make_experiment(tmp_path), 2)
 
     @pytest.mark.parametrize("half", ["train", "val"])
     def test_an_edited_file_is_refused(self, tmp_path: Path, half: str) -> None:
@@ -189,15 +189,15 @@ class TestStepFiles:
         path = tmp_path / "splits" / f"step2.{half}.json"
         path.write_text(path.read_text().replace("2", "3", 1))
         with pytest.raises(CheckpointError, match=rf"step2\.{half}\.json: the file was changed since the split"):
-            experiment.check_step_files(2)
-        experiment.check_step_files(1)
+            check_files(experiment, 2)
+        check_files(experiment, 1)
 
     def test_a_moved_experiment_still_works(self, tmp_path: Path) -> None:
         make_experiment(tmp_path / "before")
         (tmp_path / "before").rename(tmp_path / "after")
         moved = Experiment.open(tmp_path / "after")
-        moved.check_step_files(1)
-        assert json.loads(moved.step_train_path(1).read_text()) == {"step": 1, "half": "train"}
+        check_files(moved, 1)
+        assert json.loads(moved.read().train_file(1).locate(moved.folder).read_text()) == {"step": 1, "half": "train"}
 
 
 def test_default_run_names() -> None:
@@ -215,7 +215,7 @@ def test_default_run_names() -> None:
 
 @pytest.mark.parametrize("name", ["splits", "data", "../x", "", "a/b", "-x"])
 def test_bad_run_names(name: str) -> None:
-    with pytest.raises(ConfigError, match="--name"):
+    with pytest.raises(ConfigError, match="`name`"):
         check_run_name(name)
 
 

@@ -55,7 +55,7 @@ def test_with_run_replaces_the_run_of_that_name(tmp_path: Path) -> None:
     first = make_run(experiment, "step1", 1)
     make_run(experiment, "step2", 2, parent="step1")
 
-    manifest = experiment.manifest.with_run(first.model_copy(update={"seconds": 99.0}))
+    manifest = experiment.read().with_run(first.model_copy(update={"seconds": 99.0}))
 
     assert [(run.name, run.seconds) for run in manifest.runs] == [("step1", 99.0), ("step2", 12.5)]
 
@@ -116,7 +116,7 @@ def test_replayed_images_survive_the_disk(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path)
     image = ReplayedImage(image_id=7, file_name="ü/a.jpg", sha256="0" * 64, steps=(1, 2))
     experiment.put_run(make_run(experiment, "step1", 1).model_copy(update={"replayed": (image,)}))
-    assert experiment.run("step1").replayed == (image,)
+    assert experiment.read().run("step1").replayed == (image,)
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a b"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ciod_core.classes import class_table
+from ciod_core.data.annotations.split import StepStatistics
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import (
     DatasetRecord,
@@ -13,10 +14,10 @@ from ciod_core.experiment.manifest import (
     PlanRecord,
     RunRecord,
     SplitFilesRecord,
-    StatisticsRecord,
     StepRecord,
     manifest_text,
 )
+from ciod_core.experiment.step_data import check_step_files
 from ciod_core.files import atomic_write_text
 
 STEP_CLASSES = ((("circle", 1), ("square", 2)), (("star", 7),))
@@ -79,7 +80,7 @@ def _step(folder: Path, number: int) -> StepRecord:
         path.write_text(f'{{"step": {number}, "half": "{half}"}}')
         records[half] = FileRecord.of(path, folder)
     names = tuple(name for name, _ in STEP_CLASSES[number - 1])
-    statistics = StatisticsRecord(
+    statistics = StepStatistics(
         images=10 * number,
         boxes_per_class=dict.fromkeys(names, 4),
         hidden_old_boxes=number - 1,
@@ -87,3 +88,8 @@ def _step(folder: Path, number: int) -> StepRecord:
         shared_images={3 - number: 5},
     )
     return StepRecord(step=number, classes=names, statistics=statistics, **records)
+
+
+def check_files(experiment: Experiment, step: int) -> None:
+    """Make sure that a step's files are what the manifest on disk says."""
+    check_step_files(experiment, experiment.read(), step)

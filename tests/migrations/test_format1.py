@@ -60,19 +60,19 @@ def test_weights_are_evaluated(name: str, own_format1: Path, ciod: Ciod) -> None
 @pytest.mark.parametrize("name", EVALUATED)
 def test_reports_are_read(name: str, format1: Path) -> None:
     experiment = Experiment.open(format1)
-    report = read_report(experiment, experiment.run(name))
+    report = read_report(experiment, experiment.read().run(name))
     assert report.run == name and report.groups["all"].boxes > 0
 
 
 def test_the_measures_of_a_chain(format1: Path) -> None:
     experiment = Experiment.open(format1)
-    chain = chain_to(experiment, experiment.run("step2"))
+    chain = chain_to(experiment, experiment.read().run("step2"))
     assert chain is not None and chain.runs == ("step1", "step2") and chain.upper_bounds == {2: "joint2"}
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_settings_are_read_from_the_record_and_from_the_file(name: str, format1: Path) -> None:
-    recorded = Experiment.open(format1).run(name).config
+    recorded = Experiment.open(format1).read().run(name).config
     config = recorded_config(recorded)
     assert config.training.epochs == recorded["training"]["epochs"]
     assert resolve_config(format1 / name / "config.yaml") == config
@@ -90,7 +90,7 @@ def test_a_run_trains_from_the_bank(own_format1: Path, ciod: Ciod) -> None:
         "--epochs", "1", "--batch-size", "4", "--image-size", "64", *COMMON,
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    record = Experiment.open(own_format1).run("again")
+    record = Experiment.open(own_format1).read().run("again")
     assert record.status == "finished" and "knowledge" in record.inputs
     assert json.loads((own_format1 / "experiment.json").read_text())["format_version"] == MANIFEST_VERSION
 
@@ -100,5 +100,5 @@ def test_an_interrupted_run_is_finished(own_format1: Path, ciod: Ciod) -> None:
         "train-step", "--experiment", own_format1, "--teacher", "step1", "--method", "pseudo-label", "--resume"
     )
     assert answer.code == 0, answer.err
-    record = Experiment.open(own_format1).run("step2-pseudo-label")
+    record = Experiment.open(own_format1).read().run("step2-pseudo-label")
     assert record.status == "finished" and record.metrics["all"] is not None

@@ -121,7 +121,7 @@ def test_replay_without_a_budget(experiment: Experiment) -> None:
     recorder = Recorder()
     with pytest.raises(ConfigError, match=r"^--methods erd\+replay: nothing is replayed without a budget; [^\n]*$"):
         run_suite(experiment, suite_runs(3, ["erd+replay"], [0]), resolve_config(flags=TINY), EPOCHS, recorder)
-    assert recorder.missing == -1 and experiment.manifest.runs == ()
+    assert recorder.missing == -1 and experiment.read().runs == ()
 
 
 @pytest.mark.slow
@@ -131,8 +131,8 @@ def test_rows_tell_replay_from_its_absence(experiment: Experiment) -> None:
     run_suite(experiment, runs, config, Epochs(1, 1), Recorder())
     rows = [(row.method, row.step) for row in suite_rows(experiment, runs)]
     assert rows == [("base", 1), *((method, step) for method in ("finetune", "finetune+replay") for step in (2, 3))]
-    assert experiment.run("step2-finetune").replayed == ()
-    assert {step for image in experiment.run("step3-finetune-replay").replayed for step in image.steps} == {1, 2}
+    assert experiment.read().run("step2-finetune").replayed == ()
+    assert {step for image in experiment.read().run("step3-finetune-replay").replayed for step in image.steps} == {1, 2}
     again = Recorder()
     run_suite(experiment, runs, config, Epochs(1, 1), again)
     assert again.missing == 0
@@ -147,7 +147,7 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
     runs = suite_runs(3, ["finetune"], [0, 1])
     run_suite(experiment, runs, config, EPOCHS, first)
     assert (first.missing, len(first.done)) == (10, 10)
-    assert {run.seed for run in experiment.manifest.runs} == {0, 1}
+    assert {run.seed for run in experiment.read().runs} == {0, 1}
 
     again = Recorder()
     more = suite_runs(3, ["finetune", "pseudo-label"], [0, 1])
@@ -161,11 +161,11 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
     last = rows["pseudo-label", 3]
     assert last.seeds == (0, 1)
     for position, name in enumerate(("step3-pseudo-label", "step3-pseudo-label-seed1")):
-        record = experiment.run(name)
+        record = experiment.read().run(name)
         assert last.measures["ap_all"].values[position] == record.metrics["all"]
         assert last.measures["ap_old"].values[position] == record.metrics["old"]
         assert last.measures["seconds"].values[position] == record.seconds
-    chain = chain_to(experiment, experiment.run("step3-pseudo-label"))
+    chain = chain_to(experiment, experiment.read().run("step3-pseudo-label"))
     assert chain is not None
     assert last.measures["omega"].values[0] == chain.by_metric["ap"].omega
     assert last.measures["rsd"].values[0] == chain.rsd
@@ -181,7 +181,7 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
     with pytest.raises(ConfigError, match=r"'step2-pseudo-label' is finished with resampler\.rule = crs"):
         run_suite(experiment, more, distilling, EPOCHS, Recorder())
     # A run from before a setting existed was not trained by what is its default now.
-    taught = experiment.run("step2-pseudo-label")
+    taught = experiment.read().run("step2-pseudo-label")
     distiller = {name: value for name, value in taught.config["distiller"].items() if name != "batch_norm"}
     before = taught.config | {"distiller": distiller, "method": {"name": "crs-ckd"}}
     experiment.put_run(taught.model_copy(update={"name": "step2", "method": "crs-ckd", "config": before}))
@@ -217,7 +217,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(experiment: Experiment, mon
     monkeypatch.setattr(recorder, "training", Interrupting)
     with pytest.raises(KeyboardInterrupt):
         run_suite(experiment, runs, config, Epochs(3, 1), recorder)
-    assert experiment.run("step1").status == "interrupted"
+    assert experiment.read().run("step1").status == "interrupted"
     resumed: list[bool] = []
     train = runner.train_step
 
@@ -228,7 +228,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(experiment: Experiment, mon
     monkeypatch.setattr(runner, "train_step", spy)
     run_suite(experiment, runs, config, Epochs(3, 1), Recorder())
     assert resumed == [True]
-    assert experiment.run("step1").status == "finished"
+    assert experiment.read().run("step1").status == "finished"
 
 
 def test_two_comparisons_do_not_share_an_experiment(experiment: Experiment) -> None:

@@ -47,7 +47,7 @@ def keep(experiment: Experiment, step: int, parent: RunRecord | None, **settings
 
 def plan(experiment: Experiment, step: int, parent: RunRecord | None) -> RunPlan:
     teacher = Teacher(Path("teacher.safetensors"), "0" * 64, parent)
-    return RunPlan(f"run{step}", step, "step", teacher, experiment.manifest.classes.up_to(step))
+    return RunPlan(f"run{step}", step, "step", teacher, experiment.read().classes.up_to(step))
 
 
 def run_of(experiment: Experiment, step: int, replayed: tuple[ReplayedImage, ...] = ()) -> RunRecord:
@@ -55,7 +55,7 @@ def run_of(experiment: Experiment, step: int, replayed: tuple[ReplayedImage, ...
 
 
 def ids_of(experiment: Experiment, step: int) -> set[int]:
-    return set(read_coco(experiment.step_train_path(step)).image_ids_I.tolist())
+    return set(read_coco(experiment.read().train_file(step).locate(experiment.folder)).image_ids_I.tolist())
 
 
 def boxes_of(table: AnnotationTable, image_id: int) -> set[int]:
@@ -65,7 +65,9 @@ def boxes_of(table: AnnotationTable, image_id: int) -> set[int]:
 
 
 def step_boxes(experiment: Experiment, steps: tuple[int, ...], image_id: int) -> set[int]:
-    return set().union(*(boxes_of(read_coco(experiment.step_train_path(step)), image_id) for step in steps))
+    return set().union(
+        *(boxes_of(read_coco(experiment.read().train_file(step).locate(experiment.folder)), image_id) for step in steps)
+    )
 
 
 def refusal(error: type[CiodError], call: object, *arguments: object) -> str:
@@ -97,11 +99,11 @@ def test_an_image_that_was_let_go_never_comes_back(made: Path, tmp_path: Path, p
 
 def test_a_kept_image_is_recorded_by_name_and_hash(made: Path, tmp_path: Path) -> None:
     experiment = own(made, tmp_path)
-    table = read_coco(experiment.step_train_path(1))
+    table = read_coco(experiment.read().train_file(1).locate(experiment.folder))
     names = dict(zip(table.image_ids_I.tolist(), table.file_names_I.tolist(), strict=True))
     for image in keep(experiment, 2, run_of(experiment, 1), images=4):
         assert image.file_name == names[image.image_id]
-        assert image.sha256 == sha256_of_file(experiment.train_images() / image.file_name)
+        assert image.sha256 == sha256_of_file((experiment.folder / experiment.read().train_images()) / image.file_name)
 
 
 def test_a_teacher_from_outside_leaves_the_images_of_the_step_before(made: Path, tmp_path: Path) -> None:
@@ -114,9 +116,9 @@ def test_a_teacher_from_outside_leaves_the_images_of_the_step_before(made: Path,
 def test_without_a_budget_or_a_teacher_nothing_is_kept(made: Path, tmp_path: Path) -> None:
     experiment = own(made, tmp_path)
     assert keep(experiment, 2, run_of(experiment, 1), images=0) == ()
-    first = RunPlan("step1", 1, "step", None, experiment.manifest.classes.up_to(1))
+    first = RunPlan("step1", 1, "step", None, experiment.read().classes.up_to(1))
     assert choose_replayed(experiment, first, Config(replay=ReplayConfig(images=5))) == ()
-    experiment.step_train_path(1).unlink()
+    experiment.read().train_file(1).locate(experiment.folder).unlink()
     assert keep(experiment, 2, run_of(experiment, 1), images=0) == (), "no file of an earlier step is needed"
 
 
@@ -131,7 +133,7 @@ def test_own_images_gain_old_labels_and_others_are_flagged(made: Path, tmp_path:
     experiment = own(made, tmp_path)
     kept = keep(experiment, 2, run_of(experiment, 1), images=ALL_OF_THEM)
     table, images, replayed_I = training_data(experiment, plan(experiment, 2, None), kept)
-    assert images == experiment.train_images()
+    assert images == (experiment.folder / experiment.read().train_images())
     assert replayed_I is not None
     own_ids = ids_of(experiment, 2)
     assert set(table.image_ids_I.tolist()) == own_ids | {image.image_id for image in kept}
@@ -154,7 +156,7 @@ class TestChangedFiles:
     def test_an_image_that_the_run_before_replayed(self, experiment: Experiment) -> None:
         kept = keep(experiment, 2, run_of(experiment, 1), images=2)
         second = run_of(experiment, 2, kept)
-        path = experiment.train_images() / kept[0].file_name
+        path = (experiment.folder / experiment.read().train_images()) / kept[0].file_name
         content = path.read_bytes()
         path.write_bytes(content + b" ")
         for call in (
@@ -170,11 +172,11 @@ class TestChangedFiles:
 
     def test_an_image_to_keep_that_is_not_there(self, experiment: Experiment) -> None:
         name = keep(experiment, 2, run_of(experiment, 1), images=1)[0].file_name
-        (experiment.train_images() / name).unlink()
+        ((experiment.folder / experiment.read().train_images()) / name).unlink()
         assert name in refusal(DataError, lambda: keep(experiment, 2, run_of(experiment, 1), images=1))
 
     def test_a_step_file_that_was_edited(self, experiment: Experiment) -> None:
-        path = experiment.step_train_path(1)
+        path = experiment.read().train_file(1).locate(experiment.folder)
         path.write_text(path.read_text() + " ")
         message = refusal(CheckpointError, lambda: keep(experiment, 2, run_of(experiment, 1), images=1))
         assert str(path) in message and "changed since the split was made" in message

@@ -52,7 +52,7 @@ def add_teacher(experiment: Experiment, name: str = "step1", step: int = 1) -> P
     """A finished run with real weights that knows the classes of the steps so far."""
     record = make_run(experiment, name, step)
     path = experiment.weights_path(name)
-    write_weights(path, experiment.manifest.classes.up_to(step), name)
+    write_weights(path, experiment.read().classes.up_to(step), name)
     outputs = {WEIGHTS_KEY: FileRecord.of(path, experiment.folder)}
     experiment.put_run(record.model_copy(update={"outputs": outputs}))
     return path
@@ -217,13 +217,13 @@ class TestPlans:
         for teacher in ("step1", path):
             plan = plan_run(experiment, config(method), teacher=teacher)
             assert (plan.name, plan.step, plan.joint, plan.num_new) == (name, 2, False, 1)
-            assert plan.classes == experiment.manifest.classes
+            assert plan.classes == experiment.read().classes
             assert plan.teacher is not None and plan.teacher.sha256 == sha256_of_file(path)
             assert plan.teacher.run is not None and plan.teacher.run.name == "step1"
 
     def test_a_teacher_from_outside_has_no_run(self, experiment: Experiment, tmp_path: Path) -> None:
         outside = tmp_path / "elsewhere.safetensors"
-        write_weights(outside, experiment.manifest.classes.up_to(1))
+        write_weights(outside, experiment.read().classes.up_to(1))
         plan = plan_run(experiment, config(), teacher=outside)
         assert plan.step == 2 and plan.teacher is not None and plan.teacher.run is None
 
@@ -242,4 +242,4 @@ class TestPlans:
         monkeypatch.setattr(step_data, "read_coco", read.append)
         add_teacher(experiment)
         training_table(experiment, plan_run(experiment, config(), teacher="step1"))
-        assert read == [experiment.step_train_path(2)]
+        assert read == [experiment.read().train_file(2).locate(experiment.folder)]

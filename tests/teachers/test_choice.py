@@ -186,7 +186,7 @@ class TestResume:
     def begin(self, experiment: Experiment, knowledge: Path | str | None) -> None:
         with pytest.raises(KeyboardInterrupt):
             self.train(experiment, knowledge, resume=False, listener=Following(stop_in=2))
-        assert experiment.run("other").status == "interrupted"
+        assert experiment.read().run("other").status == "interrupted"
 
     def train(self, experiment: Experiment, knowledge: Path | str | None, **named: Any) -> Any:
         arguments: dict[str, Any] = {"teacher": "step1", "run": "other", "resume": True} | named

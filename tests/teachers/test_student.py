@@ -49,18 +49,18 @@ def test_the_student_and_its_record_say_what_it_learned_from(experiment: Experim
     assert {entry.learned_from for entry in student.classes.entries} == {"knowledge"}
     assert student.classes.names == teacher.classes.names
     assert student.model.name == "yolox-nano" and student.preprocessing == teacher.preprocessing
-    assert run.metrics.keys() == experiment.run("step1").metrics.keys()
+    assert run.metrics.keys() == experiment.read().run("step1").metrics.keys()
 
 
 def test_no_label_takes_part(experiment: Experiment, tmp_path: Path) -> None:
     """The same student comes out where every box of the step lies elsewhere and names another class."""
     folder = Path(shutil.copytree(experiment.folder, tmp_path / "relabelled"))
-    path = experiment.step_train_path(2)
+    path = experiment.read().train_file(2).locate(experiment.folder)
     labels = json.loads(path.read_text())
     for entry in labels["annotations"]:
         entry["bbox"], entry["category_id"] = [1, 1, 5, 5], labels["categories"][0]["id"]
     relabelled = Experiment.open(folder)
-    changed = relabelled.step_train_path(2)
+    changed = relabelled.read().train_file(2).locate(relabelled.folder)
     changed.write_text(json.dumps(labels))
     manifest = json.loads(relabelled.manifest_path.read_text())
     manifest["steps"][1]["train"] |= {"sha256": sha256_of_file(changed), "bytes": changed.stat().st_size}
@@ -73,7 +73,10 @@ def test_no_label_takes_part(experiment: Experiment, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_images(experiment: Experiment, tmp_path: Path) -> None:
-    table, source = read_coco(experiment.step_train_path(2)), experiment.train_images(2)
+    table, source = (
+        read_coco(experiment.read().train_file(2).locate(experiment.folder)),
+        (experiment.folder / experiment.read().train_images(2)),
+    )
     (tmp_path / "photos" / "deeper").mkdir(parents=True)
     for number, name in enumerate(table.file_names_I.tolist()[:5]):
         shutil.copy(source / name, tmp_path / "photos" / ("deeper" if number % 2 else "."))
@@ -107,16 +110,16 @@ def test_an_interrupted_student_goes_on(experiment: Experiment) -> None:
     whole = distil_into(experiment, settings, Asking("step1"), run="whole")
     with pytest.raises(KeyboardInterrupt):
         distil_into(experiment, settings, Asking("step1"), run="halved", listener=Impatient())
-    assert experiment.run("halved").status == "interrupted"
+    assert experiment.read().run("halved").status == "interrupted"
     distil_into(experiment, settings, Asking("step1"), run="halved", resume=True)
     ours, theirs = (load_detector(experiment.weights_path(name))[0].state_dict() for name in ("halved", "whole"))
     assert all((ours[name] == theirs[name]).all() for name in ours)
-    assert whole.status == experiment.run("halved").status == "finished"
+    assert whole.status == experiment.read().run("halved").status == "finished"
 
 
 def test_the_chain_goes_on_from_the_student(experiment: Experiment) -> None:
     distil_into(experiment, config(), Asking("step1"))
-    live = Config.model_validate(experiment.run("step2").config)
+    live = Config.model_validate(experiment.read().run("step2").config)
     settings = resolve_config(
         flags={"training.epochs": 1, "training.batch_size": 8, "data.workers": 0, "training.device": "cpu"}
     )
@@ -129,7 +132,7 @@ def test_the_chain_goes_on_from_the_student(experiment: Experiment) -> None:
 
 
 def test_chains_with_a_student_at_their_beginning_and_their_end(experiment: Experiment, tmp_path: Path) -> None:
-    images = experiment.train_images()
+    images = experiment.folder / experiment.read().train_images()
     last = distil_into(experiment, config(), Asking("step2", images=images))
     chain = chain_to(experiment, last)
     assert chain is not None and chain.runs == ("step1", "step2-yolox-nano")
@@ -142,9 +145,9 @@ def test_chains_with_a_student_at_their_beginning_and_their_end(experiment: Expe
 
 
 def test_a_student_does_not_take_its_teachers_place(experiment: Experiment) -> None:
-    before = {run.name for run in experiment.leaf_runs()}
-    distil_into(experiment, config(), Asking("step2", images=experiment.train_images()))
-    assert {run.name for run in experiment.leaf_runs()} == before | {"step2-yolox-nano"}
+    before = {run.name for run in experiment.read().leaf_runs()}
+    distil_into(experiment, config(), Asking("step2", images=(experiment.folder / experiment.read().train_images())))
+    assert {run.name for run in experiment.read().leaf_runs()} == before | {"step2-yolox-nano"}
 
 
 def test_what_cannot_be(experiment: Experiment, tmp_path: Path) -> None:
@@ -159,7 +162,7 @@ def test_what_cannot_be(experiment: Experiment, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image in this folder"):
         distil_into(experiment, config(), Asking("step1", images=tmp_path / "empty"))
-    assert experiment.manifest.run("step1-yolox-nano") is None
+    assert experiment.read().run("step1-yolox-nano") is None
 
 
 def test_the_bank_of_a_step_serves_both(experiment: Experiment) -> None:

@@ -97,7 +97,9 @@ def test_a_bank_says_what_the_live_teacher_says(experiment: Experiment) -> None:
     plan = plan_run(experiment, settings, teacher="step1", run="other")
     table, images = training_table(experiment, plan)
     memory = BankMemory.of(bank, table, images)
-    dataset = DetectionDataset(table, experiment.train_images(), plan.classes, EvalTransform(64), memory=memory)
+    dataset = DetectionDataset(
+        table, (experiment.folder / experiment.read().train_images()), plan.classes, EvalTransform(64), memory=memory
+    )
     teacher, _ = load_detector(experiment.weights_path("step1"))
     method = build_method(settings)
     assert method.recall is not None
@@ -130,7 +132,7 @@ def test_no_teacher_runs_and_the_record_names_the_bank(
     assert widths == {8}, "a teacher of five classes answered"
     assert run.inputs["knowledge"].path == bank.path.name
     assert run.config["distiller"]["background"] == "zero"
-    assert experiment.run("from-bank").status == "finished"
+    assert experiment.read().run("from-bank").status == "finished"
 
 
 @pytest.mark.parametrize("method", ["crs-ckd", "pseudo-label"])
@@ -149,7 +151,7 @@ def test_other_methods_say_so(method: str, experiment: Experiment) -> None:
     bank = distil(experiment, config(), Asking("step1")).bank
     with pytest.raises(ConfigError, match=f"--knowledge: '{method}' asks a teacher for more"):
         train_step(experiment, settings, teacher="step1", run="other", knowledge=bank.path)
-    assert experiment.manifest.run("other") is None
+    assert experiment.read().run("other") is None
 
 
 def test_a_bank_that_does_not_fit(experiment: Experiment) -> None:
@@ -164,7 +166,9 @@ def test_a_bank_that_does_not_fit(experiment: Experiment) -> None:
         train(**{"replay.images": 3})
     with pytest.raises(ConfigError, match="a run without a teacher"):
         train_step(experiment, config(), run="other", knowledge=bank.path)
-    image = experiment.train_images() / str(read_coco(experiment.step_train_path(2)).file_names_I[0])
+    image = (experiment.folder / experiment.read().train_images()) / str(
+        read_coco(experiment.read().train_file(2).locate(experiment.folder)).file_names_I[0]
+    )
     before = image.read_bytes()
     try:
         image.write_bytes(before + b"\0")
@@ -172,7 +176,7 @@ def test_a_bank_that_does_not_fit(experiment: Experiment) -> None:
             train()
     finally:
         image.write_bytes(before)
-    assert experiment.manifest.run("other") is None
+    assert experiment.read().run("other") is None
 
 
 def test_the_command(ciod: Ciod, own_copy: Path) -> None:
@@ -202,10 +206,14 @@ def test_the_command(ciod: Ciod, own_copy: Path) -> None:
 
 def test_a_memory_is_small_and_can_be_sent_to_workers(experiment: Experiment) -> None:
     bank = distil(experiment, config(), Asking("step1")).bank
-    table = read_coco(experiment.step_train_path(2))
-    memory = BankMemory.of(KnowledgeBank(bank.path), table, experiment.train_images())
+    table = read_coco(experiment.read().train_file(2).locate(experiment.folder))
+    memory = BankMemory.of(KnowledgeBank(bank.path), table, (experiment.folder / experiment.read().train_images()))
     dataset = DetectionDataset(
-        table, experiment.train_images(), experiment.manifest.classes, TrainTransform(64), memory=memory
+        table,
+        (experiment.folder / experiment.read().train_images()),
+        experiment.read().classes,
+        TrainTransform(64),
+        memory=memory,
     )
     alone = [batch.knowledge for batch in make_loader(dataset, 6, shuffle=True)]
     spread = [batch.knowledge for batch in make_loader(dataset, 6, shuffle=True, workers=2)]

@@ -121,7 +121,7 @@ def test_a_frozen_branch_resumed_equals_uninterrupted(branched_folder: Path, tmp
     with pytest.raises(KeyboardInterrupt):
         train_step(experiment, config, teacher="step1", run="again", listener=StopInEpoch2())
     resumed = train_step(experiment, config, teacher="step1", run="again", resume=True)
-    whole = experiment.run("step2-frozen-branch")
+    whole = experiment.read().run("step2-frozen-branch")
     assert resumed.metrics == whole.metrics
     ours, theirs = (detector_of(experiment, name).state_dict() for name in ("again", whole.name))
     assert ours.keys() == theirs.keys()
@@ -133,7 +133,7 @@ def test_branches_chain(branched_folder: Path, tmp_path: Path) -> None:
     teacher = "step2-frozen-branch"
     run = train_step(experiment, tiny_config("frozen-branch", epochs=1), teacher=teacher, run="third")
     assert read_info(experiment.weights_path("third")).head_classes == (4, 2, 2)
-    assert run.inputs["teacher"].sha256 == experiment.run(teacher).outputs[WEIGHTS_KEY].sha256
+    assert run.inputs["teacher"].sha256 == experiment.read().run(teacher).outputs[WEIGHTS_KEY].sha256
     assert_old_answers_kept(detector_of(experiment, "third"), detector_of(experiment, teacher))
 
 

@@ -77,8 +77,10 @@ def test_a_real_step_with_every_method(method: str, unlabelled: str, experiment:
     run = train_step(experiment, config, teacher="step1")
     assert run.name == ("step2-replay" if method == "crs-ckd" else f"step2-{method}-replay")
     assert (run.status, len(run.replayed)) == ("finished", 5)
-    assert experiment.run(run.name).replayed == run.replayed
-    assert kept_ids(run) <= set(read_coco(experiment.step_train_path(1)).image_ids_I.tolist())
+    assert experiment.read().run(run.name).replayed == run.replayed
+    assert kept_ids(run) <= set(
+        read_coco(experiment.read().train_file(1).locate(experiment.folder)).image_ids_I.tolist()
+    )
     assert all(bool(tensor.isfinite().all()) for tensor in weights_of(experiment, run.name).values())
 
 
@@ -101,7 +103,7 @@ def test_resumed_equals_uninterrupted_and_chooses_nothing_anew(
     whole = train_step(experiment, replaying(epochs=2), teacher="step1", run="whole")
     with pytest.raises(KeyboardInterrupt):
         train_step(experiment, replaying(epochs=2), teacher="step1", run="again", listener=StopInEpoch2())
-    assert experiment.run("again").replayed == whole.replayed
+    assert experiment.read().run("again").replayed == whole.replayed
     monkeypatch.setattr("ciod_core.runs.train.choose_replayed", None)
     resumed = train_step(experiment, replaying(epochs=2), teacher="step1", run="again", resume=True)
     assert (resumed.metrics, resumed.replayed) == (whole.metrics, whole.replayed)
@@ -111,7 +113,7 @@ def test_resumed_equals_uninterrupted_and_chooses_nothing_anew(
 def test_resuming_uses_the_recorded_images_whatever_would_be_chosen_now(experiment: Experiment) -> None:
     with pytest.raises(KeyboardInterrupt):
         train_step(experiment, replaying(epochs=2), teacher="step1", run="again", listener=StopInEpoch2())
-    record = experiment.run("again")
+    record = experiment.read().run("again")
     experiment.put_run(record.model_copy(update={"replayed": record.replayed[:2]}))
     assert len(train_step(experiment, replaying(epochs=2), teacher="step1", run="again", resume=True).replayed) == 2
 
@@ -120,7 +122,7 @@ def test_a_third_step_replays_what_the_second_kept_and_no_other(experiment: Expe
     second = train_step(experiment, replaying(images=3), teacher="step1")
     third = train_step(experiment, replaying(images=1000), teacher=second.name)
     assert third.name == "step3-finetune-replay"
-    own = set(read_coco(experiment.step_train_path(2)).image_ids_I.tolist())
+    own = set(read_coco(experiment.read().train_file(2).locate(experiment.folder)).image_ids_I.tolist())
     assert kept_ids(third) == own | kept_ids(second)
     assert {image for image in third.replayed if image.steps == (1,)} == set(second.replayed)
 

@@ -39,7 +39,7 @@ class Diary(SilentListener):
         self.experiment, self.run, self.calls = experiment, run, list[tuple[str, str]]()
 
     def note(self, call: str) -> None:
-        self.calls.append((call, self.experiment.run(self.run).status))
+        self.calls.append((call, self.experiment.read().run(self.run).status))
 
     def begin(self, run: str, epochs: int, iterations: int, notes: object) -> None:
         self.note(f"begin {run} {epochs} {iterations}")
@@ -75,7 +75,7 @@ def interrupt(experiment: Experiment, iteration: int, config: Config, run: str |
 
 
 def iterations_per_epoch(experiment: Experiment, step: int) -> int:
-    return -(-experiment.step(step).statistics.images // 8)
+    return -(-experiment.read().step(step).statistics.images // 8)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_finished_run_is_recorded_with_what_went_in_and_came_out(trained: Expe
     weights = trained.weights_path("step1")
     assert second.inputs["teacher"].sha256 == first.outputs[WEIGHTS_KEY].sha256 == sha256_of_file(weights)
     detector, info = load_detector(trained.weights_path("step2"))
-    assert info.classes == trained.manifest.classes
+    assert info.classes == trained.read().classes
     assert info.parent_sha256 == sha256_of_file(weights)
     assert detector(torch.zeros(1, 3, 64, 64)).cls_logits_BAC.shape[-1] == 8
     assert second.seconds is not None and second.seconds > 0
@@ -227,13 +227,13 @@ def test_the_manifest_says_running_while_it_runs(experiment: Experiment) -> None
         (f"record {iterations}", "running"),
         ("end", "running"),
     ]
-    assert experiment.run("step1").status == "finished"
+    assert experiment.read().run("step1").status == "finished"
 
 
 def test_overwriting_replaces_weights_and_log(experiment: Experiment) -> None:
     first = train_step(experiment, tiny_config(epochs=2))
     second = train_step(experiment, tiny_config(epochs=1, seed=8), overwrite=True)
-    assert [run.name for run in experiment.manifest.runs] == ["step1"]
+    assert [run.name for run in experiment.read().runs] == ["step1"]
     assert first.outputs[WEIGHTS_KEY].sha256 != second.outputs[WEIGHTS_KEY].sha256
     assert sha256_of_file(experiment.weights_path("step1")) == second.outputs[WEIGHTS_KEY].sha256
     assert int(iterations_logged(experiment, "step1")[-1]) == iterations_per_epoch(experiment, 1)
@@ -243,4 +243,4 @@ def test_joint_training_sees_the_labels_of_all_steps(experiment: Experiment) -> 
     run = train_step(experiment, tiny_config("joint", epochs=1))
     assert (run.name, run.kind, run.step, run.parent) == ("joint2", "joint", 2, None)
     _, info = load_detector(experiment.weights_path("joint2"))
-    assert info.classes == experiment.manifest.classes and info.parent_sha256 is None
+    assert info.classes == experiment.read().classes and info.parent_sha256 is None

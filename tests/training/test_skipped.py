@@ -55,7 +55,7 @@ def damaged(shapes_dataset: DatasetSource, tmp_path: Path) -> tuple[Experiment, 
     folder = shutil.copytree(shapes_dataset.train.annotations.parents[1], tmp_path / "shapes")
     source = resolve_dataset(str(folder))
     experiment = create_experiment(source, "5+3", "name", tmp_path / "experiment")
-    listed = json.loads(experiment.step_train_path(1).read_text(encoding="utf-8"))["images"]
+    listed = json.loads(experiment.read().train_file(1).locate(experiment.folder).read_text(encoding="utf-8"))["images"]
     missing, truncated = names = [entry["file_name"] for entry in listed[2:4]]
     (source.train.image_dir / missing).unlink()
     path = source.train.image_dir / truncated
@@ -74,8 +74,8 @@ def test_by_default_a_broken_image_ends_the_run_and_is_named(damaged: tuple[Expe
     experiment, names = damaged
     with pytest.raises(DataError, match=rf"({'|'.join(names)}): image (file is missing|is truncated)"):
         train_step(experiment, tiny_config())
-    assert experiment.run("step1").status == "failed"
-    assert experiment.run("step1").skipped_images == ()
+    assert experiment.read().run("step1").status == "failed"
+    assert experiment.read().run("step1").skipped_images == ()
 
 
 def test_skipped_images_are_counted_told_and_recorded_whatever_loads_them(
@@ -90,9 +90,9 @@ def test_skipped_images_are_counted_told_and_recorded_whatever_loads_them(
     assert sorted(runs[0].skipped_images) == names
     assert runs[0].skipped_images == runs[1].skipped_images
     assert runs[0].outputs == runs[1].outputs, "the same replacements, whoever loads"
-    assert experiment.run("step1").skipped_images == runs[1].skipped_images
+    assert experiment.read().run("step1").skipped_images == runs[1].skipped_images
     assert told[0].warnings == told[1].warnings
-    assert told[0].iterations == told[1].iterations == 2 * -(-experiment.step(1).statistics.images // 8)
+    assert told[0].iterations == told[1].iterations == 2 * -(-experiment.read().step(1).statistics.images // 8)
     first = runs[0].skipped_images[0]
     assert told[0].warnings[-1] == f"2 images cannot be loaded and are replaced by others, the first is {first}"
     assert len(told[0].warnings) <= 2, "each new count is told once, not every epoch"
@@ -107,10 +107,10 @@ def test_a_run_without_faults_says_nothing(shapes_dataset: DatasetSource, experi
 def test_skipped_images_survive_an_interruption(damaged: tuple[Experiment, list[str]]) -> None:
     """Images repaired meanwhile still count: weights were trained without them."""
     experiment, names = damaged
-    iterations = -(-experiment.step(1).statistics.images // 8)
+    iterations = -(-experiment.read().step(1).statistics.images // 8)
     with pytest.raises(KeyboardInterrupt):
         train_step(experiment, settings("skip"), listener=Warnings(interrupt_at=2 * iterations))
-    source = experiment.train_images()
+    source = experiment.folder / experiment.read().train_images()
     for name in names:
         shutil.copy(source / "000000.jpg", source / name)
     listener = Warnings()
@@ -122,7 +122,7 @@ def test_skipped_images_survive_an_interruption(damaged: tuple[Experiment, list[
 
 def test_without_any_image_there_is_nothing_to_train_on(damaged: tuple[Experiment, list[str]]) -> None:
     experiment, _ = damaged
-    for image in experiment.train_images().iterdir():
+    for image in (experiment.folder / experiment.read().train_images()).iterdir():
         image.write_bytes(b"no image")
     for workers in (0, 2):
         with pytest.raises(DataError, match=r"none of the \d+ images listed in [^\n]*step1\.train\.json can be loaded"):
@@ -131,7 +131,7 @@ def test_without_any_image_there_is_nothing_to_train_on(damaged: tuple[Experimen
 
 def test_evaluation_stops_even_when_training_skips(damaged: tuple[Experiment, list[str]]) -> None:
     experiment, _ = damaged
-    next(iter(experiment.val_images().iterdir())).write_bytes(b"no image")
+    next(iter((experiment.folder / experiment.read().val_images()).iterdir())).write_bytes(b"no image")
     with pytest.raises(DataError, match="is not an image that can be read"):
         train_step(experiment, settings("skip"))
 
@@ -174,7 +174,7 @@ def test_every_process_knows_what_all_of_them_skipped() -> None:
 
 def test_a_run_that_a_bad_image_stopped_can_go_on_without_it(damaged: tuple[Experiment, list[str]]) -> None:
     experiment, names = damaged
-    folder = experiment.train_images()
+    folder = experiment.folder / experiment.read().train_images()
     sound = next(path for path in sorted(folder.iterdir()) if path.name not in names)
     for name in names:
         shutil.copy(sound, folder / name)
@@ -186,7 +186,7 @@ def test_a_run_that_a_bad_image_stopped_can_go_on_without_it(damaged: tuple[Expe
 
     with pytest.raises(DataError, match="image file is missing"):
         train_step(experiment, settings("stop"), listener=BreakAfterOneEpoch())
-    assert experiment.run("step1").status == "failed"
+    assert experiment.read().run("step1").status == "failed"
     skipping = resolve_config(assignments=["data.corrupt_images=skip", "data.workers=0"])
     run = train_step(experiment, skipping, resume=True)
     assert (run.status, run.config["data"]["corrupt_images"]) == ("finished", "skip")

@@ -11,32 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from ciod_core.arrays import BoolArray
 from ciod_core.data.annotations.protocols import Protocol, StepObjects, assign_images
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.errors import DataError
+from ciod_core.records import Record
 
 
-@dataclass(frozen=True)
-class StepStatistics:
-    """Counts of a step's training images and their boxes. Crowd boxes are counted nowhere.
-
-    Attributes:
-        images: training images of the step.
-        boxes_per_class: labelled boxes of each class of the step.
-        hidden_old_boxes: boxes of earlier steps' classes on these images, not labelled in this step.
-        hidden_future_boxes: boxes of later steps' classes on these images, not labelled in this step.
-        hidden_left_out_boxes: boxes of classes that no step learns on these images.
-        shared_images: for every other step, how many of these images it trains on too.
-    """
+class StepStatistics(Record):
+    """Counts of a step's training images and their boxes, as the manifest records them. Crowd boxes are not counted."""
 
     images: int
-    boxes_per_class: dict[str, int]
-    hidden_old_boxes: int
-    hidden_future_boxes: int
-    hidden_left_out_boxes: int
-    shared_images: dict[int, int]
+    boxes_per_class: dict[str, int] = Field(description="labelled boxes of each class of the step")
+    hidden_old_boxes: int = Field(0, description="boxes of earlier steps' classes, not labelled in this step")
+    hidden_future_boxes: int = Field(0, description="boxes of later steps' classes, not labelled in this step")
+    hidden_left_out_boxes: int = Field(0, description="boxes of classes that no step learns")
+    shared_images: dict[int, int] = Field({}, description="images that also occur in another step, by that step")
 
 
 @dataclass(frozen=True)

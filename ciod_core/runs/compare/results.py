@@ -86,8 +86,8 @@ def suite_rows(experiment: Experiment, runs: Sequence[SuiteRun]) -> tuple[SuiteR
 
 
 def _reports(experiment: Experiment, runs: Sequence[SuiteRun]) -> dict[str, EvaluationReport]:
-    manifest = experiment.manifest
-    records = [manifest.run(run.name) for run in runs]
+    manifest = experiment.read()
+    records = [manifest.find_run(run.name) for run in runs]
     return {
         record.name: read_report(experiment, record)
         for record in records
@@ -101,7 +101,7 @@ def _measures(
     report = reports[run.name]
     ap = {name: group.metrics.ap for name, group in report.groups.items()}
     values: Values = dict.fromkeys(MEASURES)
-    values |= {"ap_all": ap["all"], "seconds": experiment.run(run.name).seconds}
+    values |= {"ap_all": ap["all"], "seconds": experiment.read().run(run.name).seconds}
     if "old" in ap:
         values |= {"ap_old": ap["old"], "ap_new": ap["new"]}
     chain = None if run.method == JOINT else _chain(run, runs, reports)

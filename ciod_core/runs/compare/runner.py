@@ -126,7 +126,7 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
     Raises:
         ConfigError: it is finished, but was trained with other settings that its method reads, or by another teacher.
     """
-    record = experiment.manifest.run(run.name)
+    record = experiment.read().find_run(run.name)
     if record is None or record.status != "finished":
         return False
     plan = plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None)
@@ -154,7 +154,7 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
 def train_missing(folder: Path, run: SuiteRun, config: Config, listener: TrainingListener) -> RunRecord:
     """Train one run, from its last complete epoch where there is one."""
     experiment = Experiment.open(folder)
-    begun = experiment.manifest.run(run.name)
+    begun = experiment.read().find_run(run.name)
     resume = begun is not None and (experiment.run_folder(run.name) / STATE_FILE).exists()
     return train_step(
         experiment,
