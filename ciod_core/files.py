@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 
@@ -80,6 +80,15 @@ def relative_if_inside(path: Path, folder: Path) -> str:
     absolute = path.resolve()
     root = folder.resolve()
     return (absolute.relative_to(root) if absolute.is_relative_to(root) else absolute).as_posix()
+
+
+def is_inside(name: str) -> bool:
+    """True for a file name that, read as a POSIX or a Windows path, stays below the folder it is joined to."""
+    if not name.strip() or "\0" in name:
+        return False
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    climbs = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts
+    return bool(windows.parts) and not climbs
 
 
 def _flush_to_disk(path: Path) -> None:

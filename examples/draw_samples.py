@@ -39,7 +39,7 @@ def main() -> None:
 
     if arguments.images is None:
         train = resolve_dataset(str(arguments.dataset)).train
-        annotations, images = train.annotations, train.images
+        annotations, images = train.annotations, train.image_dir
     else:
         annotations, images = arguments.dataset, arguments.images
     table = read_coco(annotations)

@@ -15,7 +15,7 @@ from ciod_core.errors import DataError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ciod_core.data.check import DatasetHealth, HalfHealth
+    from ciod_core.data.check import DatasetHealth, SplitHealth
 
 
 def check(
@@ -90,9 +90,9 @@ def _class_table(health: DatasetHealth) -> Table:
     return console.table("Boxes per class, crowd boxes apart", columns, rows, text_columns=2)
 
 
-def _sizes(half: HalfHealth) -> str:
+def _sizes(half: SplitHealth) -> str:
     return " to ".join(dict.fromkeys(f"{width}x{height}" for width, height in half.image_sizes)) or "–"
 
 
-def _sides(half: HalfHealth) -> str:
+def _sides(half: SplitHealth) -> str:
     return ", ".join(f"{value:g} ({share})" for share, value in half.box_sides.items()) or "–"

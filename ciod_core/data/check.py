@@ -24,7 +24,7 @@ SIDE_PERCENTILES = (0, 5, 50, 95, 100)
 
 
 @dataclass(frozen=True)
-class HalfHealth:
+class SplitHealth:
     """One half of a dataset, as far as its annotations are sound.
 
     Attributes:
@@ -60,8 +60,8 @@ class DatasetHealth:
 
     name: str
     format: str
-    train: HalfHealth
-    val: HalfHealth
+    train: SplitHealth
+    val: SplitHealth
     findings: tuple[Finding, ...] = field(default=())
 
     @property
@@ -88,12 +88,12 @@ def check_dataset(
     Raises:
         DataError: the annotations cannot be read at all.
     """
-    halves: list[HalfHealth] = []
+    halves: list[SplitHealth] = []
     scans: list[list[ScannedImage]] = []
     raws = parse_dataset(source)
-    for raw, half in zip(raws, source.halves, strict=True):
+    for raw, half in zip(raws, source.splits, strict=True):
         table, found = inspect(raw)
-        scanned = scan_images(table, half.images, progress=progress) if look_at_images else []
+        scanned = scan_images(table, half.image_dir, progress=progress) if look_at_images else []
         halves.append(survey(raw, table, (*found, *image_findings(scanned))))
         scans.append(scanned)
     train, val = halves
@@ -101,7 +101,7 @@ def check_dataset(
     return DatasetHealth(source.name, source.format, train, val, both)
 
 
-def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding, ...]) -> HalfHealth:
+def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding, ...]) -> SplitHealth:
     """One half: its counts, and its findings with what no reader refuses but somebody should know.
 
     Args:
@@ -116,7 +116,7 @@ def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding,
     names = {category.id: category.name for category in table.categories}
     masks = {identifier: objects_N & (table.category_ids_N == identifier) for identifier in names}
     by_area = np.argsort(table.widths_I.astype(np.int64) * table.heights_I, kind="stable")
-    return HalfHealth(
+    return SplitHealth(
         annotations=str(raw.path),
         images=table.num_images,
         image_sizes=tuple((int(table.widths_I[i]), int(table.heights_I[i])) for i in by_area[[0, -1][: len(by_area)]]),
@@ -174,7 +174,7 @@ def _duplicate_boxes(table: AnnotationTable) -> np.ndarray:
     return duplicates_N
 
 
-def _class_findings(train: RawAnnotations, val: RawAnnotations, health: HalfHealth) -> list[Finding]:
+def _class_findings(train: RawAnnotations, val: RawAnnotations, health: SplitHealth) -> list[Finding]:
     found = []
     differing = sorted(set(train.categories) ^ set(val.categories))
     if differing:

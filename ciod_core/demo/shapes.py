@@ -24,7 +24,7 @@ import numpy as np
 
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.data.formats.coco import write_coco
-from ciod_core.data.formats.source import DatasetSource, SplitSource
+from ciod_core.data.formats.source import DatasetSource, SplitFiles
 from ciod_core.demo.outlines import SHAPE_NAMES
 from ciod_core.demo.painting import PaintedObject, paint_image
 from ciod_core.errors import ConfigError, DataError
@@ -170,5 +170,5 @@ def _table(objects: list[list[PaintedObject]], record: ShapesRecord) -> Annotati
     )
 
 
-def _half_source(out: Path, half: str) -> SplitSource:
-    return SplitSource(annotations=out / "annotations" / f"instances_{half}.json", images=out / half)
+def _half_source(out: Path, half: str) -> SplitFiles:
+    return SplitFiles(annotations=out / "annotations" / f"instances_{half}.json", image_dir=out / half)

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from ciod_core.classes import ClassEntry
 from ciod_core.data.annotations.fitting import FittedStep, fit_step, objects_per_class
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.data.formats.annotation_cache import cached_table
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.reading import read_dataset
 from ciod_core.data.formats.source import DatasetSource
@@ -152,8 +151,8 @@ def _check_replaceable(
 def _prepare(chain: Experiment, base: ExperimentManifest, source: DatasetSource, staged: Path) -> _NewStep:
     """Read and check the data, and write the step's files into a folder for the time being."""
     train, *vals = read_dataset(source)
-    for table, half in zip((train, *vals), source.halves, strict=True):
-        check_images_exist(table, half.images)
+    for table, half in zip((train, *vals), source.splits, strict=True):
+        check_images_exist(table, half.image_dir)
     number = len(base.steps) + 1
     fitted = fit_step(
         train,
@@ -202,7 +201,7 @@ def _earlier(chain: Experiment, base: ExperimentManifest, half: str) -> list[Ann
     if base.dataset is not None:
         with suppress(CheckpointError):  # It may have gone since it was split; then nothing reads it any more.
             whole: FileRecord = getattr(base.dataset, half).annotations
-            tables.append(cached_table(chain.verified_split(whole), read_coco))
+            tables.append(read_coco(chain.verified_split(whole)))
     for step in base.steps:
         file: FileRecord | None = getattr(step, half)
         if file is not None:

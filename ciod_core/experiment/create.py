@@ -13,11 +13,11 @@ from pathlib import Path
 from ciod_core import __version__
 from ciod_core.classes import class_table
 from ciod_core.data.annotations.protocols import SEEDED, Protocol, parse_protocol
-from ciod_core.data.annotations.split import DatasetSplit, StepSplit, StepStatistics, split_steps
+from ciod_core.data.annotations.split import StepData, StepPartition, StepStatistics, split_steps
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import write_coco
 from ciod_core.data.formats.reading import read_dataset
-from ciod_core.data.formats.source import DatasetSource, SplitSource
+from ciod_core.data.formats.source import DatasetSource, SplitFiles
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.experiment.folder import MANIFEST_NAME, SPLITS_NAME, Experiment
@@ -131,18 +131,18 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _write_steps(
-    folder: Path, split: DatasetSplit, source: DatasetSource, train: AnnotationTable, val: AnnotationTable
+    folder: Path, split: StepPartition, source: DatasetSource, train: AnnotationTable, val: AnnotationTable
 ) -> tuple[StepRecord, ...]:
     """Write the files of all steps, and make sure meanwhile that the images are there."""
     with ThreadPoolExecutor(2) as pool:
         # Folders are listed and one step's text is put together while another's waits for the disk.
-        checks = pool.map(check_images_exist, (train, val), (half.images for half in source.halves))
+        checks = pool.map(check_images_exist, (train, val), (split.image_dir for split in source.splits))
         steps = tuple(pool.map(partial(_write_step, folder), split.steps))
         list(checks)
     return steps
 
 
-def _write_step(folder: Path, split: StepSplit) -> StepRecord:
+def _write_step(folder: Path, split: StepData) -> StepRecord:
     return StepRecord(
         step=split.step,
         classes=tuple(category.name for category in split.train.categories),
@@ -179,14 +179,14 @@ def _dataset_record(
     source: DatasetSource, train: AnnotationTable, val: AnnotationTable, staged: Path, out: Path
 ) -> DatasetRecord:
     records = {}
-    for name, half, table in zip(("train", "val"), source.halves, (train, val), strict=True):
+    for name, half, table in zip(("train", "val"), source.splits, (train, val), strict=True):
         # A half of another format is written as a COCO file: from then on, only that one is read.
         converted = None if source.format == "coco" else write_table(table, staged / f"dataset.{name}.json")
         records[name] = half_record(half, table, out, converted)
     return DatasetRecord(name=source.name, format=source.format, train=records["train"], val=records["val"])
 
 
-def half_record(half: SplitSource, table: AnnotationTable, out: Path, converted: FileRecord | None) -> SplitFilesRecord:
+def half_record(half: SplitFiles, table: AnnotationTable, out: Path, converted: FileRecord | None) -> SplitFilesRecord:
     """Where a half came from, seen from the experiment in `out`.
 
     Args:
@@ -198,7 +198,7 @@ def half_record(half: SplitSource, table: AnnotationTable, out: Path, converted:
     own = relative_if_inside(half.annotations, out)
     return SplitFilesRecord(
         annotations=converted or FileRecord(path=own, sha256=table.sha256, bytes=half.annotations.stat().st_size),
-        images=relative_if_inside(half.images, out),
+        images=relative_if_inside(half.image_dir, out),
         converted_from=own if converted else None,
         converted_sha256=table.sha256 if converted else None,
         clipped_boxes=table.clipped_boxes,

@@ -9,18 +9,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ciod_core.classes import ClassEntry, ClassTable
 from ciod_core.data.annotations.protocols import Protocol
+from ciod_core.data.formats import FORMATS
 from ciod_core.errors import CheckpointError
 from ciod_core.files import relative_if_inside, sha256_of_file
 from ciod_core.migrations import MANIFEST_VERSION, upgrade_manifest
 from ciod_core.records import Record, first_problem
 
 RunKind = Literal["step", "joint", "imported", "distilled"]
+
+
+def _known_format(name: str) -> str:
+    if name not in FORMATS:
+        raise ValueError(f"{name!r} is not a format; the formats are {', '.join(FORMATS)}")
+    return name
+
+
+FormatName = Annotated[str, AfterValidator(_known_format)]
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -63,7 +73,7 @@ class DatasetRecord(Record):
     """The dataset the steps were cut from."""
 
     name: str
-    format: Literal["coco", "yolo", "voc"] = "coco"
+    format: FormatName = "coco"
     train: SplitFilesRecord
     val: SplitFilesRecord
 
@@ -72,7 +82,7 @@ class StepDataRecord(Record):
     """The data that an added step brought along."""
 
     name: str
-    format: Literal["coco", "yolo", "voc"]
+    format: FormatName
     train: SplitFilesRecord
     val: SplitFilesRecord | None = Field(None, description="None: it came without validation data")
     val_classes: tuple[str, ...] = Field((), description="classes that its validation images label")

@@ -81,7 +81,7 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
             image = held[number]
             _verify(experiment.train_images(image.steps[0]), image, kept_by)
         if number in own_names:
-            image = _with_step(image, last_step, number, own_names[number], last.images)
+            image = _with_step(image, last_step, number, own_names[number], last.image_dir)
         assert image is not None, "an image is of the last step or was kept"
         chosen.append(image)
     return tuple(chosen)

@@ -86,7 +86,7 @@ def training_table(experiment: Experiment, plan: RunPlan) -> LocatedTable:
     if not plan.joint:
         return read_step(experiment, plan.step)
     parts = read_all_labels(experiment, plan.step)
-    return merge_located([LocatedTable(_labelled_part(part.table, plan.classes), part.images) for part in parts])
+    return merge_located([LocatedTable(_labelled_part(part.table, plan.classes), part.image_dir) for part in parts])
 
 
 def _labelled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTable:

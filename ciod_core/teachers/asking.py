@@ -139,7 +139,7 @@ def prepare(
             scales=asking.scales,
             resampler=_selection(config),
         ),
-        located.images,
+        located.image_dir,
         device,
         batch_size=config.evaluation.batch_size,
         workers=config.data.workers,

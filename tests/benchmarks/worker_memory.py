@@ -57,11 +57,11 @@ def main() -> None:
 def measure(dataset: DetectionDataset, batches: int) -> tuple[float, ...]:
     """RSS, PSS and USS in MB of a worker that has loaded that many batches."""
     with tempfile.TemporaryDirectory() as folder:
-        dataset.images_root = Path(folder)
+        dataset.image_dir = Path(folder)
         # The worker loads two batches ahead of those that are taken.
         needed = np.concatenate(batch_indices(len(dataset), BATCH_SIZE, order_seed=(0, 0))[: batches + 2])
         for index in needed.tolist():
-            Image.new("RGB", (SIDE, SIDE)).save(dataset.images_root / dataset.table.file_name(index))
+            Image.new("RGB", (SIDE, SIDE)).save(dataset.image_dir / dataset.table.file_name(index))
         iterator = iter(make_loader(dataset, BATCH_SIZE, shuffle=True, workers=1))
         for _ in range(batches):
             next(iterator)

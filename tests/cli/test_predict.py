@@ -21,7 +21,7 @@ LOW = ("--score", "0", "--device", "cpu")
 def pictures(shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for path in sorted(shapes_dataset.val.images.iterdir())[:2]:
+    for path in sorted(shapes_dataset.val.image_dir.iterdir())[:2]:
         shutil.copy(path, folder)
     (folder / "notes.txt").write_text("no image")
     return folder

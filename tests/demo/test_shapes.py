@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ciod_core.data import shape_painting, shapes
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
 from ciod_core.data.images.files import check_images_exist
+from ciod_core.demo import painting, shapes
 from ciod_core.demo.outlines import SHAPE_NAMES, shape_outline
 from ciod_core.demo.painting import paint_image
 from ciod_core.demo.shapes import GENERATOR_VERSION, RECORD_NAME, ShapesRecord, generate_shapes
@@ -27,13 +27,13 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def test_layout_is_found_like_any_other_dataset(shapes_dataset: DatasetSource) -> None:
-    folder = shapes_dataset.train.images.parent
+    folder = shapes_dataset.train.image_dir.parent
     found = resolve_dataset(str(folder))
     assert (found.train, found.val) == (shapes_dataset.train, shapes_dataset.val)
     for half, images in ((found.train, 24), (found.val, 12)):
         table = read_coco(half.annotations)
         assert (table.num_images, len(table.categories)) == (images, 8)
-        check_images_exist(table, half.images)
+        check_images_exist(table, half.image_dir)
 
 
 def test_every_class_appears_and_most_images_hold_several(shapes_dataset: DatasetSource) -> None:
@@ -50,9 +50,9 @@ def test_boxes_lie_inside_and_have_the_stated_sizes(shapes_dataset: DatasetSourc
     assert table.boxes_N4.min() >= 1.0
     assert table.boxes_N4.max() <= 63.0
     longer_N = (table.boxes_N4[:, 2:] - table.boxes_N4[:, :2]).max(axis=1)
-    unit = 64 / shape_painting.REFERENCE_SIZE
-    assert longer_N.min() >= shape_painting.SMALLEST_OBJECT * unit - 0.01
-    assert longer_N.max() <= shape_painting.LARGEST_OBJECT * unit + 0.01
+    unit = 64 / painting.REFERENCE_SIZE
+    assert longer_N.min() >= painting.SMALLEST_OBJECT * unit - 0.01
+    assert longer_N.max() <= painting.LARGEST_OBJECT * unit + 0.01
 
 
 def test_same_parameters_give_the_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_boxes_are_tight_around_the_painted_pixels(name: str) -> None:
     """Painted on a plain canvas, the changed pixels must fill the box to its edges."""
     canvas = np.full((96, 96, 3), 120.0, dtype=np.float32)
     rng = np.random.default_rng(4)
-    outline = shape_painting._place(rng, shape_outline(name), 96, [])
+    outline = painting._place(rng, shape_outline(name), 96, [])
     assert outline is not None
-    shape_painting._paint_outline(rng, canvas, outline, "plain")
+    painting._paint_outline(rng, canvas, outline, "plain")
     rows, columns = np.nonzero(np.abs(canvas - 120.0).max(axis=2) > 8.0)
     painted = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     np.testing.assert_allclose(painted, outline.box_4, atol=1.3)
@@ -141,7 +141,7 @@ def test_boxes_are_tight_around_the_painted_pixels(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPE_NAMES)
 def test_area_is_that_of_the_pixels_inside(name: str) -> None:
     outline = shape_outline(name).transformed(np.eye(2) * 40.0).moved(50.0, 50.0)
-    mask, _ = shape_painting._masks(np.random.default_rng(0), outline, 100, 100)
+    mask, _ = painting._masks(np.random.default_rng(0), outline, 100, 100)
     assert outline.area == pytest.approx(float(mask.sum()), rel=0.04)
 
 
@@ -162,5 +162,5 @@ def test_colour_says_nothing_about_the_class() -> None:
 
 
 def test_images_are_rgb_jpegs_of_the_wanted_size(shapes_dataset: DatasetSource) -> None:
-    with Image.open(shapes_dataset.val.images / "000000.jpg") as image:
+    with Image.open(shapes_dataset.val.image_dir / "000000.jpg") as image:
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 64))

@@ -109,7 +109,7 @@ class TestFirstStep:
         if kind == "data":
             source.train.annotations.write_text("{}")
         elif kind == "images":
-            (source.train.images / "a.png").unlink()
+            (source.train.image_dir / "a.png").unlink()
         elif kind == "folder":
             (out / "splits").mkdir(parents=True)
         before = content_of(tmp_path)
@@ -410,7 +410,7 @@ class TestAfterAPlan:
             assert not set(every_id) & set(read_coco(planned.step_train_path(3)).image_ids_I.tolist())
             joint = training_table(planned, plan_run(planned, JOINT))
             assert joint.table.num_images == len(every_id) + 1
-            assert training_table(planned, plan_run(planned, JOINT, step=2)).images == planned.train_images()
+            assert training_table(planned, plan_run(planned, JOINT, step=2)).image_dir == planned.train_images()
 
     @pytest.mark.parametrize(
         ("teacher", "expected"),

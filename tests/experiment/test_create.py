@@ -46,7 +46,7 @@ def test_manifest_and_files_agree(shapes_dataset: DatasetSource, tmp_path: Path)
         assert table.num_boxes == sum(step.statistics.boxes_per_class.values())
     source = shapes_dataset.train.annotations
     assert manifest.dataset.train.annotations.sha256 == sha256_of_file(source)
-    assert experiment.train_images().samefile(shapes_dataset.train.images)
+    assert experiment.train_images().samefile(shapes_dataset.train.image_dir)
 
 
 def test_nothing_else_stays_in_the_folder(shapes_dataset: DatasetSource, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 import yaml
 
-from ciod_core.data.formats.source import DatasetSource, SplitSource
+from ciod_core.data.formats.source import DatasetSource, SplitFiles
 
 
 def as_yolo(source: DatasetSource, folder: Path) -> Path:
@@ -70,11 +70,11 @@ def boxes_of(annotations: Path, prefix: str = "") -> dict[str, list[tuple[str, l
     return found
 
 
-def _linked(split: SplitSource, folder: Path, prefix: str = "") -> dict[str, Any]:
+def _linked(split: SplitFiles, folder: Path, prefix: str = "") -> dict[str, Any]:
     content: dict[str, Any] = json.loads(split.annotations.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     for image in content["images"]:
-        (folder / (prefix + image["file_name"])).symlink_to(split.images / image["file_name"])
+        (folder / (prefix + image["file_name"])).symlink_to(split.image_dir / image["file_name"])
     return content
 
 

@@ -37,7 +37,7 @@ class Setting:
 
     def __init__(self, source: DatasetSource, folder: Path) -> None:
         self.folder = folder
-        self.images = Path(shutil.copytree(source.train.images, folder / "images"))
+        self.images = Path(shutil.copytree(source.train.image_dir, folder / "images"))
         whole = read_coco(source.train.annotations)
         first_I = np.arange(whole.num_images) < 6
         self.table = whole.select(np.ones(whole.num_boxes, dtype=np.bool_), first_I)

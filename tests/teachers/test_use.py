@@ -61,7 +61,7 @@ def test_knowledge_moves_like_the_boxes_of_its_image(shapes_dataset: DatasetSour
 
     dataset = DetectionDataset(
         table,
-        shapes_dataset.train.images,
+        shapes_dataset.train.image_dir,
         classes,
         TrainTransform(64, True, True, 0.5),
         seed=5,
@@ -82,7 +82,7 @@ def test_knowledge_moves_like_the_boxes_of_its_image(shapes_dataset: DatasetSour
 def test_without_a_bank_a_batch_knows_nothing(shapes_dataset: DatasetSource) -> None:
     table = read_coco(shapes_dataset.train.annotations)
     classes = class_table([[(entry.name, entry.id) for entry in table.categories]])
-    dataset = DetectionDataset(table, shapes_dataset.train.images, classes, EvalTransform(64))
+    dataset = DetectionDataset(table, shapes_dataset.train.image_dir, classes, EvalTransform(64))
     assert next(iter(make_loader(dataset, 2, shuffle=False))).knowledge is None
 
 

@@ -82,7 +82,11 @@ def make_trainer(shapes_dataset: DatasetSource) -> MakeTrainer:
     def make(method: str = "crs-ckd", listener: Any = None, device: str = "cpu", **training: Any) -> Trainer:
         config = tiny_config(method, **training)
         dataset = DetectionDataset(
-            table, shapes_dataset.train.images, classes, TrainTransform(64, True, True, 0.5), seed=config.training.seed
+            table,
+            shapes_dataset.train.image_dir,
+            classes,
+            TrainTransform(64, True, True, 0.5),
+            seed=config.training.seed,
         )
         teacher = lively_detector(num_classes=NUM_OLD, seed=1) if method == "crs-ckd" else None
         student = lively_detector(num_classes=NUM_OLD, seed=1)

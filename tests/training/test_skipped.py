@@ -57,8 +57,8 @@ def damaged(shapes_dataset: DatasetSource, tmp_path: Path) -> tuple[Experiment, 
     experiment = create_experiment(source, "5+3", "name", tmp_path / "experiment")
     listed = json.loads(experiment.step_train_path(1).read_text(encoding="utf-8"))["images"]
     missing, truncated = names = [entry["file_name"] for entry in listed[2:4]]
-    (source.train.images / missing).unlink()
-    path = source.train.images / truncated
+    (source.train.image_dir / missing).unlink()
+    path = source.train.image_dir / truncated
     path.write_bytes(path.read_bytes()[:200])
     return experiment, sorted(names)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ciod_core.errors import DataError
@@ -34,6 +34,21 @@ class Finding:
     count: int = 1
 
 
+class Findings:
+    """Findings by code, in the order they were met: the first case in words, the others counted."""
+
+    def __init__(self, findings: Iterable[Finding] = ()) -> None:
+        self._by_code = {finding.code: finding for finding in findings}
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self._by_code.values())
+
+    def add(self, code: str, message: str, count: int = 1, severity: Severity = Severity.ERROR) -> None:
+        """Count a fault; the message is kept when it is the first of its code."""
+        known = self._by_code.get(code) or Finding(severity, code, message, count=0)
+        self._by_code[code] = replace(known, count=known.count + count)
+
+
 def raise_first_error(findings: Iterable[Finding]) -> None:
     """Stop at the first finding that is an error.
 
@@ -42,8 +57,5 @@ def raise_first_error(findings: Iterable[Finding]) -> None:
     """
     for finding in findings:
         if finding.severity is Severity.ERROR:
-            raise DataError(f"{finding.message}{_others(finding.count)}")
-
-
-def _others(count: int) -> str:
-    return "" if count == 1 else f" ({count} entries have this fault)"
+            others = "" if finding.count == 1 else f" ({finding.count} entries have this fault)"
+            raise DataError(f"{finding.message}{others}")

@@ -137,8 +137,6 @@ def _fitted(
         annotation_ids_N=_free(kept.annotation_ids_N, [other.annotation_ids_N for other in earlier]),
         category_ids_N=category_ids_N,
         categories=tuple(by_name[category.name] for category in own),
-        image_json=None,
-        box_json=None,
     )
 
 

@@ -26,7 +26,7 @@ class LocatedTable(NamedTuple):
     """A table and the folder that its file names are relative to."""
 
     table: AnnotationTable
-    images: Path
+    image_dir: Path
 
 
 def merge_located(parts: Sequence[LocatedTable]) -> LocatedTable:
@@ -35,7 +35,7 @@ def merge_located(parts: Sequence[LocatedTable]) -> LocatedTable:
     Raises:
         DataError: folders on different drives.
     """
-    folder = common_folder([part.images for part in parts])
+    folder = common_folder([part.image_dir for part in parts])
     return LocatedTable(reduce(merge, (_seen_from(folder, part) for part in parts)), folder)
 
 
@@ -55,18 +55,18 @@ def common_folder(folders: Sequence[Path]) -> Path:
 
 
 def _seen_from(folder: Path, part: LocatedTable) -> AnnotationTable:
-    if part.images == folder:
+    if part.image_dir == folder:
         return part.table
-    prefix = part.images.resolve().relative_to(folder).as_posix()
+    prefix = part.image_dir.resolve().relative_to(folder).as_posix()
     names = [name if prefix == "." else f"{prefix}/{name}" for name in part.table.file_names_I.tolist()]
-    return replace(part.table, file_names_I=np.array(names, dtype=np.str_), image_json=None, box_json=None)
+    return replace(part.table, file_names_I=np.array(names, dtype=np.str_))
 
 
 def merge(first: AnnotationTable, second: AnnotationTable) -> AnnotationTable:
     """Both tables' images and boxes, matched by image id.
 
     The images of `first` come first and in its order, then those that `second` alone has; the boxes of an image are
-    those of `first` before those of `second`. JSON text is left behind, and with it the hash of what was read.
+    those of `first` before those of `second`. The hash of what was read is left behind.
 
     Args:
         first: its path stays that of the table, for messages.
@@ -89,8 +89,6 @@ def merge(first: AnnotationTable, second: AnnotationTable) -> AnnotationTable:
         sha256="",
         clipped_boxes=first.clipped_boxes + second.clipped_boxes,
         dropped_boxes=first.dropped_boxes + second.dropped_boxes,
-        image_json=None,
-        box_json=None,
     )
 
 

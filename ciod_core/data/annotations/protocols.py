@@ -1,4 +1,4 @@
-"""Which images a step may train on.
+"""The protocols, which choose the images that a step trains on.
 
 `overlap`: every image that shows one of its classes; images recur across steps. `disjoint`: the step's own portion of
 the shuffled images. `loco`: every image belongs to one of the steps whose classes it shows.
@@ -9,7 +9,6 @@ and a class that it shows.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ import numpy as np
 from ciod_core.arrays import BoolArray, Int64Array
 from ciod_core.classes import ClassTable, class_table
 from ciod_core.data.annotations.table import AnnotationTable, Category
-from ciod_core.errors import ConfigError
+from ciod_core.errors import ConfigError, did_you_mean
 
 Protocol = Literal["overlap", "disjoint", "loco"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -61,7 +60,7 @@ class StepObjects:
 
     @cached_property
     def step_of_class(self) -> Int64Array:
-        """Shape (C+1,): the step (from 1) that learns each class; the last entry is 0 and answers for −1, left out."""
+        """Shape (C+1,): the step (from 1) that learns each class; the last entry, 0, is that of class −1, left out."""
         return np.append(np.repeat(np.arange(1, self.num_steps + 1), self.classes_per_step_S), 0)
 
     @cached_property
@@ -79,7 +78,7 @@ class StepObjects:
 
     @cached_property
     def shown_IS(self) -> BoolArray:
-        """Whether an image shows an object of a step's classes."""
+        """Shape (I, S): True where an image shows an object of a step's classes."""
         return self.objects_per_image[:, 1:] > 0
 
 
@@ -92,9 +91,7 @@ def parse_protocol(text: str) -> Protocol:
     for protocol in PROTOCOLS:
         if text == protocol:
             return protocol
-    close = difflib.get_close_matches(text, PROTOCOLS, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"choose {', '.join(PROTOCOLS)}"
-    raise ConfigError(f"--protocol: {text!r} is not a protocol; {hint}")
+    raise ConfigError(f"`protocol`: {text!r} is not a protocol; {did_you_mean(text, PROTOCOLS)}")
 
 
 def assign_images(objects: StepObjects, protocol: Protocol, seed: int) -> BoolArray:
@@ -112,7 +109,7 @@ def assign_images(objects: StepObjects, protocol: Protocol, seed: int) -> BoolAr
         ConfigError: a seed out of range.
     """
     if not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"--seed: {seed} is out of range; pass a number from 0 to {MAX_SEED}")
+        raise ConfigError(f"`seed`: {seed} is out of range; pass a number from 0 to {MAX_SEED}")
     if protocol == "overlap":
         return objects.shown_IS
     step_of_image_I = _disjoint_steps(objects, seed) if protocol == "disjoint" else _loco_steps(objects, seed)
@@ -161,7 +158,7 @@ def _loco_steps(objects: StepObjects, seed: int) -> Int64Array:
 
 
 def _labels_of_many(classes: ClassTable, category_ids_N: Int64Array) -> Int64Array:
-    """What `classes.labels_of` says, a few times as fast where the ids lie close enough for a table of them all."""
+    """As `classes.labels_of`, a few times as fast where the ids lie close enough for a lookup table."""
     before, after = min(classes.category_ids) - 1, max(classes.category_ids) + 1
     if after - before > MAX_ID_RANGE:
         return classes.labels_of(category_ids_N)

@@ -40,7 +40,7 @@ class StepStatistics:
 
 
 @dataclass(frozen=True)
-class StepSplit:
+class StepData:
     """One step: its training images and labels, and what it is evaluated on.
 
     Attributes:
@@ -57,7 +57,7 @@ class StepSplit:
 
 
 @dataclass(frozen=True)
-class DatasetSplit:
+class StepPartition:
     """All steps.
 
     Attributes:
@@ -65,7 +65,7 @@ class DatasetSplit:
         unused_images: training images that no step trains on.
     """
 
-    steps: tuple[StepSplit, ...]
+    steps: tuple[StepData, ...]
     unused_images: int
 
 
@@ -75,7 +75,7 @@ def split_steps(
     groups: Sequence[Sequence[Category]],
     protocol: Protocol = "overlap",
     seed: int = 0,
-) -> DatasetSplit:
+) -> StepPartition:
     """Split a dataset into steps.
 
     Args:
@@ -98,14 +98,14 @@ def split_steps(
     for step, group in enumerate(groups, start=1):
         seen = tuple(category for earlier in groups[:step] for category in earlier)
         steps.append(
-            StepSplit(
+            StepData(
                 step=step,
                 train=train.select(objects.step_of_box_N == step, assigned_IS[:, step - 1], tuple(group)),
                 val=val.select(val.with_category(tuple(category.id for category in seen)), categories=seen),
                 statistics=statistics[step - 1],
             )
         )
-    return DatasetSplit(steps=tuple(steps), unused_images=int(np.count_nonzero(~assigned_IS.any(axis=1))))
+    return StepPartition(steps=tuple(steps), unused_images=int(np.count_nonzero(~assigned_IS.any(axis=1))))
 
 
 def _statistics(

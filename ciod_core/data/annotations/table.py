@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ciod_core.arrays import BoolArray, Float32Array, Int32Array, Int64Array, TextArray
-from ciod_core.data.annotations.json_rows import JsonRows
 
 
 class Category(NamedTuple):
@@ -46,8 +45,6 @@ class AnnotationTable:
         sha256: hash of all that the table was read from; empty for a table that was made.
         clipped_boxes: how many boxes stuck out of their image and were cut to it.
         dropped_boxes: how many boxes without extent were left out.
-        image_json: the images as JSON text, where somebody wants to write them.
-        box_json: the boxes as JSON text, likewise.
     """
 
     image_ids_I: Int64Array
@@ -65,8 +62,6 @@ class AnnotationTable:
     sha256: str = ""
     clipped_boxes: int = 0
     dropped_boxes: int = 0
-    image_json: JsonRows | None = None
-    box_json: JsonRows | None = None
 
     def __post_init__(self) -> None:
         assert len(self.offsets) == self.num_images + 1
@@ -132,6 +127,4 @@ class AnnotationTable:
             areas_N=self.areas_N[kept_N],
             crowd_N=self.crowd_N[kept_N],
             categories=self.categories if categories is None else categories,
-            image_json=None if self.image_json is None else self.image_json.select(image_mask_I),
-            box_json=None if self.box_json is None else self.box_json.select(kept_N),
         )

@@ -6,9 +6,8 @@ Legend: I images, N boxes of all images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -16,20 +15,28 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from ciod_core.arrays import Int64Array
+from ciod_core.arrays import Float64Array, Int64Array
 from ciod_core.data.annotations.findings import Finding, Severity
 from ciod_core.data.annotations.inspection import strict_table
-from ciod_core.data.annotations.json_rows import JsonRows, NumberField, encode_rows
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable, Category
+from ciod_core.data.formats.base import DatasetSource
+from ciod_core.data.formats.coco_layouts import find
 from ciod_core.data.formats.json_text import collection_paused, decode_json
 from ciod_core.errors import DataError
 from ciod_core.files import atomic_path
 
+__all__ = ["CocoCategory", "Integer", "find", "parse", "parse_coco", "read_coco", "write_coco"]
+
+LAYOUT = (
+    "COCO (annotations/instances_train*.json and instances_val*.json), Roboflow's COCO (train/ and valid/ with "
+    "_annotations.coco.json)"
+)
 # Beyond 2**53 JSON readers no longer agree on the value of an integer.
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 COORDINATE_DECIMALS = 3
 AREA_DECIMALS = 4
+CHUNK = 8192
 
 
 class CocoImage(msgspec.Struct, gc=False):
@@ -66,6 +73,11 @@ class CocoFile(msgspec.Struct, gc=False):
     images: list[CocoImage]
     annotations: list[CocoAnnotation]
     categories: list[CocoCategory]
+
+
+def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
+    """Read the splits of a dataset as they are; raises as `parse_coco`."""
+    return tuple(parse_coco(split.annotations) for split in source.splits)
 
 
 def read_coco(path: Path) -> AnnotationTable:
@@ -105,69 +117,47 @@ def write_coco(table: AnnotationTable, path: Path) -> str:
     Raises:
         DataError: the file cannot be written.
     """
-    table = with_json(table)
-    assert table.image_json is not None and table.box_json is not None
-    categories = [{"id": category.id, "name": category.name} for category in table.categories]
-    parts = chain(
-        [b'{"info":{"description":"COCO detection file written by ciod"},"licenses":[],"images":[\n'],
-        table.image_json.blocks(),
-        [b'\n],"annotations":[\n'],
-        table.box_json.blocks(),
-        [b'\n],"categories":' + msgspec.json.encode(categories) + b"}\n"],
-    )
+    digest = hashlib.sha256()
     try:
-        return _write_parts(path, parts)
+        with atomic_path(path, durable=False) as temporary, temporary.open("wb", buffering=0) as stream:
+            for part in _coco_text(table):
+                digest.update(part)
+                stream.write(part)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); check the folder and the free space") from None
-
-
-def _write_parts(path: Path, parts: Iterable[bytes]) -> str:
-    """Write a file atomically; return its SHA-256."""
-    digest = hashlib.sha256()
-    with atomic_path(path, durable=False) as temporary, temporary.open("wb", buffering=0) as stream:
-        for part in parts:
-            digest.update(part)
-            stream.write(part)
     return digest.hexdigest()
 
 
-def with_json(table: AnnotationTable) -> AnnotationTable:
-    """The table with its images and boxes as JSON text, which every selection of it then carries along."""
-    if table.image_json is not None and table.box_json is not None:
-        return table
-    return replace(table, image_json=_image_json(table), box_json=_box_json(table))
-
-
-def _image_json(table: AnnotationTable) -> JsonRows:
-    columns = zip(
-        table.image_ids_I.tolist(),
-        table.file_names_I.tolist(),
-        table.widths_I.tolist(),
-        table.heights_I.tolist(),
-        strict=True,
-    )
-    encode = msgspec.json.Encoder().encode
-    return JsonRows.of_records([encode(CocoImage(*row)) for row in columns])
-
-
-def _box_json(table: AnnotationTable) -> JsonRows:
+def _coco_text(table: AnnotationTable) -> Iterator[bytes]:
+    image_columns = (table.image_ids_I, table.file_names_I, table.widths_I, table.heights_I)
     boxes_N4 = table.boxes_N4.astype(np.float64)
     boxes_xywh_N4 = np.concatenate([boxes_N4[:, :2], boxes_N4[:, 2:] - boxes_N4[:, :2]], axis=1)
-    box_4N = np.rint(boxes_xywh_N4 * 10**COORDINATE_DECIMALS).astype(np.int64).T.copy()
-    fields = [
-        NumberField('{"id":', table.annotation_ids_N),
-        NumberField(',"image_id":', table.image_ids_I[table.image_of_box_N]),
-        NumberField(',"category_id":', table.category_ids_N),
-        NumberField(',"bbox":[', box_4N[0], COORDINATE_DECIMALS),
-        *(NumberField(",", box_4N[axis], COORDINATE_DECIMALS) for axis in (1, 2, 3)),
-        NumberField('],"area":', _whole(table.areas_N, AREA_DECIMALS), AREA_DECIMALS),
-        NumberField(',"iscrowd":', table.crowd_N.astype(np.int64)),
-    ]
-    return encode_rows(fields, "}")
+    box_columns = (
+        table.annotation_ids_N,
+        table.image_ids_I[table.image_of_box_N],
+        table.category_ids_N,
+        _rounded(boxes_xywh_N4, COORDINATE_DECIMALS),
+        _rounded(table.areas_N, AREA_DECIMALS),
+        table.crowd_N.astype(np.int64),
+    )
+    yield b'{"info":{"description":"COCO detection file written by ciod"},"licenses":[],"images":[\n'
+    yield from _rows(CocoImage, image_columns)
+    yield b'\n],"annotations":[\n'
+    yield from _rows(CocoAnnotation, box_columns)
+    categories = [{"id": category.id, "name": category.name} for category in table.categories]
+    yield b'\n],"categories":' + msgspec.json.encode(categories) + b"}\n"
 
 
-def _whole(values_N: np.ndarray, decimals: int) -> Int64Array:
-    return np.rint(values_N.astype(np.float64) * 10**decimals).astype(np.int64)
+def _rows(kind: Callable[..., msgspec.Struct], columns: Sequence[np.ndarray]) -> Iterator[bytes]:
+    """The inside of a JSON array of one entry per row, some thousand rows at a time to spare memory."""
+    for start in range(0, len(columns[0]), CHUNK):
+        rows = list(map(kind, *(column[start : start + CHUNK].tolist() for column in columns)))
+        yield (b",\n" if start else b"") + msgspec.json.encode(rows)[1:-1]
+
+
+def _rounded(values: np.ndarray, decimals: int) -> Float64Array:
+    """Values to so many decimals. Adding zero turns −0 into 0."""
+    return np.asarray(np.rint(values.astype(np.float64) * 10**decimals) / 10**decimals + 0.0)
 
 
 def _columns(path: Path, sha256: str, content: CocoFile) -> RawAnnotations:

@@ -1,96 +1,205 @@
-"""Reading Pascal VOC datasets: one XML file of boxes for each image."""
+"""Pascal VOC: a folder with Annotations, JPEGImages and ImageSets/Main, often one year of a VOCdevkit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+import hashlib
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from ciod_core.data.annotations.findings import Severity
+from ciod_core.data.annotations.findings import Findings, Severity
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
-from ciod_core.data.formats.labelled import FaultLog, LabelledImage, LabelledObject, digest_of, raw_annotations
-from ciod_core.data.formats.layouts.base import DatasetSource, SplitSource
-from ciod_core.data.formats.layouts.voc import annotation_path, listed_names
-from ciod_core.data.formats.voc_xml import VocObject, parse_voc_xml
+from ciod_core.data.formats.base import DatasetSource, FindOptions, SplitFiles, read_lines
+from ciod_core.data.formats.rows import LabelledImage, LabelledObject, raw_annotations
 from ciod_core.data.images.decode import upright_size
 from ciod_core.data.images.files import images_below
 from ciod_core.errors import DataError
 
-
-class _VocImage(NamedTuple):
-    """An image whose classes have no ids yet."""
-
-    labelled: LabelledImage
-    objects: tuple[VocObject, ...]
+LAYOUT = "Pascal VOC (Annotations/ and ImageSets/Main/)"
+LISTS = Path("ImageSets", "Main")
+DEVKIT = "VOCdevkit"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def parse_voc(source: DatasetSource) -> tuple[RawAnnotations, ...]:
-    """Read the halves of a Pascal VOC dataset.
+def find(path: Path, options: FindOptions) -> DatasetSource | None:
+    """The dataset of a VOC folder, or of the only one in a VOCdevkit; None when there is none.
 
-    Category ids count from one in alphabetical order of the names of all halves; images count from one in the order of
+    Raises:
+        DataError: there are several, or the lists do not give two splits.
+        ConfigError: an option that only COCO datasets take.
+    """
+    for base in (path, path / DEVKIT):
+        found = [base] if _is_voc(base) else sorted(lists.parents[1] for lists in base.glob(f"*/{LISTS.as_posix()}"))
+        found = [folder for folder in found if _is_voc(folder)]
+        if len(found) > 1:
+            names = ", ".join(folder.name for folder in found)
+            raise DataError(f"{base}: holds several datasets ({names}); pass one of them, such as {found[0]}")
+        if found:
+            return _source(found[0], options)
+    return None
+
+
+def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
+    """Read the splits of a dataset.
+
+    Category ids count from one in alphabetical order of the names in all splits; images count from one in the order of
     their file names. Boxes become zero-based and `difficult` objects are ignored, as in VOC's own evaluation.
     Annotation files and objects that cannot be read are left out and become findings.
 
     Raises:
         DataError: a list of images cannot be read or is empty.
     """
-    logs = [FaultLog() for _ in source.halves]
-    read = [_read_half(half, faults) for half, faults in zip(source.halves, logs, strict=True)]
-    names = sorted({item.name for images in read for image in images for item in image.objects})
-    ids = {name: index for index, name in enumerate(names, start=1)}
+    findings = [Findings() for _ in source.splits]
+    images = [_read_split(*pair) for pair in zip(source.splits, findings, strict=True)]
+    names = sorted({str(item.category) for split in images for image in split for item in image.objects})
+    categories = [Category(index, name) for index, name in enumerate(names, start=1)]
     return tuple(
-        _columns(half, images, ids, faults) for half, images, faults in zip(source.halves, read, logs, strict=True)
+        raw_annotations(split.annotations, split.image_dir, read, categories, "object", found)
+        for split, read, found in zip(source.splits, images, findings, strict=True)
     )
 
 
-def _columns(half: SplitSource, images: list[_VocImage], ids: Mapping[str, int], faults: FaultLog) -> RawAnnotations:
-    labelled = []
-    for image in images:
-        objects = [LabelledObject(item.number, ids[item.name], item.box_xywh, item.difficult) for item in image.objects]
-        labelled.append(image.labelled._replace(objects=objects))
-    categories = [Category(index, name) for name, index in ids.items()]
-    return raw_annotations(half.annotations, labelled, categories, half.images, "object", faults)
+def parse_xml(
+    data: bytes, on_fault: Callable[[int, str], None]
+) -> tuple[tuple[int, int] | None, tuple[LabelledObject, ...]]:
+    """Read an annotation file.
+
+    Args:
+        data: its bytes, in the encoding that the file declares.
+        on_fault: called with the number of an object that cannot be read, which is left out, and with the reason.
+
+    Returns:
+        The image's width and height in pixels, None where the file states none that can be used, and the objects.
+
+    Raises:
+        ValueError: the whole file cannot be read; the message says why.
+    """
+    # A document type can declare entities that grow to gigabytes, and the parser expands them before it lets anyone
+    # object. In every encoding it knows, letters are their ASCII bytes, in UTF-16 with zeros between them.
+    if b"<!DOCTYPE" in data.replace(b"\0", b""):
+        raise ValueError("declares a document type, which annotations have no use for")
+    try:
+        root = ET.fromstring(data)
+    except (ET.ParseError, LookupError) as error:
+        raise ValueError(f"is not well-formed XML ({error})") from None
+    if root.tag != "annotation":
+        raise ValueError(f"holds <{root.tag}> in place of <annotation>")
+    objects = []
+    for number, element in enumerate(root.findall("object"), start=1):
+        try:
+            objects.append(_object(number, element))
+        except ValueError as error:
+            on_fault(number, str(error))
+    return _size(root), tuple(objects)
 
 
-def _read_half(half: SplitSource, faults: FaultLog) -> list[_VocImage]:
-    names = listed_names(half.annotations)
-    for _ in range(len(names) - len(set(names))):
-        faults.add("image-listed-twice", f"{half.annotations}: lists images twice, read once", Severity.WARNING)
+def _is_voc(folder: Path) -> bool:
+    return (folder / "Annotations").is_dir() and (folder / LISTS).is_dir()
+
+
+def _source(folder: Path, options: FindOptions) -> DatasetSource:
+    lists = {name: folder / LISTS / f"{name}.txt" for name in ("trainval", "train", "val", "test")}
+    splits = {name: SplitFiles(path, folder / "JPEGImages") for name, path in lists.items() if path.is_file()}
+    if "test" in splits and not _annotation_path(lists["test"], _listed_names(lists["test"])[0]).is_file():
+        del splits["test"]  # VOC2012 does not publish the annotations of its test images.
+    pairs = [("trainval", "test"), ("train", "val"), ("train", "test")]
+    pair = next((pair for pair in pairs if {*pair} <= splits.keys()), None)
+    if pair is None and options.val_optional:
+        pair = next(((train, "") for train in ("trainval", "train") if train in splits), None)
+    if pair is None:
+        raise DataError(
+            f"{folder / LISTS}: no pair of lists for training and validation; "
+            "put train.txt and val.txt there, or trainval.txt and a test.txt whose images have annotations"
+        )
+    name = folder.resolve().name
+    options.refuse_files(name, "its ImageSets/Main")
+    return DatasetSource(name, splits[pair[0]], splits.get(pair[1]), "voc")
+
+
+def _listed_names(path: Path) -> list[str]:
+    """The image names, without suffix, in a list of ImageSets/Main; duplicates stay."""
+    names = read_lines(path, "the list of image names")
+    if not names:
+        raise DataError(f"{path}: is empty; list one image name without suffix in each line")
+    return names
+
+
+def _annotation_path(listing: Path, name: str) -> Path:
+    """The XML file of an image that a list names."""
+    return listing.parents[2] / "Annotations" / f"{name}.xml"
+
+
+def _read_split(split: SplitFiles, findings: Findings) -> list[LabelledImage]:
+    names = _listed_names(split.annotations)
+    repeated = len(names) - len(set(names))
+    if repeated:
+        message = f"{split.annotations}: lists images twice, read once"
+        findings.add("image-listed-twice", message, repeated, Severity.WARNING)
     # Sorted backwards, so that a.jpg and not a.png ends up as the file of `a`.
-    found = sorted((path.relative_to(half.images) for path in images_below(half.images)), reverse=True)
+    found = sorted((path.relative_to(split.image_dir) for path in images_below(split.image_dir)), reverse=True)
     files = {path.with_suffix("").as_posix(): path.as_posix() for path in found}
     # A listed image that is not there keeps its name, so that the check of the image files reports it.
     by_file = sorted((files.get(name, f"{name}.jpg"), name) for name in set(names))
-    images = (_read_image(half, file_name, name, faults) for file_name, name in by_file)
+    images = (_read_image(split, file_name, name, findings) for file_name, name in by_file)
     return [image for image in images if image is not None]
 
 
-def _read_image(half: SplitSource, file_name: str, name: str, faults: FaultLog) -> _VocImage | None:
-    """One image; None, and a fault, when its annotation or size cannot be read."""
-    path = annotation_path(half.annotations, name)
+def _read_image(split: SplitFiles, file_name: str, name: str, findings: Findings) -> LabelledImage | None:
+    """One image; None, and a finding, when its annotation or size cannot be read."""
+    path = _annotation_path(split.annotations, name)
+
+    def on_fault(number: int, reason: str) -> None:
+        findings.add("object-malformed", f"{path}: object {number} {reason}; correct or remove it")
+
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that holds a zero byte
         reason = getattr(error, "strerror", None) or error
-        faults.add(
-            "annotation-missing",
-            f"{path}: cannot be read ({reason}); restore it or remove {name!r} from {half.annotations}",
-        )
+        remedy = f"restore it or remove {name!r} from {split.annotations}"
+        findings.add("annotation-missing", f"{path}: cannot be read ({reason}); {remedy}")
         return None
     try:
-        annotation = parse_voc_xml(data, partial(_add_object_fault, path, faults))
+        stated, objects = parse_xml(data, on_fault)
     except ValueError as error:
-        faults.add("annotation-malformed", f"{path}: {error}; export or download the file again")
+        findings.add("annotation-malformed", f"{path}: {error}; export or download the file again")
         return None
     try:
-        size = annotation.size or upright_size(half.images / file_name)
+        size = stated or upright_size(split.image_dir / file_name)
     except DataError as error:
-        faults.add("image-unreadable", f"{path}: states no size, and {error}")
+        findings.add("image-unreadable", f"{path}: states no size, and {error}")
         return None
-    return _VocImage(LabelledImage(file_name, size, path, digest_of(data), ()), annotation.objects)
+    return LabelledImage(file_name, size, path, hashlib.sha256(data).digest(), objects)
 
 
-def _add_object_fault(path: Path, faults: FaultLog, number: int, reason: str) -> None:
-    faults.add("object-malformed", f"{path}: object {number} {reason}; correct or remove it")
+def _object(number: int, element: ET.Element) -> LabelledObject:
+    name = _text(element, "name")
+    if not name:
+        raise ValueError("has no <name>")
+    box = element.find("bndbox")  # the object's own: those of its parts lie one level deeper
+    if box is None:
+        raise ValueError("has no <bndbox>")
+    left, top, right, bottom = (_number(box, corner) for corner in CORNERS)
+    # VOC counts pixels from one and includes the last one: 1, 1, w, h covers the whole image.
+    box_xywh = (left - 1, top - 1, right - left + 1, bottom - top + 1)
+    return LabelledObject(number, name, box_xywh, _text(element, "difficult") == "1")
+
+
+def _text(element: ET.Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def _number(box: ET.Element, corner: str) -> float:
+    text = _text(box, corner)
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"has {text!r} for <{corner}>") from None
+
+
+def _size(root: ET.Element) -> tuple[int, int] | None:
+    try:
+        width, height = (int(float(_text(root, f"size/{side}"))) for side in ("width", "height"))
+    except (ValueError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None

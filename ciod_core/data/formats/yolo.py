@@ -1,38 +1,76 @@
-"""Reading YOLO datasets: one text file of normalised boxes for each image."""
+"""YOLO datasets: a data.yaml, and one text file of normalized boxes for each image."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from ciod_core.data.annotations.findings import Severity
+import yaml
+
+from ciod_core.data.annotations.findings import Findings, Severity
 from ciod_core.data.annotations.raw import RawAnnotations
-from ciod_core.data.formats.labelled import FaultLog, LabelledImage, LabelledObject, digest_of, raw_annotations
-from ciod_core.data.formats.layouts.base import DatasetSource, SplitSource
-from ciod_core.data.formats.layouts.yolo import YoloConfig, listed_images, read_yolo_config
-from ciod_core.data.formats.text_files import decode_text
+from ciod_core.data.annotations.table import Category
+from ciod_core.data.formats.base import (
+    HELD_OUT_NAMES,
+    DatasetSource,
+    FindOptions,
+    SplitFiles,
+    decode_text,
+    exists,
+    read_lines,
+    read_text,
+)
+from ciod_core.data.formats.rows import LabelledImage, LabelledObject, raw_annotations
 from ciod_core.data.images.decode import upright_size
+from ciod_core.data.images.files import images_below
 from ciod_core.errors import DataError
 
+LAYOUT = "YOLO (data.yaml)"
+YAML_NAMES = ("data.yaml", "data.yml")
 LINE_FORMAT = "a line is `class cx cy width height` or `class x1 y1 x2 y2 x3 y3 …`, relative to the image"
 LARGEST_INDEX = 2**53
 
 
-def parse_yolo(source: DatasetSource) -> tuple[RawAnnotations, ...]:
-    """Read the halves of a YOLO dataset.
+def find(path: Path, options: FindOptions) -> DatasetSource | None:
+    """The dataset of a folder with a data.yaml, or of a YAML file of any name; None for other folders and files.
+
+    Relative entries are looked up below `path`, which itself is relative to the file, and then below the file's
+    folder: exports often carry a `path` of the machine they were made on, or start entries with a `../` too many.
+
+    Raises:
+        DataError: the file is broken, misses a key, or a split holds no images.
+        ConfigError: an option that only COCO datasets take.
+    """
+    if path.is_dir():
+        named = next((path / name for name in YAML_NAMES if (path / name).is_file()), None)
+        return None if named is None else find(named, options)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return None
+    content = _load(path)
+    if "kpt_shape" in content:
+        raise DataError(f"{path}: kpt_shape: keypoint labels are not read; export the dataset for detection")
+    roots = _roots(path, content)
+    categories = _categories(path, content)
+    val_key = next((key for key in HELD_OUT_NAMES if content.get(key)), "val")
+    has_val = content.get(val_key) is not None or not options.val_optional
+    train = _split(path, "train", content, roots)
+    val = _split(path, val_key, content, roots) if has_val else None
+    name = path.absolute().parent.name if path.name in YAML_NAMES else path.stem
+    options.refuse_files(name, "its data.yaml")
+    return DatasetSource(name, train, val, "yolo", categories)
+
+
+def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
+    """Read the splits of a dataset.
 
     Category ids are YOLO's own indices; images count from one in the order of their names. Polygons become the box
     around them. Lines that cannot be read and images without a readable header are left out and become findings.
-
-    Raises:
-        DataError: the YAML file is broken or a half holds no images.
     """
-    config = read_yolo_config(source.train.annotations, val_optional=source.val is None)
-    return tuple(
-        _parse_half(config, entries, half)
-        for entries, half in zip((config.train, config.val), source.halves, strict=False)
-    )
+    return tuple(_parse_split(source, split) for split in source.splits)
 
 
 def parse_label_line(text: str) -> tuple[int, tuple[float, float, float, float]]:
@@ -58,72 +96,160 @@ def parse_label_line(text: str) -> tuple[int, tuple[float, float, float, float]]
     return int(index), (left, top, max(values[::2]) - left, max(values[1::2]) - top)
 
 
-def _parse_half(config: YoloConfig, entries: tuple[Path, ...], half: SplitSource) -> RawAnnotations:
-    faults = FaultLog()
-    images = _sorted_once(listed_images(entries, config), half.images, faults)
-    label_folders = {folder: _label_folder(folder) for folder in {path.parent for path in images.values()}}
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(read_text(path, "the YAML file of a YOLO dataset"))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, for example
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" at line {mark.line + 1}"
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise DataError(f"{path}: is not valid YAML: {reason}{place}; correct the file") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no keys; a YOLO dataset's file has train, val and names")
+    return content
+
+
+def _categories(path: Path, content: dict[str, Any]) -> tuple[Category, ...]:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    items = list(names.items()) if isinstance(names, dict) else []
+    if not items:
+        raise DataError(f"{path}: names: is missing or empty; list the names of the classes by their index")
+    nc = content.get("nc", len(items))
+    if nc != len(items):
+        raise DataError(f"{path}: nc: {nc!r}, but names holds {len(items)}; correct one of them")
+    categories = tuple(sorted(_category(path, index, name) for index, name in items))
+    first: dict[str, int] = {}
+    for index, name in categories:
+        if first.setdefault(name, index) != index:
+            raise DataError(f"{path}: names: {name!r} is the name of classes {first[name]} and {index}; rename one")
+    return categories
+
+
+def _category(path: Path, index: Any, name: Any) -> Category:
+    if type(index) is not int or index < 0:
+        raise DataError(f"{path}: names: {index!r} is not a class index; number the classes 0, 1, 2 …")
+    # YAML reads a bare 7 as a number, which is a fine name, but a bare yes or no as a truth value.
+    if type(name) not in (str, int) or not str(name).strip():
+        raise DataError(f"{path}: names[{index}]: {name!r} is not a name; write it in quotes")
+    return Category(index, str(name).strip())
+
+
+def _roots(path: Path, content: dict[str, Any]) -> list[Path]:
+    """The folders that relative entries may start from, the stated one first."""
+    own = path.absolute().parent
+    value = content.get("path")
+    if value is None:
+        return [own]
+    if not isinstance(value, str):
+        raise DataError(f"{path}: path: {value!r} is not a folder; write one folder or leave the key out")
+    stated = _join(own, value)
+    return [stated, own] if stated.is_dir() else [own]
+
+
+def _join(base: Path, value: str) -> Path:
+    # Written on Windows, read anywhere; `..` goes by name, so that links do not lead elsewhere.
+    return Path(os.path.normpath(base / value.replace("\\", "/").strip()))
+
+
+def _split(path: Path, key: str, content: dict[str, Any], roots: list[Path]) -> SplitFiles:
+    """The images of a split, from its entries: folders of images and text lists of images."""
+    value = content.get(key)
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not values or not all(isinstance(entry, str) and entry for entry in values):
+        problem = "is missing" if value is None else f"{value!r} is neither a path nor a list of paths"
+        raise DataError(f"{path}: {key}: {problem}; name the folder or the .txt list of the images of this split")
+    entries = [_existing(path, key, entry, roots) for entry in values]
+    images = [image for entry in entries for image in _images(entry, roots[0])]
+    if not images:
+        raise DataError(f"{path}: no images in {', '.join(map(str, entries))}; correct the entry or restore the images")
+    folders = [entry for entry in entries if entry.is_dir()]
+    if len(folders) < len(entries):
+        folders += {image.parent for image in images}
+    return SplitFiles(path, Path(os.path.commonpath(folders)), tuple(images))
+
+
+def _existing(path: Path, key: str, entry: str, roots: list[Path]) -> Path:
+    shorter = entry.replace("\\", "/")
+    while shorter.startswith("../"):
+        shorter = shorter.removeprefix("../")
+    for candidate in (_join(root, variant) for variant in (entry, shorter) for root in roots):
+        if exists(candidate):
+            return candidate
+    raise DataError(f"{path}: {key}: {_join(roots[0], entry)} does not exist; correct {key} or path in that file")
+
+
+def _images(entry: Path, root: Path) -> list[Path]:
+    """The images of a folder or a text list; names in a list start from its own folder, or else from the dataset's."""
+    if entry.is_dir():
+        return images_below(entry)
+    names = read_lines(entry, "the list of images")
+    base = entry.parent
+    if names and not exists(_join(base, names[0])) and exists(_join(root, names[0])):
+        base = root
+    return [_join(base, name) for name in names]
+
+
+def _parse_split(source: DatasetSource, split: SplitFiles) -> RawAnnotations:
+    findings = Findings()
+    images: dict[str, Path] = {}
+    for path in split.listed:
+        name = path.relative_to(split.image_dir).as_posix()
+        if name in images:
+            findings.add("image-listed-twice", f"{path}: is listed twice and read once", severity=Severity.WARNING)
+        images[name] = path
+    label_dirs = {folder: _label_dir(folder) for folder in {path.parent for path in images.values()}}
     labelled = []
-    for name, path in images.items():
-        labels = label_folders[path.parent] / f"{path.stem}.txt"
+    for name, path in sorted(images.items()):
+        labels = label_dirs[path.parent] / f"{path.stem}.txt"
         try:
             size = upright_size(path)
         except DataError as error:
-            faults.add("image-unreadable", str(error))
+            findings.add("image-unreadable", str(error))
             continue
-        digest, objects = _read_labels(labels, path, size, faults)
-        labelled.append(LabelledImage(name, size, labels, digest, objects))
+        labelled.append(LabelledImage(name, size, labels, *_read_labels(labels, path, size, findings)))
     if labelled and not any(image.digest for image in labelled):
-        faults.add(
+        findings.add(
             "no-label-files",
-            f"{labelled[0].labels}: no such file, nor one for any other image of {half.images}; "
+            f"{labelled[0].labels}: no such file, nor one for any other image of {split.image_dir}; "
             "put the labels into a folder `labels` beside the folder `images`",
         )
-    return raw_annotations(config.path, labelled, config.categories, half.images, "line", faults)
+    return raw_annotations(split.annotations, split.image_dir, labelled, source.categories, "line", findings)
 
 
-def _sorted_once(paths: list[Path], folder: Path, faults: FaultLog) -> dict[str, Path]:
-    """Images by their name relative to the folder, in its order, each once."""
-    images: dict[str, Path] = {}
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        if name in images:
-            faults.add("image-listed-twice", f"{path}: is listed twice and read once", Severity.WARNING)
-        images[name] = path
-    return dict(sorted(images.items()))
-
-
-def _label_folder(image_folder: Path) -> Path:
+def _label_dir(image_dir: Path) -> Path:
     """`labels` for the last `images` of the path, where that folder exists, or else the image folder itself."""
-    parts = list(image_folder.parts)
+    parts = list(image_dir.parts)
     if "images" not in parts:
-        return image_folder
+        return image_dir
     parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     labels = Path(*parts)
-    return labels if labels.is_dir() else image_folder
+    return labels if labels.is_dir() else image_dir
 
 
 def _read_labels(
-    labels: Path, image: Path, size: tuple[int, int], faults: FaultLog
+    labels: Path, image: Path, size: tuple[int, int], findings: Findings
 ) -> tuple[bytes, list[LabelledObject]]:
     """Digest and objects of a label file; an empty digest where there is none."""
     try:
         data = labels.read_bytes()
     except FileNotFoundError:
-        faults.add(
-            "image-without-labels", f"{image}: has no label file and is read as an image without objects", Severity.NOTE
-        )
+        message = f"{image}: has no label file and is read as an image without objects"
+        findings.add("image-without-labels", message, severity=Severity.NOTE)
         return b"", []
     except OSError as error:
-        faults.add("label-file-unreadable", f"{labels}: cannot be read ({error.strerror}); restore the file")
+        findings.add("label-file-unreadable", f"{labels}: cannot be read ({error.strerror}); restore the file")
         return b"", []
+    digest = hashlib.sha256(data).digest()
     try:
-        return digest_of(data), list(_objects(decode_text(data, labels), labels, size, faults))
+        return digest, list(_objects(decode_text(data, labels), labels, size, findings))
     except DataError as error:
-        faults.add("label-file-unreadable", str(error))
-        return digest_of(data), []
+        findings.add("label-file-unreadable", str(error))
+        return digest, []
 
 
-def _objects(text: str, labels: Path, size: tuple[int, int], faults: FaultLog) -> Iterator[LabelledObject]:
+def _objects(text: str, labels: Path, size: tuple[int, int], findings: Findings) -> Iterator[LabelledObject]:
     width, height = size
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -131,6 +257,6 @@ def _objects(text: str, labels: Path, size: tuple[int, int], faults: FaultLog) -
         try:
             index, (x, y, w, h) = parse_label_line(line)
         except ValueError as error:
-            faults.add("label-line-malformed", f"{labels}: line {number} {error}; {LINE_FORMAT}")
+            findings.add("label-line-malformed", f"{labels}: line {number} {error}; {LINE_FORMAT}")
             continue
         yield LabelledObject(number, index, (x * width, y * height, w * width, h * height))

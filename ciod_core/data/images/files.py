@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-from ciod_core.data.annotations.inspection import is_inside
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import DataError
+from ciod_core.files import is_inside
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 

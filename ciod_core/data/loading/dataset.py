@@ -119,7 +119,7 @@ class DetectionDataset(Dataset[Sample]):
     def __init__(
         self,
         table: AnnotationTable,
-        images_root: Path,
+        image_dir: Path,
         classes: ClassTable,
         transform: Transform,
         seed: int = 0,
@@ -133,7 +133,7 @@ class DetectionDataset(Dataset[Sample]):
 
         Args:
             table: images and boxes; only what loading needs of it is kept.
-            images_root: the folder that file names are relative to.
+            image_dir: the folder that file names are relative to.
             classes: labels of the categories; boxes of other categories are left out.
             transform: draws what is done to each image.
             seed: start of all random draws.
@@ -144,7 +144,7 @@ class DetectionDataset(Dataset[Sample]):
             memory: what a bank knows of each image; None without a bank.
         """
         self.table = CompactTable.of(table, classes, skip_crowd=skip_crowd, replayed_I=replayed_I)
-        self.images_root = images_root
+        self.image_dir = image_dir
         self.transform = transform
         self.seed = seed
         self.mixing = mixing
@@ -209,7 +209,7 @@ class DetectionDataset(Dataset[Sample]):
         for step in range(len(self)):
             index = (source.index + step) % len(self)
             size = self.table.size(index)
-            path = image_path(self.images_root, self.table.file_name(index), self.table.path)
+            path = image_path(self.image_dir, self.table.file_name(index), self.table.path)
             try:
                 image = decode_image(path, size, longer_side=longer_side, annotations=self.table.path)
             except DataError:
@@ -219,7 +219,7 @@ class DetectionDataset(Dataset[Sample]):
             else:
                 return _Opened(index, size, image, augmentation)
         raise DataError(
-            f"{self.images_root}: none of the {len(self)} images listed in {self.table.path or 'the annotations'} "
+            f"{self.image_dir}: none of the {len(self)} images listed in {self.table.path or 'the annotations'} "
             "can be loaded; check that this is the right folder"
         )
 

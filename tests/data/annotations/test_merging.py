@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from ciod_core.data.annotations.merging import LocatedTable, merge, merge_located
 from ciod_core.data.annotations.table import AnnotationTable, Category
-from ciod_core.data.formats.coco import with_json
 from tests.helpers.tables import make_table
 
 CATEGORIES = tuple(Category(number, f"class{number}") for number in (3, 8, 1))
@@ -86,11 +85,11 @@ def test_every_image_has_the_boxes_of_both_tables(images: list[list[int]], data:
 
 
 def test_classes_of_both_and_nothing_that_belongs_to_one_file() -> None:
-    first = with_json(replace(make_table([[3]], CATEGORIES[:2]), sha256="0" * 64, clipped_boxes=2))
-    second = with_json(replace(make_table([[1], [8]], CATEGORIES[1:]), sha256="1" * 64, clipped_boxes=1))
+    first = replace(make_table([[3]], CATEGORIES[:2]), sha256="0" * 64, clipped_boxes=2)
+    second = replace(make_table([[1], [8]], CATEGORIES[1:]), sha256="1" * 64, clipped_boxes=1)
     merged = merge(first, second)
     assert merged.categories == CATEGORIES
-    assert (merged.sha256, merged.image_json, merged.box_json, merged.clipped_boxes) == ("", None, None, 3)
+    assert (merged.sha256, merged.clipped_boxes) == ("", 3)
     for name in ("image_ids_I", "widths_I", "offsets", "category_ids_N", "boxes_N4", "areas_N", "crowd_N"):
         assert getattr(merged, name).dtype == getattr(first, name).dtype, name
 
@@ -100,7 +99,7 @@ class TestFolders:
         table = numbered([[3], [8, 1]])
         parts = [LocatedTable(table, Path("images")), LocatedTable(table.select(table.crowd_N), Path("images"))]
         merged = merge_located(parts)
-        assert merged.images == Path("images")
+        assert merged.image_dir == Path("images")
         assert merged.table.file_names_I.tolist() == ["0.jpg", "1.jpg"]
         assert merge_located(parts[:1]).table is table
 
@@ -109,7 +108,7 @@ class TestFolders:
         second = replace(second, image_ids_I=second.image_ids_I + 50, annotation_ids_N=second.annotation_ids_N + 50)
         parts = [LocatedTable(first, tmp_path / "old" / "train"), LocatedTable(second, tmp_path / "new")]
         merged = merge_located(parts)
-        assert merged.images == tmp_path.resolve()
+        assert merged.image_dir == tmp_path.resolve()
         assert merged.table.file_names_I.tolist() == ["old/train/0.jpg", "old/train/1.jpg", "new/0.jpg"]
 
     def test_a_folder_within_the_other(self, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_overlap_is_not_random() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_out_of_range(seed: int) -> None:
-    with pytest.raises(ConfigError, match=f"--seed: {seed} is out of range"):
+    with pytest.raises(ConfigError, match=f"`seed`: {seed} is out of range"):
         images_of(EVERYTHING, [(A,)], "loco", seed)
 
 
@@ -108,8 +108,8 @@ def test_ids_may_lie_far_apart(far: int) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("overlp", "--protocol: 'overlp' is not a protocol; did you mean 'overlap'?"),
-        ("x", "--protocol: 'x' is not a protocol; choose overlap, disjoint, loco"),
+        ("overlp", "`protocol`: 'overlp' is not a protocol; did you mean 'overlap'?"),
+        ("x", "`protocol`: 'x' is not a protocol; choose from overlap, disjoint, loco"),
     ],
 )
 def test_unknown_protocols(text: str, message: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ciod_core.data.annotations.protocols import Protocol
-from ciod_core.data.annotations.split import StepSplit, split_steps
+from ciod_core.data.annotations.split import StepData, split_steps
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.errors import DataError
@@ -37,32 +37,32 @@ def table(coco_file: Callable[..., Path]) -> AnnotationTable:
 
 
 @pytest.fixture
-def steps(table: AnnotationTable) -> tuple[StepSplit, ...]:
+def steps(table: AnnotationTable) -> tuple[StepData, ...]:
     return split_steps(table, table, [(A,), (B,), (C,)]).steps
 
 
-def test_a_step_has_every_image_with_one_of_its_objects(steps: tuple[StepSplit, ...]) -> None:
+def test_a_step_has_every_image_with_one_of_its_objects(steps: tuple[StepData, ...]) -> None:
     assert [step.train.image_ids_I.tolist() for step in steps] == [[1, 6], [1, 2], [2, 3, 6]]
 
 
-def test_an_image_with_only_a_crowd_box_does_not_count(steps: tuple[StepSplit, ...]) -> None:
+def test_an_image_with_only_a_crowd_box_does_not_count(steps: tuple[StepData, ...]) -> None:
     assert 5 not in steps[0].train.image_ids_I
 
 
-def test_boxes_of_other_classes_are_removed_and_crowd_boxes_stay(steps: tuple[StepSplit, ...]) -> None:
+def test_boxes_of_other_classes_are_removed_and_crowd_boxes_stay(steps: tuple[StepData, ...]) -> None:
     assert [step.train.category_ids_N.tolist() for step in steps] == [[1, 1], [2, 2, 2], [5, 5, 5, 5]]
     assert steps[2].train.crowd_N.tolist() == [False, False, True, False]
     assert [step.train.categories for step in steps] == [(A,), (B,), (C,)]
 
 
-def test_validation_keeps_all_images_and_the_classes_so_far(steps: tuple[StepSplit, ...]) -> None:
+def test_validation_keeps_all_images_and_the_classes_so_far(steps: tuple[StepData, ...]) -> None:
     assert [step.val.num_images for step in steps] == [6, 6, 6]
     assert [step.val.categories for step in steps] == [(A,), (A, B), (A, B, C)]
     assert sorted(set(steps[1].val.category_ids_N.tolist())) == [1, 2]
     assert steps[2].val.num_boxes == sum(len(boxes) for boxes in LAYOUT.values())
 
 
-def test_statistics_count_what_is_hidden_and_shared(steps: tuple[StepSplit, ...]) -> None:
+def test_statistics_count_what_is_hidden_and_shared(steps: tuple[StepData, ...]) -> None:
     first, second, third = (step.statistics for step in steps)
     assert (first.images, second.images, third.images) == (2, 2, 3)
     assert (first.boxes_per_class, second.boxes_per_class, third.boxes_per_class) == ({"a": 2}, {"b": 3}, {"c": 3})

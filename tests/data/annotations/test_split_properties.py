@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ciod_core.data.annotations.protocols import Protocol
-from ciod_core.data.annotations.split import DatasetSplit, split_steps
+from ciod_core.data.annotations.split import StepPartition, split_steps
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.errors import DataError
 from tests.helpers.tables import make_table
@@ -28,7 +28,7 @@ class Case:
     protocol: Protocol
     seed: int
 
-    def split(self) -> DatasetSplit:
+    def split(self) -> StepPartition:
         """Split it; draws that leave a class without a box are not interesting here."""
         try:
             return split_steps(self.table, self.table, self.groups, self.protocol, self.seed)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from ciod_core.data.annotations.table import Category
+from ciod_core.data.formats import coco
 from ciod_core.data.formats.coco import read_coco, write_coco
 from ciod_core.errors import DataError
+from tests.helpers.tables import make_table
 
 
 def test_read_gives_columns_in_the_order_of_the_images(coco_file: Callable[..., Path]) -> None:
@@ -74,6 +81,30 @@ def test_written_file_reads_back_equal(coco_file: Callable[..., Path], tmp_path:
     np.testing.assert_allclose(again.boxes_N4, table.boxes_N4, atol=1e-3)
     write_coco(again, tmp_path / "second.json")
     assert (tmp_path / "second.json").read_bytes() == (tmp_path / "new" / "first.json").read_bytes()
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 2000, width=32)] * 2, *[st.floats(0.5, 500, width=32)] * 2), min_size=1))
+def test_numbers_are_written_as_their_decimals(boxes: list[tuple[float, ...]]) -> None:
+    xywh_N4 = np.array(boxes, dtype=np.float32)
+    table = make_table([[3] * len(boxes)], [Category(3, "car")])
+    boxes_N4 = np.concatenate([xywh_N4[:, :2], xywh_N4[:, :2] + xywh_N4[:, 2:]], axis=1)
+    table = replace(table, boxes_N4=boxes_N4, areas_N=xywh_N4[:, 2] * 7)
+    with tempfile.TemporaryDirectory() as folder:
+        write_coco(table, Path(folder, "a.json"))
+        text = Path(folder, "a.json").read_text()
+    entries = json.loads(text, parse_float=Decimal, parse_int=Decimal)["annotations"]
+    for entry, box_4, area in zip(entries, boxes_N4.astype(np.float64).tolist(), table.areas_N.tolist(), strict=True):
+        expected = [box_4[0], box_4[1], box_4[2] - box_4[0], box_4[3] - box_4[1]]
+        assert entry["bbox"] == [Decimal(round(value * 1000)) / 1000 for value in expected]
+        assert entry["area"] == Decimal(round(area * 10_000)) / 10_000
+
+
+def test_more_rows_than_a_chunk_keep_their_order(tmp_path: Path) -> None:
+    table = make_table([[3, 3]] * (coco.CHUNK + 1), [Category(3, "car")])
+    write_coco(table, tmp_path / "a.json")
+    again = read_coco(tmp_path / "a.json")
+    assert np.array_equal(again.annotation_ids_N, table.annotation_ids_N)
+    assert np.array_equal(again.image_ids_I, table.image_ids_I)
 
 
 def test_pycocotools_reads_what_is_written(coco_file: Callable[..., Path], tmp_path: Path) -> None:

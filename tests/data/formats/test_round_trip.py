@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 
 from ciod_core.data.annotations.raw import RawAnnotations
-from ciod_core.data.formats.source import DatasetSource, SplitSource, resolve_dataset
-from ciod_core.data.formats.voc import parse_voc
-from ciod_core.data.formats.yolo import parse_yolo
+from ciod_core.data.formats.reading import parse_dataset
+from ciod_core.data.formats.source import DatasetSource, SplitFiles, resolve_dataset
 from tests.helpers.writers import as_voc, as_yolo, boxes_of
 
 
-def require_same_boxes(raw: RawAnnotations, half: SplitSource, atol: float, prefix: str = "") -> None:
+def require_same_boxes(raw: RawAnnotations, split: SplitFiles, atol: float, prefix: str = "") -> None:
     assert raw.findings == ()
     assert raw.file_names_I == sorted(raw.file_names_I)
     names = dict(raw.categories)
-    expected = boxes_of(half.annotations, prefix)
+    expected = boxes_of(split.annotations, prefix)
     assert raw.file_names_I == sorted(expected)
     for image_id, file_name in zip(raw.image_ids_I, raw.file_names_I, strict=True):
         rows = np.flatnonzero(raw.image_ids_N == image_id)
@@ -31,31 +30,31 @@ def require_same_boxes(raw: RawAnnotations, half: SplitSource, atol: float, pref
         np.testing.assert_allclose(boxes_R4, np.reshape([box for _, box in expected[file_name]], (-1, 4)), atol=atol)
 
 
-def halves(source: DatasetSource) -> Iterable[tuple[str, SplitSource]]:
+def splits(source: DatasetSource) -> Iterable[tuple[str, SplitFiles]]:
     return (("train", source.train), ("val", source.val))
 
 
 def test_yolo(shapes_dataset: DatasetSource, tmp_path: Path) -> None:
     source = resolve_dataset(str(as_yolo(shapes_dataset, tmp_path / "shapes")))
     assert source.format == "yolo"
-    for raw, (_, half) in zip(parse_yolo(source), halves(shapes_dataset), strict=True):
-        require_same_boxes(raw, half, atol=1e-3)
+    for raw, (_, split) in zip(parse_dataset(source), splits(shapes_dataset), strict=True):
+        require_same_boxes(raw, split, atol=1e-3)
         assert (raw.sizes_I2 == 64).all()
 
 
 def test_voc(shapes_dataset: DatasetSource, tmp_path: Path) -> None:
     source = resolve_dataset(str(as_voc(shapes_dataset, tmp_path / "VOC2007")))
     assert source.format == "voc"
-    for raw, (name, half) in zip(parse_voc(source), halves(shapes_dataset), strict=True):
-        require_same_boxes(raw, half, atol=0.5, prefix=f"{name}-")
+    for raw, (name, split) in zip(parse_dataset(source), splits(shapes_dataset), strict=True):
+        require_same_boxes(raw, split, atol=0.5, prefix=f"{name}-")
         assert (raw.sizes_I2 == 64).all()
 
 
 @pytest.mark.parametrize("name", ["bccd", "neu-det", "coco-tiny"])
 def test_real_datasets(real_data: Path, name: str, tmp_path: Path) -> None:
     coco = resolve_dataset(str(real_data / name))
-    yolo = parse_yolo(resolve_dataset(str(as_yolo(coco, tmp_path / "yolo"))))
-    voc = parse_voc(resolve_dataset(str(as_voc(coco, tmp_path / "voc"))))
-    for (half_name, half), from_yolo, from_voc in zip(halves(coco), yolo, voc, strict=True):
-        require_same_boxes(from_yolo, half, atol=1e-3)
-        require_same_boxes(from_voc, half, atol=0.5, prefix=f"{half_name}-")
+    yolo = parse_dataset(resolve_dataset(str(as_yolo(coco, tmp_path / "yolo"))))
+    voc = parse_dataset(resolve_dataset(str(as_voc(coco, tmp_path / "voc"))))
+    for (split_name, split), from_yolo, from_voc in zip(splits(coco), yolo, voc, strict=True):
+        require_same_boxes(from_yolo, split, atol=1e-3)
+        require_same_boxes(from_voc, split, atol=0.5, prefix=f"{split_name}-")

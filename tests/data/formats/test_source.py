@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from ciod_core.data.formats import FORMATS
+from ciod_core.data.formats.base import load_format
+from ciod_core.data.formats.reading import read_dataset
 from ciod_core.data.formats.source import DATA_ROOT_VARIABLE, resolve_dataset
 from ciod_core.errors import ConfigError, DataError
-from tests.data.formats.layouts.test_coco import make_root
-from tests.data.formats.layouts.test_voc import make_voc
-from tests.data.formats.layouts.test_yolo import make_yolo
+from ciod_core.experiment.manifest import DatasetRecord, FileRecord, SplitFilesRecord
+from tests.data.formats.test_coco_layouts import make_root
+from tests.data.formats.test_voc_layouts import make_voc
+from tests.data.formats.test_yolo_layouts import make_yolo
 
 
 def test_coco_by_name_is_looked_up_below_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = make_root(tmp_path / "datasets" / "coco", "2017")
-    assert resolve_dataset("coco", data_root=tmp_path / "datasets").train.images == folder / "train2017"
+    assert resolve_dataset("coco", data_root=tmp_path / "datasets").train.image_dir == folder / "train2017"
     folder = folder.rename(tmp_path / "datasets" / "mscoco")
     assert resolve_dataset("coco", data_root=folder).name == "coco"
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(folder))
@@ -73,18 +77,57 @@ def test_what_is_no_dataset_lists_what_is_understood(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"that is understood: COCO .*, Roboflow's COCO .*, YOLO .*, Pascal VOC"):
         resolve_dataset(str(tmp_path))
     (tmp_path / "labels.csv").write_text("a,b")
-    with pytest.raises(DataError, match=r"labels\.csv: is neither a COCO \.json nor a YOLO \.yaml file"):
+    with pytest.raises(DataError, match=r"labels\.csv: no dataset in a layout that is understood: COCO .*, YOLO"):
         resolve_dataset(str(tmp_path / "labels.csv"))
 
 
 @pytest.mark.parametrize("option", ["val", "images", "val_images"])
 def test_options_of_coco_are_refused_elsewhere(tmp_path: Path, option: str) -> None:
-    flag = "--" + option.replace("_", "-")
-    with pytest.raises(ConfigError, match=f"{flag}: is for COCO .* in its data.yaml"):
+    with pytest.raises(ConfigError, match=f"`{option}`: is for COCO .* in its data.yaml"):
         resolve_dataset(str(make_yolo(tmp_path / "yolo")), **{option: tmp_path})  # type: ignore[arg-type]
     make_voc(tmp_path / "voc")
-    with pytest.raises(ConfigError, match=f"{flag}: is for COCO .* in its ImageSets/Main"):
+    with pytest.raises(ConfigError, match=f"`{option}`: is for COCO .* in its ImageSets/Main"):
         resolve_dataset("voc", data_root=tmp_path, **{option: tmp_path})  # type: ignore[arg-type]
+
+
+LINES_FORMAT = """
+from ciod_core.data.formats.base import DatasetSource, SplitFiles
+from ciod_core.data.annotations.findings import Findings
+from ciod_core.data.formats.rows import LabelledImage, LabelledObject, raw_annotations
+from ciod_core.data.annotations.table import Category
+LAYOUT = "lines (boxes.txt)"
+def find(path, options):
+    file = path / "boxes.txt"
+    return DatasetSource("lines", SplitFiles(file, path), None, "lines") if file.is_file() else None
+def parse(source):
+    file = source.train.annotations
+    rows = enumerate(file.read_text().splitlines(), start=1)
+    images = [LabelledImage(f"{row}.png", (9, 9), file, b"", [LabelledObject(row, 1, (1, 1, 2, 2))]) for row, _ in rows]
+    return (raw_annotations(file, source.train.image_dir, images, [Category(1, "a")], "line", Findings()),)
+"""
+
+
+def test_a_format_is_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lines_format.py").write_text(LINES_FORMAT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(FORMATS, "lines", "lines_format")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "boxes.txt").write_text("1\n2\n")
+    source = resolve_dataset(str(tmp_path / "set"))
+    (table,) = read_dataset(source)
+    assert (table.num_images, table.boxes_N4.tolist()) == (2, [[1, 1, 3, 3]] * 2)
+    files = SplitFilesRecord(annotations=FileRecord.of(source.train.annotations, tmp_path), images="set")
+    assert DatasetRecord(name="set", format=source.format, train=files, val=files).format == "lines"
+    with pytest.raises(DataError, match=r"understood: COCO .*, Pascal VOC .*, lines \(boxes\.txt\)"):
+        resolve_dataset(str(tmp_path))
+    with pytest.raises(ValueError, match="'csv' is not a format; the formats are coco, yolo, voc, lines"):
+        DatasetRecord(name="set", format="csv", train=files, val=files)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_the_members_of_one(name: str) -> None:
+    module = load_format(name)
+    assert callable(module.find) and callable(module.parse) and module.LAYOUT
 
 
 @pytest.mark.parametrize("name", ["bccd", "neu-det", "coco-tiny"])
@@ -92,5 +135,5 @@ def test_real_folders_resolve(real_data: Path, name: str) -> None:
     source = resolve_dataset(str(real_data / name))
     assert source.name == name
     assert source.train.annotations.is_file()
-    assert source.val.images.is_dir()
+    assert source.val.image_dir.is_dir()
     assert resolve_dataset(str(source.train.annotations)) == source

@@ -14,11 +14,11 @@ from ciod_core.data.annotations.findings import Finding, Severity
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
 from ciod_core.data.formats.source import resolve_dataset
-from ciod_core.data.formats.voc import parse_voc
+from ciod_core.data.formats.voc import parse
 from ciod_core.data.images.decode import EXIF_ORIENTATION
 from ciod_core.errors import DataError
-from tests.data.formats.layouts.test_voc import make_voc
-from tests.data.formats.layouts.test_yolo import write_image
+from tests.data.formats.test_voc_layouts import make_voc
+from tests.data.formats.test_yolo_layouts import write_image
 
 SIZE = "<size><width>500</width><height>375</height><depth>3</depth></size>"
 BOMB = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(12))
@@ -46,7 +46,7 @@ def voc(tmp_path: Path) -> Path:
 
 
 def read(folder: Path) -> tuple[RawAnnotations, RawAnnotations]:
-    return parse_voc(resolve_dataset(str(folder)))
+    return parse(resolve_dataset(str(folder)))
 
 
 def only_finding(raw: RawAnnotations) -> Finding:

@@ -31,10 +31,10 @@ def table(shapes_dataset: DatasetSource) -> AnnotationTable:
 
 
 def test_a_sample_holds_the_image_and_its_objects(shapes_dataset: DatasetSource, table: AnnotationTable) -> None:
-    dataset = DetectionDataset(table, shapes_dataset.train.images, classes_of(table), EvalTransform(64))
+    dataset = DetectionDataset(table, shapes_dataset.train.image_dir, classes_of(table), EvalTransform(64))
     assert len(dataset) == 24
     sample = dataset[5]
-    stored = np.asarray(Image.open(shapes_dataset.train.images / str(table.file_names_I[5])))
+    stored = np.asarray(Image.open(shapes_dataset.train.image_dir / str(table.file_names_I[5])))
     np.testing.assert_array_equal(sample.image_3HW.numpy(), stored.transpose(2, 0, 1))
     rows = table.rows_of(5)
     np.testing.assert_allclose(sample.boxes_G4, table.boxes_N4[rows])
@@ -78,7 +78,7 @@ def test_labels_follow_the_class_table_and_other_classes_go(
     shapes_dataset: DatasetSource, table: AnnotationTable
 ) -> None:
     classes = class_table([[("star", 4)], [("circle", 1)]])
-    dataset = DetectionDataset(table, shapes_dataset.train.images, classes, EvalTransform(64))
+    dataset = DetectionDataset(table, shapes_dataset.train.image_dir, classes, EvalTransform(64))
     assert len(dataset) == 24
     labels = np.concatenate([dataset[index].labels_G.numpy() for index in range(24)])
     expected = [{4: 0, 1: 1}[category] for category in table.category_ids_N.tolist() if category in (1, 4)]
@@ -89,7 +89,7 @@ def test_crowd_boxes_are_left_out_unless_wanted(shapes_dataset: DatasetSource, t
     crowd_N = np.zeros(table.num_boxes, dtype=np.bool_)
     crowd_N[table.rows_of(2)] = True
     crowded = replace(table, crowd_N=crowd_N)
-    root, classes = shapes_dataset.train.images, classes_of(table)
+    root, classes = shapes_dataset.train.image_dir, classes_of(table)
     assert len(DetectionDataset(crowded, root, classes, EvalTransform(64))[2].labels_G) == 0
     kept = DetectionDataset(crowded, root, classes, EvalTransform(64), skip_crowd=False)[2]
     assert len(kept.labels_G) == int(crowd_N.sum()) > 0
@@ -97,7 +97,7 @@ def test_crowd_boxes_are_left_out_unless_wanted(shapes_dataset: DatasetSource, t
 
 def test_draws_depend_on_seed_epoch_and_index_alone(shapes_dataset: DatasetSource, table: AnnotationTable) -> None:
     def build(seed: int) -> DetectionDataset:
-        return DetectionDataset(table, shapes_dataset.train.images, classes_of(table), TrainTransform(64), seed=seed)
+        return DetectionDataset(table, shapes_dataset.train.image_dir, classes_of(table), TrainTransform(64), seed=seed)
 
     first, second = build(3), build(3)
     _ = [second[index] for index in range(6)]
@@ -122,12 +122,15 @@ def test_errors_name_image_and_annotation_file(
     names = table.file_names_I.astype("U20")
     names[0] = "../000000.jpg"
     climbing = DetectionDataset(
-        replace(table, file_names_I=names), shapes_dataset.train.images, classes_of(table), EvalTransform(64)
+        replace(table, file_names_I=names), shapes_dataset.train.image_dir, classes_of(table), EvalTransform(64)
     )
     with pytest.raises(DataError, match=r"file_name '\.\./000000\.jpg' does not stay inside"):
         climbing[0]
     resized = DetectionDataset(
-        replace(table, widths_I=table.widths_I + 1), shapes_dataset.train.images, classes_of(table), EvalTransform(64)
+        replace(table, widths_I=table.widths_I + 1),
+        shapes_dataset.train.image_dir,
+        classes_of(table),
+        EvalTransform(64),
     )
     with pytest.raises(DataError, match=r"image is 64x64 pixels, .*instances_train\.json says 65x64"):
         resized[0]
@@ -137,7 +140,7 @@ class TestSkippingCorruptImages:
     @pytest.fixture
     def images(self, shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
         """Images of which the first, the sixth and the last two cannot be loaded, each for another reason."""
-        folder = Path(shutil.copytree(shapes_dataset.train.images, tmp_path / "images"))
+        folder = Path(shutil.copytree(shapes_dataset.train.image_dir, tmp_path / "images"))
         (folder / "000000.jpg").unlink()
         (folder / "000005.jpg").write_bytes((folder / "000005.jpg").read_bytes()[:300])
         (folder / "000022.jpg").write_bytes(b"not an image")
@@ -236,7 +239,7 @@ def test_a_batch_moves_as_a_whole() -> None:
 def test_real_boxes_return_to_their_place_through_the_scale(real_data: Path, name: str, size: int) -> None:
     source = resolve_dataset(str(real_data / name))
     table = read_coco(source.val.annotations)
-    dataset = DetectionDataset(table, source.val.images, classes_of(table), EvalTransform(size), skip_crowd=False)
+    dataset = DetectionDataset(table, source.val.image_dir, classes_of(table), EvalTransform(size), skip_crowd=False)
     for index in range(0, len(dataset), 10):
         sample = dataset[index]
         original_G4 = table.boxes_N4[table.rows_of(index)]

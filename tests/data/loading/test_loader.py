@@ -25,7 +25,7 @@ from ciod_core.errors import CiodError, DataError
 def build(table: AnnotationTable, source: DatasetSource, **options: Any) -> DetectionDataset:
     classes = class_table([[(category.name, category.id) for category in table.categories]])
     transform = options.pop("transform", TrainTransform(64))
-    return DetectionDataset(table, source.train.images, classes, transform, **options)
+    return DetectionDataset(table, source.train.image_dir, classes, transform, **options)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_processes_share_the_images_in_equally_many_batches(images: int, world_s
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_in_a_worker_arrives_as_it_was_raised(dataset: DetectionDataset, tmp_path: Path, workers: int) -> None:
-    dataset.images_root = tmp_path
+    dataset.image_dir = tmp_path
     with pytest.raises(DataError, match=r"^[^\n]*000000\.jpg: image file is missing \(listed in [^\n]*$"):
         list(make_loader(dataset, 4, shuffle=False, workers=workers))
 

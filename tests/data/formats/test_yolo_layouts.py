@@ -10,15 +10,14 @@ import yaml
 from PIL import Image
 
 from ciod_core.data.annotations.table import Category
-from ciod_core.data.formats.layouts.yolo import listed_images, read_yolo_config
-from ciod_core.data.formats.source import SplitSource, resolve_dataset
+from ciod_core.data.formats.source import SplitFiles, resolve_dataset
 from ciod_core.errors import DataError
 
 
 def make_yolo(folder: Path, images: str = "images/{}", **changes: Any) -> Path:
-    """A YOLO folder with one image in each half; `changes` are made to data.yaml, where None removes a key."""
-    for half in ("train", "val"):
-        write_image(folder / images.format(half) / f"{half}.jpg")
+    """A YOLO folder with one image in each split; `changes` are made to data.yaml, where None removes a key."""
+    for split in ("train", "val"):
+        write_image(folder / images.format(split) / f"{split}.jpg")
     content = {"train": images.format("train"), "val": images.format("val"), "names": ["cat", "dog"]}
     content = {key: value for key, value in (content | changes).items() if value is not None}
     (folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
@@ -34,7 +33,7 @@ def write_image(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
 def image_folders(folder: Path, name: str = "data.yaml") -> tuple[Path, Path]:
     source = resolve_dataset(str(folder / name))
     assert source.train.annotations == source.val.annotations == folder / name
-    return source.train.images, source.val.images
+    return source.train.image_dir, source.val.image_dir
 
 
 class TestPaths:
@@ -43,15 +42,15 @@ class TestPaths:
         make_yolo(tmp_path / "pets", images)
         source = resolve_dataset(str(tmp_path / "pets"))
         assert (source.name, source.format) == ("pets", "yolo")
-        train = SplitSource(tmp_path / "pets" / "data.yaml", tmp_path / "pets" / images.format("train"))
+        train = SplitFiles(tmp_path / "pets" / "data.yaml", tmp_path / "pets" / images.format("train"))
         assert source.train == train
-        assert source.val.images == tmp_path / "pets" / images.format("val")
+        assert source.val.image_dir == tmp_path / "pets" / images.format("val")
 
     def test_any_yaml_is_taken_by_name(self, tmp_path: Path) -> None:
         make_yolo(tmp_path)
         (tmp_path / "data.yaml").rename(tmp_path / "pets8.yml")
         source = resolve_dataset(str(tmp_path / "pets8.yml"))
-        assert (source.name, source.train.images) == ("pets8", tmp_path / "images" / "train")
+        assert (source.name, source.train.image_dir) == ("pets8", tmp_path / "images" / "train")
 
     @pytest.mark.parametrize("path", ["data", "./data", "../x/data", "data\\"])
     def test_a_path_relative_to_the_file(self, tmp_path: Path, path: str) -> None:
@@ -79,7 +78,7 @@ class TestPaths:
         assert image_folders(tmp_path / "here")[0] == tmp_path / "other" / "images"
 
     @pytest.mark.parametrize("key", ["valid", "validation", "test"])
-    def test_other_names_of_the_validation_half(self, tmp_path: Path, key: str) -> None:
+    def test_other_names_of_the_validation_split(self, tmp_path: Path, key: str) -> None:
         make_yolo(tmp_path, val=None, **{key: "images/val"})
         assert image_folders(tmp_path)[1] == tmp_path / "images" / "val"
 
@@ -101,23 +100,23 @@ class TestLists:
     def test_names_in_a_list(self, tmp_path: Path, text: str) -> None:
         make_yolo(tmp_path, train="train.txt")
         (tmp_path / "train.txt").write_bytes(text.format(folder=tmp_path).encode())
-        config = read_yolo_config(tmp_path / "data.yaml")
-        assert listed_images(config.train, config) == [tmp_path / "images" / "train" / "train.jpg"]
+        source = resolve_dataset(str(tmp_path))
+        assert list(source.train.listed) == [tmp_path / "images" / "train" / "train.jpg"]
         assert image_folders(tmp_path)[0] == tmp_path / "images" / "train"
 
     def test_names_relative_to_the_dataset(self, tmp_path: Path) -> None:
         make_yolo(tmp_path, train="lists/train.txt")
         (tmp_path / "lists").mkdir()
         (tmp_path / "lists" / "train.txt").write_text("images/train/train.jpg\nimages/train/gone.jpg\n")
-        config = read_yolo_config(tmp_path / "data.yaml")
-        assert [path.name for path in listed_images(config.train, config)] == ["train.jpg", "gone.jpg"]
+        source = resolve_dataset(str(tmp_path))
+        assert [path.name for path in source.train.listed] == ["train.jpg", "gone.jpg"]
         assert image_folders(tmp_path)[0] == tmp_path / "images" / "train"
 
     def test_a_list_beside_a_folder(self, tmp_path: Path) -> None:
         make_yolo(tmp_path, train=["images/train", "more.txt"])
         (tmp_path / "more.txt").write_text(f"{write_image(tmp_path / 'images' / 'b' / 'b.png')}\n")
-        config = read_yolo_config(tmp_path / "data.yaml")
-        assert [path.name for path in listed_images(config.train, config)] == ["train.jpg", "b.png"]
+        source = resolve_dataset(str(tmp_path))
+        assert [path.name for path in source.train.listed] == ["train.jpg", "b.png"]
         assert image_folders(tmp_path)[0] == tmp_path / "images"
 
     def test_a_list_that_is_not_utf8(self, tmp_path: Path) -> None:
@@ -129,27 +128,27 @@ class TestLists:
     def test_a_list_that_is_something_else(self, tmp_path: Path) -> None:
         make_yolo(tmp_path, train="train.txt")
         (tmp_path / "train.txt").write_text("a" * 5000)
-        config = read_yolo_config(tmp_path / "data.yaml")
-        assert listed_images(config.train, config) == [tmp_path / ("a" * 5000)]
+        source = resolve_dataset(str(tmp_path))
+        assert list(source.train.listed) == [tmp_path / ("a" * 5000)]
 
     def test_hidden_files_and_other_files_are_no_images(self, tmp_path: Path) -> None:
         folder = make_yolo(tmp_path) / "images" / "train"
         for name in ("._train.jpg", "notes.txt", "Thumbs.db"):
             (folder / name).touch()
         write_image(folder / "sub" / "UPPER.JPG")
-        config = read_yolo_config(tmp_path / "data.yaml")
-        assert {path.name for path in listed_images(config.train, config)} == {"train.jpg", "UPPER.JPG"}
+        source = resolve_dataset(str(tmp_path))
+        assert {path.name for path in source.train.listed} == {"train.jpg", "UPPER.JPG"}
 
 
 class TestNames:
     def test_a_list(self, tmp_path: Path) -> None:
         make_yolo(tmp_path, names=["cat", " wild dog ", 7], nc=3)
         expected = (Category(0, "cat"), Category(1, "wild dog"), Category(2, "7"))
-        assert read_yolo_config(tmp_path / "data.yaml").categories == expected
+        assert resolve_dataset(str(tmp_path)).categories == expected
 
     def test_a_dictionary_in_any_order(self, tmp_path: Path) -> None:
         make_yolo(tmp_path, names={2: "dog", 0: "cat"})
-        assert read_yolo_config(tmp_path / "data.yaml").categories == (Category(0, "cat"), Category(2, "dog"))
+        assert resolve_dataset(str(tmp_path)).categories == (Category(0, "cat"), Category(2, "dog"))
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -189,7 +188,7 @@ def test_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None
         resolve_dataset(str(tmp_path))
 
 
-def test_a_half_without_images(tmp_path: Path) -> None:
+def test_a_split_without_images(tmp_path: Path) -> None:
     make_yolo(tmp_path)
     (tmp_path / "images" / "val" / "val.jpg").unlink()
     with pytest.raises(DataError, match=r"data\.yaml: no images in .*val; correct the entry or restore the images"):
@@ -217,7 +216,7 @@ def test_a_broken_file(tmp_path: Path, text: bytes, message: str) -> None:
 def test_validation_that_may_be_missing(tmp_path: Path) -> None:
     folder = make_yolo(tmp_path / "pets", val=None)
     source = resolve_dataset(str(folder), val_optional=True)
-    assert source.val is None and source.train.images == folder / "images" / "train"
+    assert source.val is None and source.train.image_dir == folder / "images" / "train"
     with pytest.raises(DataError, match="val: is missing"):
         resolve_dataset(str(folder))
     make_yolo(folder, val="images/gone")

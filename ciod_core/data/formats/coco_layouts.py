@@ -8,49 +8,49 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ciod_core.data.formats.layouts.base import HELD_OUT_NAMES, VAL_NAMES, DatasetSource, Overrides, SplitSource, exists
+from ciod_core.data.formats.base import HELD_OUT_NAMES, VAL_NAMES, DatasetSource, FindOptions, SplitFiles, exists
 from ciod_core.errors import ConfigError, DataError
 
 ROBOFLOW_NAME = "_annotations.coco.json"
 ROOT_PATTERNS = ("instances_{}*.json", "{}*.json")
 FIRST_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 LAST_TRAIN = re.compile(r"(.*)train(?:ing)?", re.IGNORECASE)
-HALF_WORD = re.compile(r"train(?:ing)?|val(?:id(?:ation)?)?|test", re.IGNORECASE)
+SPLIT_WORD = re.compile(r"train(?:ing)?|val(?:id(?:ation)?)?|test", re.IGNORECASE)
 
 
-def coco_in_folder(folder: Path, overrides: Overrides, *, val_optional: bool = False) -> DatasetSource | None:
-    """The dataset of a COCO root or a Roboflow export; None when the folder is neither.
+def find(path: Path, options: FindOptions) -> DatasetSource | None:
+    """The dataset of a COCO root, of a Roboflow export, or of a JSON file with the training split; None for others.
 
     Raises:
         ConfigError: validation images without a validation file.
-        DataError: a half is missing or ambiguous.
+        DataError: a split is missing or ambiguous, or an image folder is not found.
     """
+    if path.suffix.lower() == ".json" and path.is_file():
+        return _around_file(path, options)
+    return _in_folder(path, options) if path.is_dir() else None
+
+
+def _in_folder(folder: Path, options: FindOptions) -> DatasetSource | None:
     train = _file_in(folder, ("train",))
     if train is None:
         return None
-    val = overrides.val or _file_in(folder, VAL_NAMES) or _file_in(folder, ("test",))
-    if val is None and not val_optional:
+    val = options.val or _file_in(folder, VAL_NAMES) or _file_in(folder, ("test",))
+    if val is None and not options.val_optional:
         raise DataError(
             f"{folder}: {train.relative_to(folder).as_posix()} has no validation file beside it; "
-            "name it as the training file with val in place of train, or pass it with --val FILE"
+            "name it as the training file with val in place of train, or pass it with `val`"
         )
-    return _source(folder, train, val, overrides)
+    return _source(folder, train, val, options)
 
 
-def coco_from_file(train: Path, overrides: Overrides, *, val_optional: bool = False) -> DatasetSource:
-    """The dataset of a COCO JSON file with the training half.
-
-    Raises:
-        ConfigError: validation images without a validation file.
-        DataError: the validation half or an image folder is not found.
-    """
+def _around_file(train: Path, options: FindOptions) -> DatasetSource:
     folder = train.absolute().parent
     if folder.name == "annotations" or (train.name == ROBOFLOW_NAME and folder.name == "train"):
         folder = folder.parent
-    val = overrides.val or _sibling(train)
-    if val is None and not val_optional:
-        raise DataError(f"{train}: no validation file found beside it; pass it with --val FILE")
-    return _source(folder, train, val, overrides)
+    val = options.val or _sibling(train)
+    if val is None and not options.val_optional:
+        raise DataError(f"{train}: no validation file found beside it; pass it with `val`")
+    return _source(folder, train, val, options)
 
 
 def first_file_name(path: Path) -> str | None:
@@ -69,18 +69,18 @@ def first_file_name(path: Path) -> str | None:
         return None
 
 
-def _source(folder: Path, train: Path, val: Path | None, overrides: Overrides) -> DatasetSource:
-    if val is None and overrides.val_images is not None:
-        raise ConfigError("--val-images: there is no validation file for these images; pass it with --val FILE")
+def _source(folder: Path, train: Path, val: Path | None, options: FindOptions) -> DatasetSource:
+    if val is None and options.val_images is not None:
+        raise ConfigError("`val_images`: there is no validation file for these images; pass it with `val`")
     return DatasetSource(
         name=folder.resolve().name,
-        train=SplitSource(train, _image_folder(train, overrides.images, "--images")),
-        val=None if val is None else SplitSource(val, _image_folder(val, overrides.val_images, "--val-images")),
+        train=SplitFiles(train, _image_dir(train, options.images, "images")),
+        val=None if val is None else SplitFiles(val, _image_dir(val, options.val_images, "val_images")),
     )
 
 
 def _file_in(folder: Path, words: tuple[str, ...]) -> Path | None:
-    """The annotation file of a half in a root or an export."""
+    """The annotation file of a split in a root or an export."""
     for pattern in ROOT_PATTERNS:
         found = {path for word in words for path in (folder / "annotations").glob(pattern.format(word))}
         if found:
@@ -110,18 +110,18 @@ def _renamed(name: str, word: str) -> str:
     return LAST_TRAIN.sub(rf"\g<1>{word}", name, count=1)
 
 
-def _only(found: set[Path], folder: Path, half: str) -> Path | None:
+def _only(found: set[Path], folder: Path, split: str) -> Path | None:
     if len(found) > 1:
         names = ", ".join(sorted(path.relative_to(folder).as_posix() for path in found))
-        place = "as DATASET" if half == "train" else "with --val FILE"
-        raise DataError(f"{folder}: several files for {half} ({names}); pass the one that counts {place}")
+        place = "as `dataset`" if split == "train" else "with `val`"
+        raise DataError(f"{folder}: several files for {split} ({names}); pass the one that counts {place}")
     return next(iter(found), None)
 
 
-def _image_folder(annotations: Path, override: Path | None, option: str) -> Path:
+def _image_dir(annotations: Path, override: Path | None, option: str) -> Path:
     if override is not None:
         if not override.is_dir():
-            raise DataError(f"{option} {override}: no such folder; pass the folder that file_name is relative to")
+            raise DataError(f"`{option}`: {override}: no such folder; pass the folder that file_name is relative to")
         return override
     named = [folder for folder in _named_folders(annotations) if folder.is_dir()]
     parent = annotations.absolute().parent
@@ -129,24 +129,24 @@ def _image_folder(annotations: Path, override: Path | None, option: str) -> Path
     first = first_file_name(annotations)
     candidates = [*named, *others]
     holding = (folder for folder in candidates if not first or exists(folder / first))
-    # A folder of the half's name is the right one even when its images are gone: what is missing is counted later.
+    # A folder of the split's name is the right one even when its images are gone: what is missing is counted later.
     found = next(holding, None) or next(iter(named), None)
     if found is None:
         raise DataError(
             f"{annotations}: its first image {first!r} is in no folder near it; "
-            f"pass the folder that file_name is relative to with {option} FOLDER"
+            f"pass the folder that file_name is relative to with `{option}`"
         )
     return found
 
 
 def _named_folders(annotations: Path) -> Iterator[Path]:
-    """Where images of this half lie in the usual layouts, the most usual first."""
+    """Where images of this split lie in the usual layouts, the most usual first."""
     if annotations.name == ROBOFLOW_NAME:
         yield annotations.parent
         return
     suffix = annotations.stem.removeprefix("instances_")
-    half = HALF_WORD.search(suffix)
-    names = (suffix,) if half is None else (suffix, half[0])
+    split = SPLIT_WORD.search(suffix)
+    names = (suffix,) if split is None else (suffix, split[0])
     parent = annotations.absolute().parent
     for base in (parent.parent, parent):
         yield from (base / name for name in names)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.data.formats.layouts.coco import first_file_name
-from ciod_core.data.formats.source import DatasetSource, SplitSource, resolve_dataset
+from ciod_core.data.formats.coco_layouts import first_file_name
+from ciod_core.data.formats.source import DatasetSource, SplitFiles, resolve_dataset
 from ciod_core.errors import ConfigError, DataError
 
 
@@ -39,8 +39,8 @@ class TestRoot:
         train, val = f"train{suffix}", f"val{suffix}"
         assert resolve_dataset(str(folder)) == DatasetSource(
             name="cells",
-            train=SplitSource(folder / "annotations" / f"instances_{train}.json", folder / images.format(train)),
-            val=SplitSource(folder / "annotations" / f"instances_{val}.json", folder / images.format(val)),
+            train=SplitFiles(folder / "annotations" / f"instances_{train}.json", folder / images.format(train)),
+            val=SplitFiles(folder / "annotations" / f"instances_{val}.json", folder / images.format(val)),
             format="coco",
         )
 
@@ -48,56 +48,56 @@ class TestRoot:
     @pytest.mark.parametrize("name", ["instances_{}", "{}"])
     def test_names_of_the_validation_half(self, tmp_path: Path, val: str, name: str) -> None:
         source = resolve_dataset(str(make_root(tmp_path, name=name, val=val)))
-        assert source.val == SplitSource(tmp_path / "annotations" / f"{name.format(val)}.json", tmp_path / val)
+        assert source.val == SplitFiles(tmp_path / "annotations" / f"{name.format(val)}.json", tmp_path / val)
 
     def test_a_test_half_stands_back(self, tmp_path: Path) -> None:
         make_root(tmp_path, val="test")
         make_root(tmp_path, val="valid")
-        assert resolve_dataset(str(tmp_path)).val.images == tmp_path / "valid"
+        assert resolve_dataset(str(tmp_path)).val.image_dir == tmp_path / "valid"
 
     def test_plain_image_folders_serve_suffixed_annotations(self, tmp_path: Path) -> None:
         folder = make_root(tmp_path, "2017")
         (folder / "train2017").rename(folder / "train")
-        assert resolve_dataset(str(folder)).train.images == folder / "train"
+        assert resolve_dataset(str(folder)).train.image_dir == folder / "train"
 
     def test_one_folder_for_both_halves(self, tmp_path: Path) -> None:
         make_root(tmp_path, images="images")
         source = resolve_dataset(str(tmp_path))
-        assert source.train.images == source.val.images == tmp_path / "images"
+        assert source.train.image_dir == source.val.image_dir == tmp_path / "images"
 
     def test_names_that_hold_the_folder(self, tmp_path: Path) -> None:
         for half in ("train", "val"):
             write_json(tmp_path / "annotations" / f"instances_{half}.json", f"{half}/a.jpg")
             touch(tmp_path / half / "a.jpg")
         source = resolve_dataset(str(tmp_path))
-        assert source.train.images.resolve() == source.val.images.resolve() == tmp_path.resolve()
+        assert source.train.image_dir.resolve() == source.val.image_dir.resolve() == tmp_path.resolve()
 
     def test_a_folder_without_its_first_image_is_kept_for_the_check_that_counts(self, tmp_path: Path) -> None:
         make_root(tmp_path)
         (tmp_path / "val" / "a.jpg").unlink()
-        assert resolve_dataset(str(tmp_path)).val.images == tmp_path / "val"
+        assert resolve_dataset(str(tmp_path)).val.image_dir == tmp_path / "val"
 
     def test_several_files_for_a_half(self, tmp_path: Path) -> None:
         folder = make_root(tmp_path, "2017")
         other = write_json(folder / "annotations" / "instances_val2014.json")
-        with pytest.raises(DataError, match=r"for val \(instances_val2014.json, instances_val2017.*with --val FILE"):
+        with pytest.raises(DataError, match=r"for val \(instances_val2014.json, instances_val2017.*with `val`"):
             resolve_dataset(str(folder))
         assert resolve_dataset(str(folder), val=other, val_images=folder / "val2017").val.annotations == other
         write_json(folder / "annotations" / "instances_train2014.json")
-        with pytest.raises(DataError, match=r"several files for train \(.*pass the one that counts as DATASET"):
+        with pytest.raises(DataError, match=r"several files for train \(.*pass the one that counts as `dataset`"):
             resolve_dataset(str(folder))
 
     def test_without_a_validation_half(self, tmp_path: Path) -> None:
         make_root(tmp_path)
         (tmp_path / "annotations" / "instances_val.json").unlink()
-        with pytest.raises(DataError, match=r"annotations/instances_train.json has no validation file .* --val FILE"):
+        with pytest.raises(DataError, match=r"annotations/instances_train.json has no validation file .* `val`"):
             resolve_dataset(str(tmp_path))
 
     def test_without_images(self, tmp_path: Path) -> None:
         folder = make_root(tmp_path)
         (folder / "val" / "a.jpg").unlink()
         (folder / "val").rmdir()
-        with pytest.raises(DataError, match=r"val\.json: its first image 'a.jpg' is in no .* --val-images FOLDER"):
+        with pytest.raises(DataError, match=r"val\.json: its first image 'a.jpg' is in no .* `val_images`"):
             resolve_dataset(str(folder))
 
 
@@ -109,8 +109,8 @@ class TestRoboflow:
         folder = tmp_path / "fish"
         expected = DatasetSource(
             "fish",
-            SplitSource(folder / "train" / "_annotations.coco.json", folder / "train"),
-            SplitSource(folder / val / "_annotations.coco.json", folder / val),
+            SplitFiles(folder / "train" / "_annotations.coco.json", folder / "train"),
+            SplitFiles(folder / val / "_annotations.coco.json", folder / val),
         )
         assert resolve_dataset(str(folder)) == expected
         assert resolve_dataset(str(folder / "train" / "_annotations.coco.json")) == expected
@@ -126,7 +126,7 @@ class TestRoboflow:
         for half in ("train", "valid", "test"):
             write_json(tmp_path / half / "_annotations.coco.json")
         source = resolve_dataset(str(tmp_path))
-        assert (source.train.images, source.val.images) == (tmp_path / "train", tmp_path / "valid")
+        assert (source.train.image_dir, source.val.image_dir) == (tmp_path / "train", tmp_path / "valid")
 
 
 class TestFile:
@@ -139,7 +139,7 @@ class TestFile:
         touch(tmp_path / "set" / "images" / "a.jpg")
         source = resolve_dataset(str(train))
         assert source == DatasetSource(
-            "set", SplitSource(train, train.parent / "images"), SplitSource(other, train.parent / "images")
+            "set", SplitFiles(train, train.parent / "images"), SplitFiles(other, train.parent / "images")
         )
 
     def test_the_last_train_of_the_name_counts(self, tmp_path: Path) -> None:
@@ -162,27 +162,27 @@ class TestFile:
         (tmp_path / "images").mkdir()
         touch(tmp_path / images / "a.jpg")
         source = resolve_dataset(str(train), val_images=tmp_path)
-        assert source.train.images.resolve() == (tmp_path / images).resolve()
+        assert source.train.image_dir.resolve() == (tmp_path / images).resolve()
 
     def test_what_the_user_says_comes_first(self, tmp_path: Path) -> None:
         train, val = write_json(tmp_path / "a.json"), write_json(tmp_path / "b.json")
         touch(tmp_path / "a.jpg")
         (tmp_path / "elsewhere").mkdir()
         source = resolve_dataset(str(train), val=val, images=tmp_path / "elsewhere")
-        assert source.train == SplitSource(train, tmp_path / "elsewhere")
-        assert source.val == SplitSource(val, tmp_path)
+        assert source.train == SplitFiles(train, tmp_path / "elsewhere")
+        assert source.val == SplitFiles(val, tmp_path)
 
     def test_from_within_its_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make_root(tmp_path / "cells", "2017")
         monkeypatch.chdir(tmp_path / "cells" / "annotations")
         source = resolve_dataset("instances_train2017.json")
-        assert (source.name, source.train.images) == ("cells", tmp_path / "cells" / "train2017")
-        assert source.val == SplitSource(Path("instances_val2017.json"), tmp_path / "cells" / "val2017")
+        assert (source.name, source.train.image_dir) == ("cells", tmp_path / "cells" / "train2017")
+        assert source.val == SplitFiles(Path("instances_val2017.json"), tmp_path / "cells" / "val2017")
 
     @pytest.mark.parametrize("name", ["train.json", "all.json", "train/all.json"])
     def test_without_a_sibling(self, tmp_path: Path, name: str) -> None:
         path = write_json(tmp_path / name)
-        with pytest.raises(DataError, match=r"no validation file found beside it; pass it with --val FILE"):
+        with pytest.raises(DataError, match=r"no validation file found beside it; pass it with `val`"):
             resolve_dataset(str(path))
 
     def test_with_several_siblings(self, tmp_path: Path) -> None:
@@ -193,11 +193,11 @@ class TestFile:
 
     def test_without_images(self, tmp_path: Path) -> None:
         train, val = write_json(tmp_path / "x" / "train.json"), write_json(tmp_path / "x" / "val.json", "v.jpg")
-        with pytest.raises(DataError, match=r"train\.json: its first image 'a.jpg' .* with --images FOLDER"):
+        with pytest.raises(DataError, match=r"train\.json: its first image 'a.jpg' .* with `images`"):
             resolve_dataset(str(train))
-        with pytest.raises(DataError, match=r"val\.json: its first image 'v.jpg' .* with --val-images FOLDER"):
+        with pytest.raises(DataError, match=r"val\.json: its first image 'v.jpg' .* with `val_images`"):
             resolve_dataset(str(train), images=tmp_path)
-        with pytest.raises(DataError, match=r"--images .*none: no such folder"):
+        with pytest.raises(DataError, match=r"`images`: .*none: no such folder"):
             resolve_dataset(str(train), images=tmp_path / "none")
         with pytest.raises(DataError, match=r"gone\.json: cannot be read"):
             resolve_dataset(str(train), images=tmp_path, val=val.with_name("gone.json"))
@@ -232,8 +232,8 @@ class TestOptionalValidation:
         (tmp_path / "annotations" / "instances_val.json").unlink()
         dataset = str(tmp_path if by == "folder" else tmp_path / "annotations" / "instances_train.json")
         source = resolve_dataset(dataset, val_optional=True)
-        assert source.val is None and source.train.images == tmp_path / "train"
-        with pytest.raises(ConfigError, match="--val-images: there is no validation file"):
+        assert source.val is None and source.train.image_dir == tmp_path / "train"
+        with pytest.raises(ConfigError, match="`val_images`: there is no validation file"):
             resolve_dataset(dataset, val_optional=True, val_images=tmp_path)
 
     def test_it_is_found_where_it_is(self, tmp_path: Path) -> None:

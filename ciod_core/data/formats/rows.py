@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ciod_core.data.annotations.findings import Finding, Severity
+from ciod_core.data.annotations.findings import Findings
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
 
@@ -21,27 +21,27 @@ class LabelledObject(NamedTuple):
     """One object of an image.
 
     Attributes:
-        number: which line or element of the label file it is, from one.
-        category_id: the class.
+        number: its line or element in the label file, from one.
+        category: the class, by id or by name.
         box_xywh: left, top, width, height in pixels.
-        ignored: whether neither training nor evaluation counts it.
+        ignored: True where neither training nor evaluation counts it.
     """
 
     number: int
-    category_id: int
+    category: int | str
     box_xywh: tuple[float, float, float, float]
     ignored: bool = False
 
 
 class LabelledImage(NamedTuple):
-    """One image and what its label file says.
+    """One image and its label file.
 
     Attributes:
         file_name: relative to the image folder.
         size: width and height in pixels.
         labels: the label file.
-        digest: hash of the label file's content; empty where there is no label file.
-        objects: what it shows.
+        digest: SHA-256 of the label file; empty where there is none.
+        objects: the objects that it lists.
     """
 
     file_name: str
@@ -51,66 +51,43 @@ class LabelledImage(NamedTuple):
     objects: Sequence[LabelledObject]
 
 
-class FaultLog:
-    """Faults by code: the first case in words, the others counted."""
-
-    def __init__(self) -> None:
-        self._findings: dict[str, Finding] = {}
-
-    def add(self, code: str, message: str, severity: Severity = Severity.ERROR) -> None:
-        """Count a fault; the message is kept when it is the first of its code."""
-        known = self._findings.get(code)
-        self._findings[code] = Finding(
-            severity, code, known.message if known else message, known.count + 1 if known else 1
-        )
-
-    def findings(self) -> tuple[Finding, ...]:
-        """One finding for each code, in the order they were met."""
-        return tuple(self._findings.values())
-
-
-def digest_of(content: bytes) -> bytes:
-    """The digest of a label file's content."""
-    return hashlib.sha256(content).digest()
-
-
 def raw_annotations(
     path: Path,
+    image_dir: Path,
     images: Sequence[LabelledImage],
     categories: Sequence[Category],
-    folder: Path,
     element: str,
-    faults: FaultLog,
+    findings: Findings,
 ) -> RawAnnotations:
-    """Columns of one half; images and annotations are numbered from one in the given order.
+    """Columns of one split; images and annotations are numbered from one in the given order.
 
     Args:
-        path: the file that lists the half.
+        path: the file that lists the split.
+        image_dir: the image folder, for messages.
         images: the images, sorted by file name.
         categories: the classes.
-        folder: the image folder, for messages.
-        element: what `LabelledObject.number` counts: `line` or `object`.
-        faults: what the reader met with.
+        element: the unit that `LabelledObject.number` counts: `line` or `object`.
+        findings: faults that the reader met with.
     """
     image_of_object = [image for image, labelled in enumerate(images) for _ in labelled.objects]
     objects = [item for labelled in images for item in labelled.objects]
-    count_N = len(objects)
+    ids: dict[int | str, int] = {category.name: category.id for category in categories}
     return RawAnnotations(
         path=path,
         sha256=_fingerprint(images, categories),
         image_ids_I=np.arange(1, len(images) + 1, dtype=np.int64),
         file_names_I=[labelled.file_name for labelled in images],
         sizes_I2=np.array([labelled.size for labelled in images], dtype=np.int64).reshape(-1, 2),
-        annotation_ids_N=np.arange(1, count_N + 1, dtype=np.int64),
+        annotation_ids_N=np.arange(1, len(objects) + 1, dtype=np.int64),
         image_ids_N=np.array(image_of_object, dtype=np.int64) + 1,
-        category_ids_N=np.array([item.category_id for item in objects], dtype=np.int64),
+        category_ids_N=np.array([ids.get(item.category, item.category) for item in objects], dtype=np.int64),
         boxes_xywh_N4=np.array([item.box_xywh for item in objects], dtype=np.float64).reshape(-1, 4),
-        areas_N=np.full(count_N, np.nan),
+        areas_N=np.full(len(objects), np.nan),
         crowd_N=np.array([item.ignored for item in objects], dtype=np.bool_),
         categories=tuple(categories),
-        image_place=lambda image: str(folder / images[image].file_name),
+        image_place=lambda image: str(image_dir / images[image].file_name),
         box_place=lambda box: f"{images[image_of_object[box]].labels}: {element} {objects[box].number}",
-        findings=faults.findings(),
+        findings=tuple(findings),
     )
 
 

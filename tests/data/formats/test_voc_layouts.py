@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.data.formats.source import DatasetSource, SplitSource, resolve_dataset
+from ciod_core.data.formats.source import DatasetSource, SplitFiles, resolve_dataset
 from ciod_core.errors import DataError
 
 
@@ -25,7 +25,7 @@ def test_one_dataset_is_found(tmp_path: Path, place: str) -> None:
     folder = make_voc(tmp_path / "top" / place)
     lists, images = folder / "ImageSets" / "Main", folder / "JPEGImages"
     assert resolve_dataset(str(tmp_path / "top")) == DatasetSource(
-        folder.resolve().name, SplitSource(lists / "train.txt", images), SplitSource(lists / "val.txt", images), "voc"
+        folder.resolve().name, SplitFiles(lists / "train.txt", images), SplitFiles(lists / "val.txt", images), "voc"
     )
 
 
@@ -64,7 +64,7 @@ def test_a_test_list_without_annotations_is_no_half(tmp_path: Path) -> None:
 def test_validation_that_may_be_missing(tmp_path: Path, lists: tuple[str, ...], expected: str) -> None:
     folder = make_voc(tmp_path / "pets", *lists)
     source = resolve_dataset(str(folder), val_optional=True)
-    assert (source.train.annotations.stem, source.val, source.halves) == (expected, None, (source.train,))
+    assert (source.train.annotations.stem, source.val, source.splits) == (expected, None, (source.train,))
     with pytest.raises(DataError, match="no pair of lists"):
         resolve_dataset(str(folder))
     make_voc(folder, "train", "val")
