@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ciod_core.bank import samples
 from ciod_core.drawing.layers import Layer
 from ciod_core.experiment.folder import Experiment
 from ciod_core.model.knowledge import ImageKnowledge, no_answers
+from ciod_core.teachers import samples
 from ciod_core.teachers.asking import Asking
 from ciod_core.teachers.bank import KnowledgeBank, write_bank
 from ciod_core.teachers.distil import Distilled, distil
