@@ -38,13 +38,12 @@ class AddedData:
         if self.dataset is None:
             for option in ("images", "val", "val_images", "data_root"):
                 if getattr(self, option) is not None:
-                    flag = option.replace("_", "-")
-                    raise ConfigError(f"--{flag}: it belongs to the dataset of --data; pass both or neither")
+                    raise ConfigError(f"`{option}`: it belongs to the dataset of `data`; pass both or neither")
             return
         if config.method.name == "joint":
-            raise ConfigError("--data: joint training takes the data of the steps that are there; leave --data out")
+            raise ConfigError("`data`: joint training uses the data of the existing steps; leave `data` out")
         if step is not None:
-            raise ConfigError("--data: the teacher decides which step is added; leave --step out")
+            raise ConfigError("`data`: the teacher determines which step is added; leave `step` out")
         if name is not None:
             check_run_name(name)
 
@@ -87,11 +86,11 @@ def _tell(experiment: Experiment, step: StepRecord) -> None:
     console.note(f"{place}: {classes}{more} ({step.statistics.images:,} images)")
     for half in (step.data.train, step.data.val):
         if half is not None and half.clipped_boxes:
-            console.warn(f"{half.annotations.path}: {half.clipped_boxes} boxes stuck out of their image and were cut")
+            console.warn(f"{half.annotations.path}: {half.clipped_boxes} boxes were clipped to the image")
         if half is not None and half.dropped_boxes:
-            console.warn(f"{half.annotations.path}: {half.dropped_boxes} boxes without extent were left out")
+            console.warn(f"{half.annotations.path}: {half.dropped_boxes} zero-area boxes were dropped")
     if step.data.left_out:
-        console.warn(f"no training image shows {', '.join(step.data.left_out)}; the step does not teach them")
+        console.warn(f"no training image shows {', '.join(step.data.left_out)}; skipped")
     unmeasured = [name for name in step.classes if name not in step.data.val_classes]
     if unmeasured:
-        console.warn(f"no validation image shows {', '.join(unmeasured)}; how well they are learned is not measured")
+        console.warn(f"no validation image shows {', '.join(unmeasured)}; their AP is not measured")

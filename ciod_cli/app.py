@@ -10,6 +10,7 @@ import typer
 
 from ciod_cli.commands import check, demo, distill, evaluate, export, predict, run, split, status, train_step
 from ciod_cli.guard import guarded
+from ciod_cli.settings import SettingsCommand
 
 app = typer.Typer(
     name="ciod",
@@ -39,17 +40,17 @@ def _root(
     pass
 
 
-app.command("check")(guarded(check.check))
-app.command("split")(guarded(split.split))
-app.command("train-step")(guarded(train_step.train_step))
-app.command("distill")(guarded(distill.distill))
-app.command("run")(guarded(run.run))
-app.command("evaluate")(guarded(evaluate.evaluate))
-app.command("eval", hidden=True)(guarded(evaluate.evaluate))
-app.command("predict")(guarded(predict.predict))
-app.command("export")(guarded(export.export))
-app.command("status")(guarded(status.status))
-app.command("demo")(guarded(demo.demo))
+app.command("check", cls=SettingsCommand)(guarded(check.check))
+app.command("split", cls=SettingsCommand)(guarded(split.split))
+app.command("train-step", cls=SettingsCommand)(guarded(train_step.train_step))
+app.command("distill", cls=SettingsCommand)(guarded(distill.distill))
+app.command("run", cls=SettingsCommand)(guarded(run.run))
+app.command("evaluate", cls=SettingsCommand)(guarded(evaluate.evaluate))
+app.command("eval", hidden=True, cls=SettingsCommand)(guarded(evaluate.evaluate))
+app.command("predict", cls=SettingsCommand)(guarded(predict.predict))
+app.command("export", cls=SettingsCommand)(guarded(export.export))
+app.command("status", cls=SettingsCommand)(guarded(status.status))
+app.command("demo", cls=SettingsCommand)(guarded(demo.demo))
 
 
 def main() -> None:

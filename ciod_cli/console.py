@@ -1,4 +1,6 @@
-"""What the commands print: results on stdout, everything for people on stderr.
+"""What the commands print: results on stdout, messages on stderr.
+
+Messages may name parameters and settings in backticks; the user reads the command's flags.
 
 Built on rich, with markup and highlighting off: a class called `[old]` prints as it is.
 """
@@ -16,31 +18,33 @@ from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ciod_cli.settings import with_flags
+
 # Wide enough that a table sent to a file or a pipe is never cut.
 _WIDTH_WITHOUT_TERMINAL = 400
 # Longer words, such as the path of an image, are broken where there is no room.
 _LONGEST_WORD = 24
 
 
-def results() -> Console:
-    """The console for results (stdout)."""
-    return _console(stderr=False)
+def stdout() -> Console:
+    """The console for results."""
+    return _console(error=False)
 
 
-def people() -> Console:
-    """The console for messages and progress (stderr)."""
-    return _console(stderr=True)
+def stderr() -> Console:
+    """The console for messages and progress."""
+    return _console(error=True)
 
 
-def _console(*, stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
+def _console(*, error: bool) -> Console:
+    stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, soft_wrap=False)
+    return Console(stderr=error, width=width, markup=False, highlight=False, soft_wrap=False)
 
 
 def show(renderable: RenderableType) -> None:
     """Print a result."""
-    results().print(renderable)
+    stdout().print(renderable)
 
 
 def show_json(document: dict[str, Any]) -> None:
@@ -49,18 +53,18 @@ def show_json(document: dict[str, Any]) -> None:
 
 
 def note(message: str) -> None:
-    """Tell people something that is not the result."""
-    people().print(Text(message), soft_wrap=True)
+    """Print a message that is not the result."""
+    stderr().print(Text(with_flags(message)), soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    """Tell people about something that may spoil the result."""
-    people().print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
+    """Print a message about something that may spoil the result."""
+    stderr().print(Text.assemble(("warning: ", "yellow"), with_flags(message)), soft_wrap=True)
 
 
 def fail(message: str) -> None:
-    """Say in one line why the command ends."""
-    people().print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    """Print in one line why the command ends."""
+    stderr().print(Text.assemble(("error: ", "bold red"), with_flags(message)), soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> Table:
@@ -69,7 +73,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     Where the terminal is narrower than the table, its lines go, and then cells are broken at spaces.
     """
     cells_of = [(column, *(row[position] for row in rows)) for position, column in enumerate(columns)]
-    widths, available = [max(map(cell_len, cells)) for cells in cells_of], results().width
+    widths, available = [max(map(cell_len, cells)) for cells in cells_of], stdout().width
     result = Table(title=Text(title), title_justify="left", header_style="bold")
     if sum(widths) + 3 * len(widths) + 1 > available:
         result = Table(title=result.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, show_edge=False)

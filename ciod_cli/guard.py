@@ -46,7 +46,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             fail("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # The reader (`ciod status | head`) has left and wants to hear no more.
+            # The reader (`ciod status | head`) has closed the pipe.
             _give_up_broken_stdout()
             raise typer.Exit(1) from None
         except Exception as error:
@@ -77,7 +77,7 @@ def message_of(error: Exception) -> str:
         return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")
     name = type(error).__name__
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":
-        return "out of memory; lower --batch-size or --image-size"
+        return "out of memory; lower `training.batch_size` or `data.image_size`"
     return f"unexpected {name}: {_last_line(str(error))}; set {TRACEBACK_VARIABLE}=1 to see where it came from"
 
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-# How messages call the settings that have a flag in every command that trains.
+from ciod_cli.settings import SETTINGS_PANEL, setting
+
+# Of `ciod distill`, whose options are not yet made by `setting`.
 TRAINING_FLAGS = {
     "data.image_size": "--image-size",
     "data.workers": "--workers",
@@ -27,26 +29,63 @@ ExperimentOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N. Default: auto.")
+    str | None, setting("training.device", "--device", "auto, cpu, cuda or cuda:N.", metavar="NAME")
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random. Default: 0.")]
+SeedOption = Annotated[int | None, setting("training.seed", "--seed", "Seed of everything random.")]
+ModelOption = Annotated[str | None, setting("model.name", "--model", "The detector.", metavar="NAME")]
+ImageSizeOption = Annotated[
+    int | None, setting("data.image_size", "--image-size", "Longer side in pixels, a multiple of 32.")
+]
+EpochsOption = Annotated[int | None, setting("training.epochs", "--epochs", "Passes over the training images.")]
+BatchSizeOption = Annotated[int | None, setting("training.batch_size", "--batch-size", "Images per iteration.")]
+LrOption = Annotated[float | None, setting("training.lr", "--lr", "Learning rate.")]
+WorkersOption = Annotated[int | None, setting("data.workers", "--workers", "Loader processes.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML file with settings; flags override it.")
+    Path | None,
+    typer.Option(
+        "--config", rich_help_panel=SETTINGS_PANEL, metavar="FILE", help="YAML file with settings; flags override it."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example training.lr=0.01. Repeatable."),
+    typer.Option(
+        "--set",
+        rich_help_panel=SETTINGS_PANEL,
+        metavar="KEY=VALUE",
+        help="Any setting, for example training.lr=0.01. Repeatable.",
+    ),
 ]
 DataRootOption = Annotated[
     Path | None,
-    typer.Option("--data-root", metavar="FOLDER", help="Where 'coco' and 'voc' lie. Default: $CIOD_DATA_ROOT."),
+    typer.Option(
+        "--data-root",
+        rich_help_panel="Dataset",
+        metavar="FOLDER",
+        help="Root folder of the datasets 'coco' and 'voc'. Default: $CIOD_DATA_ROOT.",
+    ),
 ]
 ValOption = Annotated[
-    Path | None, typer.Option("--val", metavar="FILE", help="COCO file: the validation half. Default: beside it.")
+    Path | None,
+    typer.Option(
+        "--val",
+        rich_help_panel="Dataset",
+        metavar="FILE",
+        help="COCO file: the validation split. Default: auto-detected.",
+    ),
 ]
 ImagesOption = Annotated[
-    Path | None, typer.Option("--images", metavar="FOLDER", help="COCO file: its images. Default: looked for.")
+    Path | None,
+    typer.Option(
+        "--images", rich_help_panel="Dataset", metavar="FOLDER", help="COCO file: its images. Default: auto-detected."
+    ),
 ]
 ValImagesOption = Annotated[
-    Path | None, typer.Option("--val-images", metavar="FOLDER", help="COCO file: validation images. Default: likewise.")
+    Path | None,
+    typer.Option(
+        "--val-images",
+        rich_help_panel="Dataset",
+        metavar="FOLDER",
+        help="COCO file: validation images. Default: auto-detected.",
+    ),
 ]

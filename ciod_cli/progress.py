@@ -1,4 +1,4 @@
-"""Training as people watch it: a live line on a terminal, one line per interval anywhere else."""
+"""The display of training: a live line on a terminal, one line per interval anywhere else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ciod_core.training.progress import TrainingRecord
 if TYPE_CHECKING:
     from ciod_core.runs.compare.runner import RunProgress
 
-# A log file wants to be read: on fast hardware records come faster than that.
+# On fast hardware records come faster than a log file should grow.
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -25,7 +25,7 @@ class RunsDisplay:
     """A live line for each run that trains beside others; silent where there is no terminal. A context manager."""
 
     def __init__(self) -> None:
-        screen = console.people()
+        screen = console.stderr()
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -81,7 +81,7 @@ class TrainingDisplay:
         console.note(f"Training {run}: {iterations} iterations in {epochs} {'epoch' if epochs == 1 else 'epochs'}")
         for text in notes:
             console.note(f"  {text}")
-        screen = console.people()
+        screen = console.stderr()
         if screen.is_terminal:
             columns = (
                 TextColumn("{task.description}", markup=False),
@@ -112,7 +112,7 @@ class TrainingDisplay:
         self._stop()
 
     def evaluating(self, run: str) -> None:
-        """Say what the waiting is for."""
+        """Show that the evaluation has begun."""
         console.note(f"Evaluating {run}")
 
     def _stop(self) -> None:
@@ -122,7 +122,7 @@ class TrainingDisplay:
 
 
 def describe(record: TrainingRecord, epochs: int) -> str:
-    """One interval in one line: losses, learning rate, speed, time left, waiting for data, kept knowledge."""
+    """One interval in one line: losses, learning rate, speed, time left, waiting for data, teacher boxes."""
     losses = "  ".join(f"{name} {value:.3f}" for name, value in record.losses.items())
     parts = [
         f"epoch {record.epoch}/{epochs}",
@@ -133,12 +133,12 @@ def describe(record: TrainingRecord, epochs: int) -> str:
         f"data wait {100 * record.data_wait_share:.0f} %",
     ]
     if record.kept_per_image is not None:
-        parts.append(f"teacher keeps {record.kept_per_image:.1f}/image")
+        parts.append(f"{record.kept_per_image:.1f} teacher boxes/image")
     return "  ".join(parts)
 
 
 @contextmanager
-def counting(what: str, unit: str, *, at_once: bool = True) -> Iterator[Callable[[int], None]]:
+def progress_counter(what: str, unit: str, *, at_once: bool = True) -> Iterator[Callable[[int], None]]:
     """Lend a function to report finished units with; the count lives on a terminal and leaves no trace elsewhere.
 
     Args:
@@ -146,9 +146,9 @@ def counting(what: str, unit: str, *, at_once: bool = True) -> Iterator[Callable
         unit: what is counted.
         at_once: say so now; otherwise with the first report, which may be one of 0 units.
     """
-    screen = console.people()
+    screen = console.stderr()
     if not screen.is_terminal:
-        yield said_once(what, at_once=at_once)
+        yield announce_once(what, at_once=at_once)
         return
     columns = (
         SpinnerColumn(),
@@ -160,7 +160,7 @@ def counting(what: str, unit: str, *, at_once: bool = True) -> Iterator[Callable
         yield lambda count: progress.update(task, advance=count, visible=True)
 
 
-def said_once(what: str, *, at_once: bool = False) -> Callable[[int], None]:
+def announce_once(what: str, *, at_once: bool = False) -> Callable[[int], None]:
     """A function to report finished units with that says what is being done, now or with the first report."""
     said = False
 

@@ -65,7 +65,7 @@ def train_student(
     json: bool,
 ) -> None:
     """Train it and say how it compares with its teacher."""
-    from ciod_cli.progress import TrainingDisplay, said_once
+    from ciod_cli.progress import TrainingDisplay, announce_once
     from ciod_core.runs.distill_student import distil_into
 
     with TrainingDisplay() as display:
@@ -77,7 +77,7 @@ def train_student(
             run=student.name,
             resume=student.resume,
             overwrite=overwrite,
-            on_images=said_once("Asking the teacher"),
+            on_images=announce_once("Asking the teacher"),
             listener=display,
         )
     weights = found.weights_path(run.name)

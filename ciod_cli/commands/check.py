@@ -27,19 +27,19 @@ def check(
     images: ImagesOption = None,
     val_images: ValImagesOption = None,
     skip_images: Annotated[
-        bool, typer.Option("--skip-images", help="Look at the annotations alone, not at the image files.")
+        bool, typer.Option("--skip-images", help="Check only the annotations, not the image files.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Let warnings end with exit code 3 too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 on warnings too.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Survey a dataset: counts, box sizes, faults, images that do not fit, leakage. Exit code 3 when it has errors."""
-    from ciod_cli.progress import counting
+    from ciod_cli.progress import progress_counter
     from ciod_core.data.annotations.findings import Severity
     from ciod_core.data.check import check_dataset
     from ciod_core.data.formats.source import resolve_dataset
 
     source = resolve_dataset(dataset, data_root=data_root, val=val, images=images, val_images=val_images)
-    with counting(f"Checking {source.name} …", "images") as progress:
+    with progress_counter(f"Checking {source.name} …", "images") as progress:
         health = check_dataset(source, look_at_images=not skip_images, progress=progress)
     if json:
         console.show_json({**asdict(health), "errors": health.count(Severity.ERROR)})
@@ -67,7 +67,7 @@ def _show(health: DatasetHealth) -> None:
     console.show(f"train: {health.train.annotations}\nval:   {health.val.annotations}")
     console.show(_class_table(health))
     if not health.all_findings:
-        console.show("Nothing to complain about.")
+        console.show("No problems found.")
         return
     for found in health.all_findings:
         console.show(f"{found.severity}: {found.code} ({found.count:,}): {found.message}")

@@ -102,7 +102,7 @@ def distill(
     multiples = _multiples(scales)
     found = Experiment.find(experiment, teacher)
 
-    from ciod_cli.progress import counting
+    from ciod_cli.progress import progress_counter
     from ciod_core.teachers.asking import Asking
 
     asking = Asking(teacher, step, teacher_classes, images, flip, multiples)
@@ -113,7 +113,7 @@ def distill(
     from ciod_core.teachers.distil import distil
     from ciod_core.teachers.samples import draw_samples
 
-    with counting("Asking the teacher", "images", at_once=False) as on_images:
+    with progress_counter("Asking the teacher", "images", at_once=False) as on_images:
         distilled = distil(found, resolved, asking, out=out, overwrite=overwrite, on_images=on_images)
     for note in distilled.notes:
         console.note(note)

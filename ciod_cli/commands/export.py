@@ -16,10 +16,17 @@ FORMATS = ("onnx", "pt2")
 
 def export(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="Weights file, or a run of the experiment.")],
-    format_name: Annotated[str, typer.Option("--format", metavar="onnx|pt2", help="ONNX, or torch.export.")] = "onnx",
-    nms: Annotated[bool, typer.Option("--nms/--no-nms", help="Final boxes, or those of all anchor points.")] = True,
+    format_name: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="onnx|pt2", autocompletion=lambda: ["onnx", "pt2"], help="ONNX, or torch.export."
+        ),
+    ] = "onnx",
+    nms: Annotated[bool, typer.Option("--nms/--no-nms", help="Include NMS in the exported model.")] = True,
     score: Annotated[float, typer.Option("--score", help="With --nms: lowest score of a box.")] = 0.01,
-    nms_iou: Annotated[float, typer.Option("--nms-iou", help="With --nms: IoU above which the lower box goes.")] = 0.65,
+    nms_iou: Annotated[
+        float, typer.Option("--nms-iou", help="With --nms: IoU above which the lower-scored box is dropped.")
+    ] = 0.65,
     max_detections: Annotated[int, typer.Option("--max-detections", help="With --nms: boxes per image.")] = 100,
     out: Annotated[
         Path | None,
@@ -29,18 +36,18 @@ def export(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Export weights, and check that the exported file gives the outputs of the detector."""
+    """Export weights, and check that the exported file gives the detector's outputs."""
     from ciod_cli.weights import locate_weights
     from ciod_core.experiment.manifest import FileRecord
     from ciod_core.export.description import nms_settings
     from ciod_core.export.export import export as write
 
     if format_name not in FORMATS:
-        raise ConfigError(f"--format: '{format_name}' is none of {', '.join(FORMATS)}")
+        raise ConfigError(f"`format`: '{format_name}' is none of {', '.join(FORMATS)}")
     found, source = locate_weights(weights, experiment)
     target = out or source.path.with_suffix(f".{format_name}")
     if target.exists() and not overwrite:
-        raise ConfigError(f"--out {target}: the file exists; pass --overwrite or another name")
+        raise ConfigError(f"`out` {target}: the file exists; pass `overwrite` or another name")
     settings = nms_settings(score, nms_iou, max_detections) if nms else None
     description = write(source.path, target, "pt2" if format_name == "pt2" else "onnx", nms=settings)
     record = FileRecord.of(target, found.folder if found else target.parent)

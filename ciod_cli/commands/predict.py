@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def predict(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="Weights file, or a run of the experiment.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files or folders of them.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Write the pictures with their boxes here, as PNG.")
     ] = None,
@@ -28,7 +28,7 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Detect objects in images; print what was found and, with --out, draw it."""
-    from ciod_cli.progress import counting
+    from ciod_cli.progress import progress_counter
     from ciod_cli.weights import locate_weights
     from ciod_core.config.schema import EvaluationConfig
     from ciod_core.evaluation.predict import detect_in_images, draw, find_images
@@ -37,7 +37,7 @@ def predict(
     files = find_images(images)
     targets = _targets(files, out) if out else None
     results = []
-    with counting(f"Looking at {len(files)} images", "images") as on_image:
+    with progress_counter(f"Running on {len(files)} images", "images") as on_image:
         config = EvaluationConfig(score_threshold=score)
         for index, found in enumerate(
             detect_in_images(path, files, config, device=device or "auto", on_image=on_image)
@@ -63,9 +63,9 @@ def _targets(files: Sequence[Path], out: Path) -> list[Path]:
     inputs = {path.resolve() for path in files}
     for position, target in enumerate(targets):
         if target.resolve() in inputs:
-            raise ConfigError(f"--out {out}: {target} would replace an input image; pass another folder")
+            raise ConfigError(f"`out` {out}: {target} would replace an input image; pass another folder")
         if target in targets[:position]:
-            raise ConfigError(f"--out {out}: two input images are called {target.stem}; pass them one at a time")
+            raise ConfigError(f"`out` {out}: two input images are called {target.stem}; pass them one at a time")
     return targets
 
 

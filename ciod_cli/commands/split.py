@@ -96,10 +96,10 @@ def _check_flags(dataset: str, data: Path | None, protocol: str, seed: int | Non
     from ciod_core.data.annotations.protocols import SEEDED, parse_protocol
 
     if dataset != DEMO and data is not None:
-        raise ConfigError(f"--data belongs to the dataset '{DEMO}', not to '{dataset}'; leave it out")
+        raise ConfigError(f"`data` belongs to the dataset '{DEMO}', not to '{dataset}'; leave it out")
     if parse_protocol(protocol) not in SEEDED and dataset != DEMO and seed is not None:
         raise ConfigError(
-            f"--seed: nothing is random in the protocol '{protocol}'; leave it out, or choose --protocol "
+            f"`seed`: nothing is random in the protocol '{protocol}'; leave it out, or choose `protocol` "
             f"{' or '.join(SEEDED)}"
         )
 
@@ -121,9 +121,9 @@ def _warn_about_boxes(manifest: ExperimentManifest) -> None:
     assert manifest.dataset is not None
     for half in (manifest.dataset.train, manifest.dataset.val):
         if half.clipped_boxes:
-            console.warn(f"{half.annotations.path}: {half.clipped_boxes} boxes stuck out of their image and were cut")
+            console.warn(f"{half.annotations.path}: {half.clipped_boxes} boxes were clipped to the image")
         if half.dropped_boxes:
-            console.warn(f"{half.annotations.path}: {half.dropped_boxes} boxes without extent were left out")
+            console.warn(f"{half.annotations.path}: {half.dropped_boxes} zero-area boxes were dropped")
 
 
 def _document(experiment: Experiment, manifest: ExperimentManifest) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _CLASSES_IN_TREE = 5
 
 def status(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[EXPERIMENT]", help="Experiment folder. Default: as --experiment.")
+        Path | None, typer.Argument(metavar="EXPERIMENT", help="Experiment folder. Default: as --experiment.")
     ] = None,
     experiment: ExperimentOption = None,
     json: JsonOption = False,
@@ -30,7 +30,7 @@ def status(
     from ciod_core.experiment.folder import Experiment
 
     if folder is not None and experiment is not None:
-        raise ConfigError("--experiment: the experiment is given twice; pass it once")
+        raise ConfigError("`experiment`: the experiment is given twice; pass it once")
     found = Experiment.find(folder or experiment)
     manifest = found.read()
     if json:
@@ -56,7 +56,7 @@ def _classes_of(step: StepRecord) -> str:
     more = ", ".join(step.extended_classes)
     parts = [", ".join(step.classes) or "no new class", *([f"more of {more}"] if more else [])]
     if step.train is None:
-        parts.append("taught before")
+        parts.append("learned before")
     return "; ".join(parts)
 
 
@@ -92,7 +92,7 @@ def _describe(run: RunRecord, manifest: ExperimentManifest) -> str:
 def _learned(run: RunRecord, manifest: ExperimentManifest) -> str:
     """The classes that a run has learned: those of its step, or of all steps so far."""
     if run.kind == "distilled":
-        return "the same classes, without a label"
+        return "the same classes, without labels"
     learned = manifest.classes.of_step if run.kind == "step" else manifest.classes.up_to
     names = learned(run.step).names
     shown = ", ".join(names[:_CLASSES_IN_TREE])

@@ -10,40 +10,40 @@ import typer
 from ciod_cli import console
 from ciod_cli.added_data import AddedData
 from ciod_cli.options import (
-    TRAINING_FLAGS,
+    BatchSizeOption,
     ConfigOption,
     DataRootOption,
     DeviceOption,
+    EpochsOption,
     ExperimentOption,
+    ImageSizeOption,
     ImagesOption,
     JsonOption,
+    LrOption,
+    ModelOption,
     OverwriteOption,
+    ResumeOption,
     SeedOption,
     SetOption,
     ValImagesOption,
     ValOption,
+    WorkersOption,
 )
-
-FLAG_NAMES = TRAINING_FLAGS | {
-    "method.name": "--method",
-    "model.name": "--model",
-    "model.backbone_weights": "--backbone-weights",
-    "training.seed": "--seed",
-    "training.precision": "--precision",
-    "replay.images": "--replay",
-}
+from ciod_cli.settings import setting, settings
 
 
 def train_step(
+    ctx: typer.Context,
     experiment: ExperimentOption = None,
     teacher: Annotated[
         Path | None,
-        typer.Option("--teacher", metavar="FILE", help="Weights (or run) of the step before. None: train step 1."),
+        typer.Option("--teacher", metavar="FILE", help="Weights (or run) of the previous step. Omit to train step 1."),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
+            rich_help_panel="Dataset",
             metavar="DATASET",
             help="Add a step with the classes of this dataset (as for split); begins an experiment if there is none.",
         ),
@@ -53,21 +53,18 @@ def train_step(
     val_images: ValImagesOption = None,
     data_root: DataRootOption = None,
     method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            help="crs-ckd (default), erd, sid, rilod, lwf, frozen-branch, pseudo-label, finetune, joint (upper bound).",
-        ),
+        str | None, setting("method.name", "--method", "How the step is learned; joint: upper bound.")
     ] = None,
     replay: Annotated[
-        int | None, typer.Option("--replay", help="Images of earlier steps to train on again. Default: 0.")
+        int | None, setting("replay.images", "--replay", "Images of earlier steps to train on again.")
     ] = None,
     knowledge: Annotated[
         str,
         typer.Option(
             "--knowledge",
             metavar="BANK",
-            help="Learn from what 'ciod distill' kept; none: ask the teacher. Default: the step's bank, if it fits.",
+            show_default=False,
+            help="Bank written by 'ciod distill'; 'none' runs the live teacher. Default: the step's bank, if it fits.",
         ),
     ] = "auto",
     step: Annotated[
@@ -76,46 +73,26 @@ def train_step(
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the run. Default: step2, step2-erd-replay, joint2, …")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="resnet18, resnet50, yolox-micro, -nano … -x. Default: resnet50.")
-    ] = None,
+    model: ModelOption = None,
     backbone_weights: Annotated[
-        str | None, typer.Option("--backbone-weights", help="imagenet, none or a file. Default: auto.")
+        str | None, setting("model.backbone_weights", "--backbone-weights", "imagenet, none or a file.")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", help="Longer side in pixels, a multiple of 32. Default: 640.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Default: 12.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per iteration. Default: 16.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate. Default: 0.001.")] = None,
+    image_size: ImageSizeOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LrOption = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32 (default), bf16 or fp16.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Loader processes. Default: 2.")] = None,
+    precision: Annotated[str | None, setting("training.precision", "--precision", "Of the arithmetic.")] = None,
+    workers: WorkersOption = None,
     config: ConfigOption = None,
-    settings: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    set_: SetOption = None,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train the next step: step 1 without a teacher, a later step with the teacher of the step before."""
-    from ciod_core.config.resolve import resolve_config
-
-    flags = {
-        "method.name": method,
-        "model.name": model,
-        "model.backbone_weights": backbone_weights,
-        "data.image_size": image_size,
-        "data.workers": workers,
-        "training.epochs": epochs,
-        "training.batch_size": batch_size,
-        "training.lr": lr,
-        "training.seed": seed,
-        "training.device": device,
-        "training.precision": precision,
-        "replay.images": replay,
-    }
-    resolved = resolve_config(config, flags, settings or (), flag_names=FLAG_NAMES)
+    resolved = settings(ctx)
     added = AddedData(data, images, val, val_images, data_root)
     added.check(resolved, step, name)
     with added.experiment(experiment, teacher, resolved, name, overwrite=overwrite) as found:
@@ -141,6 +118,6 @@ def train_step(
     took = "" if run.seconds is None else f" in {console.duration(run.seconds)}"
     following = f"Next: ciod evaluate {run.name} --experiment {found.folder}"
     if not run.metrics:
-        following = "Not evaluated: there is no validation data (--val)"
+        following = "Not evaluated: there is no validation data (`val`)"
     console.note(f"Trained {run.name}{took}. {following}")
     console.show(str(weights))

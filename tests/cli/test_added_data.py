@@ -81,7 +81,7 @@ def test_what_people_are_told(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
     answer = ciod("train-step", "--experiment", folder, *TINY, *arguments, "--method", "finetune", "--json")
     assert json.loads(answer.out)["name"] == "step2-finetune"
     assert f"Step 2 of {folder}: star, more of square (2 images)\n" in answer.err
-    assert "no training image shows moon; the step does not teach them" in answer.err
+    assert "no training image shows moon; skipped" in answer.err
     assert len(Experiment.open(folder).read().steps) == 3
     joint = ciod("train-step", "--experiment", folder, *TINY, "--method", "joint", "--model", "yolox-micro", "--json")
     assert json.loads(joint.out)["inputs"].keys() == {"train1", "train2", "train3"}
@@ -119,7 +119,7 @@ def test_lone_weights_and_no_validation(
     report = json.loads(ciod("evaluate", "step1", "--json").out)["report"]
     assert [(entry["name"], entry["images"]) for entry in report["per_class"]] == [("circle", 0), ("square", 2)]
     lines = ciod("status").out.splitlines()
-    assert "circle, square; taught before" in "\n".join(lines)
+    assert "circle, square; learned before" in "\n".join(lines)
     assert lines[lines.index("runs") + 1].startswith("└── step1  base  finished")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import typer
 
 from ciod_cli.app import app
-from ciod_cli.commands.train_step import FLAG_NAMES
+from ciod_cli.settings import choices
 from ciod_core import __version__
 from ciod_core.config.schema import Config
 from tests.cli.conftest import Ciod
@@ -113,10 +112,26 @@ def test_help_is_quick() -> None:
     assert min(seconds() for _ in range(3)) < 0.5
 
 
-@pytest.mark.parametrize(("key", "flag"), sorted(FLAG_NAMES.items()))
-def test_defaults_in_help_are_those_of_the_configuration(key: str, flag: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "flag", "key"),
+    [
+        ("train-step", "--lr", "training.lr"),
+        ("train-step", "--method", "method.name"),
+        ("train-step", "--replay", "replay.images"),
+        ("evaluate", "--batch-size", "evaluation.batch_size"),
+        ("predict", "--device", "training.device"),
+    ],
+)
+def test_help_ends_with_the_default_of_the_configuration(ciod: Ciod, name: str, flag: str, key: str) -> None:
     section, field = key.split(".")
-    default = getattr(getattr(Config(), section), field)
-    command = typer.main.get_command(app).commands["train-step"]
+    ciod(name, "--help")
+    command = typer.main.get_command(app).commands[name]
+    command.get_help(typer.Context(command))
     text = next(parameter.help for parameter in command.params if flag in parameter.opts)
-    assert re.search(rf"Default: {re.escape(str(default))}\.$|\b{re.escape(str(default))} \(default\)", text), text
+    assert text.endswith(f"Default: {getattr(getattr(Config(), section), field)}.")
+
+
+def test_help_and_completion_list_the_methods(ciod: Ciod) -> None:
+    words = " ".join(ciod("train-step", "--help").out.replace("│", " ").split())
+    assert "One of crs-ckd, erd, sid," in words
+    assert "pseudo-label" in choices("method.name")

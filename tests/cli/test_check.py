@@ -21,7 +21,7 @@ def folder(shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
 def test_a_sound_dataset(ciod: Ciod, folder: Path) -> None:
     answer = ciod("check", folder)
     assert answer.code == 0, answer.err
-    for text in ("shapes (coco)", "box sides", "triangle", "█", "Nothing to complain about", "instances_val.json"):
+    for text in ("shapes (coco)", "box sides", "triangle", "█", "No problems found", "instances_val.json"):
         assert text in answer.out
     assert ciod("check", folder, "--strict").code == 0
 

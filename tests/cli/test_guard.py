@@ -71,8 +71,8 @@ def test_out_of_memory_says_what_helps() -> None:
     class OutOfMemoryError(RuntimeError):
         pass
 
-    assert "--batch-size" in message_of(OutOfMemoryError("CUDA out of memory. Tried to allocate …"))
-    assert "--batch-size" in message_of(MemoryError())
+    assert "`training.batch_size`" in message_of(OutOfMemoryError("CUDA out of memory. Tried to allocate …"))
+    assert "`training.batch_size`" in message_of(MemoryError())
 
 
 def test_traceback_only_on_demand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ciod_cli import console, progress
-from ciod_cli.progress import RunsDisplay, TrainingDisplay, counting, describe
+from ciod_cli.progress import RunsDisplay, TrainingDisplay, describe, progress_counter
 from ciod_core.runs.compare.runner import RunProgress
 from ciod_core.training.progress import TrainingRecord
 
@@ -73,7 +73,7 @@ def test_a_warning_is_one_line_of_its_own(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_a_terminal_gets_a_live_line_that_ends(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=width)
-    monkeypatch.setattr(console, "people", lambda: screen)
+    monkeypatch.setattr(console, "stderr", lambda: screen)
     with pytest.raises(KeyboardInterrupt), TrainingDisplay() as display:
         display.begin("step2", 2, 100, [])
         display.record(record(40, kept=3.0))
@@ -85,25 +85,25 @@ def test_a_terminal_gets_a_live_line_that_ends(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_counting_is_one_note_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    with counting("Evaluating step1", "images") as on_batch:
+    with progress_counter("Evaluating step1", "images") as on_batch:
         on_batch(32)
     assert capsys.readouterr().err == "Evaluating step1\n"
 
 
 def test_counting_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=200)
-    monkeypatch.setattr(console, "people", lambda: screen)
-    with counting("Evaluating step1", "images") as on_batch:
+    monkeypatch.setattr(console, "stderr", lambda: screen)
+    with progress_counter("Evaluating step1", "images") as on_batch:
         on_batch(32)
         on_batch(8)
     assert "40 images" in screen.file.getvalue()
 
 
 def test_counting_may_wait_for_the_first_report(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyError), counting("Asking the teacher", "images", at_once=False):
+    with pytest.raises(KeyError), progress_counter("Asking the teacher", "images", at_once=False):
         raise KeyError
     assert capsys.readouterr().err == ""
-    with counting("Asking the teacher", "images", at_once=False) as on_images:
+    with progress_counter("Asking the teacher", "images", at_once=False) as on_images:
         on_images(0)
         on_images(32)
     assert capsys.readouterr().err == "Asking the teacher\n"
@@ -111,7 +111,7 @@ def test_counting_may_wait_for_the_first_report(capsys: pytest.CaptureFixture[st
 
 def test_runs_side_by_side_have_a_live_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=200)
-    monkeypatch.setattr(console, "people", lambda: screen)
+    monkeypatch.setattr(console, "stderr", lambda: screen)
     with pytest.raises(KeyboardInterrupt), RunsDisplay() as display:
         display.show([RunProgress("step2-erd", 0, 12), RunProgress("step2-lwf", 3, 12)])
         display.show([RunProgress("step2-lwf", 4, 12)])

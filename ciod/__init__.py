@@ -1,0 +1,43 @@
+"""The public Python API. Importing it is cheap: torch and the rest come with the first use of a name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ciod_core import __version__
+
+if TYPE_CHECKING:
+    from ciod_core.api import add_step, create_experiment, evaluate, load
+    from ciod_core.config.schema import Config
+    from ciod_core.export.export import export
+    from ciod_core.runs.train import train_step
+
+__all__ = [
+    "Config",
+    "__version__",
+    "add_step",
+    "create_experiment",
+    "evaluate",
+    "export",
+    "load",
+    "train_step",
+]
+
+_MODULES = {
+    "Config": "ciod_core.config.schema",
+    "export": "ciod_core.export.export",
+    "train_step": "ciod_core.runs.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'ciod' has no attribute '{name}'")
+    value = getattr(import_module(_MODULES.get(name, "ciod_core.api")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,112 @@
+"""The operations behind `import ciod`: from a dataset to steps, trained weights, numbers and exported files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ciod_core.config.schema import Config
+from ciod_core.data.formats.source import resolve_dataset
+from ciod_core.evaluation import evaluate_run
+from ciod_core.evaluation.evaluate_run import RunEvaluation
+from ciod_core.experiment import add_step as steps
+from ciod_core.experiment import create
+from ciod_core.experiment.folder import Experiment
+from ciod_core.model.checkpoint import CheckpointInfo, load_detector
+from ciod_core.model.detector import Detector
+from ciod_core.runtime.device import pick_device
+
+
+@dataclass(frozen=True)
+class LoadedDetector:
+    """Weights ready for use.
+
+    Attributes:
+        detector: the network, in evaluation mode.
+        info: its classes, preprocessing and origin.
+        device: where it is.
+    """
+
+    detector: Detector
+    info: CheckpointInfo
+    device: torch.device
+
+
+def create_experiment(
+    dataset: str | Path,
+    plan: str,
+    out: str | Path,
+    *,
+    order: str | None = None,
+    leave_out: str | None = None,
+    protocol: str = "overlap",
+    seed: int = 0,
+    data_root: Path | None = None,
+    overwrite: bool = False,
+) -> Experiment:
+    """Cut a dataset into the steps of a plan and write the experiment's folder.
+
+    Args:
+        dataset: a folder (COCO, Roboflow, YOLO or Pascal VOC), a COCO .json, a YOLO .yaml, `coco` or `voc`.
+        plan: classes per step, such as `70+10`, or a plan.yaml.
+        out: the experiment's folder.
+        order, leave_out, protocol, seed, overwrite: see `ciod_core.experiment.create.create_experiment`.
+        data_root: root folder of the datasets `coco` and `voc`.
+
+    Raises:
+        ConfigError: a plan that does not fit, or an experiment that may not be replaced.
+        DataError: annotations that cannot be used.
+    """
+    source = resolve_dataset(str(dataset), data_root=data_root)
+    return create.create_experiment(
+        source, plan, order, Path(out), overwrite, leave_out=leave_out, protocol=protocol, seed=seed
+    )
+
+
+def add_step(
+    dataset: str | Path,
+    *,
+    experiment: str | Path | None = None,
+    teacher: str | Path | None = None,
+    val: Path | None = None,
+) -> Experiment:
+    """Add a step with the classes of a dataset after those that the teacher has learned.
+
+    Args:
+        dataset: as for `create_experiment`.
+        experiment: folder of the chain; it may be new. None: the folder of the teacher.
+        teacher: run or weights to continue; None for step 1.
+        val: COCO file of the validation split, where it is not beside the dataset.
+
+    Raises:
+        ConfigError: a teacher that does not fit, or a step that is there already from other data.
+        DataError: data that cannot be used.
+    """
+    source = resolve_dataset(str(dataset), val=val, val_optional=True)
+    return steps.add_step(source, experiment=Path(experiment) if experiment else None, teacher=teacher).experiment
+
+
+def evaluate(
+    experiment: Experiment, run: str | None = None, *, config: Config | None = None, upper_bound: str | None = None
+) -> RunEvaluation:
+    """Evaluate a run (or a weights file; None: the only leaf run) and record its report.
+
+    Raises:
+        ConfigError: no such run, or no validation images.
+        CheckpointError: weights that cannot be read.
+    """
+    target = evaluate_run.evaluation_target(experiment, run)
+    return evaluate_run.evaluate_run(experiment, target, config or Config(), upper_bound=upper_bound)
+
+
+def load(weights: str | Path, device: str = "auto") -> LoadedDetector:
+    """Load trained weights.
+
+    Raises:
+        CheckpointError: weights that cannot be read.
+    """
+    chosen = pick_device(device)
+    detector, info = load_detector(Path(weights), chosen)
+    return LoadedDetector(detector, info, chosen)

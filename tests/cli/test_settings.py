@@ -1,0 +1,71 @@
+"""Options that stand for settings, and messages in the words of the running command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ciod_cli.guard import guarded
+from ciod_cli.options import ConfigOption, SetOption
+from ciod_cli.settings import SettingsCommand, setting, settings, with_flags
+from ciod_core.errors import ConfigError
+
+
+def run(*arguments: str, message: str = "") -> Any:
+    app = typer.Typer()
+
+    @guarded
+    def command(
+        ctx: typer.Context,
+        weights: Annotated[str, typer.Argument(metavar="WEIGHTS")] = "",
+        lr: Annotated[float | None, setting("training.lr", "--lr", "Learning rate.")] = None,
+        data_root: Annotated[str | None, typer.Option("--data-root")] = None,
+        format_name: Annotated[str, typer.Option("--format")] = "onnx",
+        config: ConfigOption = None,
+        set_: SetOption = None,
+    ) -> None:
+        resolved = settings(ctx)
+        if message:
+            raise ConfigError(message)
+        typer.echo(f"{resolved.training.lr} {resolved.training.epochs} {sorted(resolved.training.model_fields_set)}")
+
+    app.command(cls=SettingsCommand)(command)
+    return CliRunner().invoke(app, arguments)
+
+
+def test_only_what_was_given_is_set(tmp_path: Path) -> None:
+    assert run().stdout == "0.001 12 []\n"
+    assert run("--lr", "0.5").stdout == "0.5 12 ['lr']\n"
+    (tmp_path / "c.yaml").write_text("training: {lr: 0.2, epochs: 3}")
+    assert run("--config", str(tmp_path / "c.yaml"), "--lr", "0.5").stdout == "0.5 3 ['epochs', 'lr']\n"
+    assert run("--lr", "0.5", "--set", "training.lr=0.7").stdout == "0.7 12 ['lr']\n"
+
+
+def test_a_value_out_of_range_names_the_flag() -> None:
+    result = run("--lr", "-1")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: --lr: training.lr: ")
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("`data_root`: no such folder", "--data-root: no such folder"),
+        ("`training.lr` is too high", "--lr is too high"),
+        ("`format` and `format_name`", "--format and --format"),
+        ("`weights`: missing", "WEIGHTS: missing"),
+        ("`distiller.target` is soft", "distiller.target is soft"),
+        ("set `nowhere`", "set nowhere"),
+        ("class `not a name` stays", "class `not a name` stays"),
+    ],
+)
+def test_messages_name_the_flags_of_the_command(message: str, expected: str) -> None:
+    assert run(message=message).stderr == f"error: {expected}\n"
+
+
+def test_outside_a_command_backticks_go() -> None:
+    assert with_flags("`training.lr`: x") == "training.lr: x"
