@@ -16,7 +16,11 @@ Document = dict[str, Any]
 Upgrades = tuple[Callable[[Document], Document], ...]
 
 # Settings that have another name by now: old dotted key → new dotted key. Configuration files may use either.
-RENAMED_SETTINGS: Mapping[str, str] = {}
+RENAMED_SETTINGS: Mapping[str, str] = {
+    "resampler.centre_score": "resampler.center_score",
+    "replay.unlabelled": "replay.unlabeled",
+    "replay.suspect_score": "replay.unlabeled_score",
+}
 
 # What settings were before they existed: runs that do not record them were trained like that.
 LEGACY_DEFAULTS: Mapping[str, Mapping[str, Any]] = {

@@ -14,7 +14,7 @@ from ciod_core.errors import CiodError, ConfigError, ExportError
 from ciod_core.export.description import ExportDescription, InputFormat, NmsSettings
 from ciod_core.files import atomic_path, sha256_of_file
 from ciod_core.model.checkpoint import load_detector
-from ciod_core.model.detector import Detector
+from ciod_core.model.base import Detector
 
 
 class ExportSource(NamedTuple):

@@ -10,7 +10,7 @@ from ciod_core.errors import CiodError, ConfigError
 from ciod_core.experiment.folder import Experiment, Teacher, run_name
 from ciod_core.experiment.manifest import RunRecord
 from ciod_core.files import relative_if_inside, sha256_of_file
-from ciod_core.methods import build_method
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import read_info
 from ciod_core.runs.plan import RunPlan
 from ciod_core.runs.replay import TrainingData

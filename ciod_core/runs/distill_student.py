@@ -10,9 +10,9 @@ from ciod_core.data.images.unlabelled import without_labels
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment, check_run_name
 from ciod_core.experiment.manifest import RunRecord
-from ciod_core.methods import build_method
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import read_info
-from ciod_core.model.detector import build_detector
+from ciod_core.model.registry import build_detector
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.runs.choose_knowledge import check_same_bank
 from ciod_core.runs.execute import PreparedRun, execute

@@ -22,9 +22,9 @@ from ciod_core.evaluation.records import with_report
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import FileRecord, ReplayedImage, RunRecord
 from ciod_core.methods.base import Method
-from ciod_core.methods.unlabelled import Suspects, suspected_objects
+from ciod_core.methods.unlabeled import Suspects, suspected_objects
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
-from ciod_core.model.detector import Detector
+from ciod_core.model.base import Detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.runs.plan import RunPlan
 from ciod_core.runs.record import honest_status, start_record, write_settings

@@ -14,10 +14,11 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import read_all_labels, read_step
-from ciod_core.methods import build_method
+from ciod_core.methods.registry import build_method
 from ciod_core.methods.base import Method
 from ciod_core.model.checkpoint import load_detector
-from ciod_core.model.detector import Detector, build_detector
+from ciod_core.model.base import Detector
+from ciod_core.model.registry import build_detector
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.runs.choose_knowledge import choose_knowledge
 from ciod_core.runs.execute import PreparedRun, execute

@@ -16,7 +16,7 @@ from ciod_core.errors import ConfigError, listed
 from ciod_core.experiment.folder import Experiment, Teacher
 from ciod_core.experiment.step_data import read_step
 from ciod_core.experiment.teacher import taught_by
-from ciod_core.methods import build_method
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.bank import BankInfo

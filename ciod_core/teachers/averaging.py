@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ciod_core.model.boxes import pairwise_iou
+from ciod_core.model.common.boxes import pairwise_iou
 from ciod_core.model.knowledge import ImageKnowledge
 
 # Two looks mean the same object when their boxes for one class overlap by half, as evaluation has it.

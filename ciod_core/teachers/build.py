@@ -24,7 +24,7 @@ from ciod_core.data.loading.transforms import EvalTransform
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.files import sha256_of_file
 from ciod_core.methods.selection import build_rule
-from ciod_core.model.detector import Detector
+from ciod_core.model.base import Detector
 from ciod_core.model.knowledge import ImageKnowledge, Knowledge
 from ciod_core.resampler.rules import select_knowledge
 from ciod_core.teachers.averaging import averaged

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from ciod_core.arrays import Int64Array
 from ciod_core.classes import ClassTable
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.model.boxes import pairwise_iou
+from ciod_core.model.common.boxes import pairwise_iou
 from ciod_core.model.knowledge import ImageKnowledge
 from ciod_core.teachers.bank import KnowledgeBank
 

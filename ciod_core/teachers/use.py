@@ -10,7 +10,7 @@ from ciod_core.config.schema import Config
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Teacher
-from ciod_core.methods import build_method
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import read_info
 from ciod_core.model.knowledge import ImageKnowledge
 from ciod_core.teachers.bank import KnowledgeBank

@@ -14,11 +14,11 @@ from ciod_core.data.loading.dataset import Batch
 from ciod_core.data.loading.loader import BatchLoader
 from ciod_core.errors import CiodError
 from ciod_core.methods.base import Method
-from ciod_core.methods.unlabelled import Suspects
-from ciod_core.model.detector import Detector
-from ciod_core.model.folding import fold_batch_norm
+from ciod_core.methods.unlabeled import Suspects
+from ciod_core.model.base import Detector
+from ciod_core.model.common.folding import fold_batch_norm
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.model.base import HeadOutput, Targets
 from ciod_core.runtime.distributed import parallel, union_across_processes
 from ciod_core.training.ema import WeightAverage
 from ciod_core.training.meter import IntervalMeter

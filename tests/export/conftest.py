@@ -15,7 +15,7 @@ from ciod_core.config.schema import ModelConfig
 from ciod_core.export.onnx import export_onnx
 from ciod_core.export.pt2 import export_pt2
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
-from ciod_core.model.detector import Detector, build_detector
+from ciod_core.model.yolox.detector import Detector, build_detector
 from ciod_core.model.preprocessing import Preprocessing
 
 CLASSES = class_table([[("cat", 17), ("bus", 6), ("kite", 90)], [("dog", 3), ("owl", 44)]])

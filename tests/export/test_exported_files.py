@@ -15,8 +15,8 @@ from ciod_core.export.description import ExportDescription, NmsSettings
 from ciod_core.export.onnx import export_onnx
 from ciod_core.export.pt2 import export_pt2
 from ciod_core.files import sha256_of_file
-from ciod_core.model.detector import Detector
-from ciod_core.model.postprocess import detect, scores
+from ciod_core.model.yolox.detector import Detector
+from ciod_core.model.common.nms import detect, scores
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from ciod_core.errors import ConfigError, ExportError
 from ciod_core.export.description import NmsSettings
 from ciod_core.export.graph import build_graph, capture
 from ciod_core.export.source import exported_file, nms_settings
-from ciod_core.model.detector import Detector
-from ciod_core.model.postprocess import detect, scores
+from ciod_core.model.yolox.detector import Detector
+from ciod_core.model.common.nms import detect, scores
 
 CATEGORY_IDS = (17, 6, 90, 3, 44)
 MakeNoise = Callable[..., np.ndarray]

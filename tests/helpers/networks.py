@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from ciod_core.config.schema import ModelConfig
-from ciod_core.model.detector import Detector, build_detector
-from ciod_core.model.head import HeadLevel
+from ciod_core.model.yolox.detector import Detector, build_detector
+from ciod_core.model.yolox.head import HeadLevel
 
 
 def lively_detector(name: str = "yolox-micro", num_classes: int = 3, seed: int = 0) -> Detector:

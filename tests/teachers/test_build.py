@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from ciod_core.bank import build
 from ciod_core.classes import ClassTable, class_table
 from ciod_core.config.schema import ResamplerConfig
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import ConfigError, DataError
-from ciod_core.model.boxes import pairwise_iou
-from ciod_core.model.detector import Detector
-from ciod_core.teachers import build
+from ciod_core.model.common.boxes import pairwise_iou
+from ciod_core.model.yolox.detector import Detector
 from ciod_core.teachers.bank import BankInfo, KnowledgeBank
 from ciod_core.teachers.build import Built, Interview, build_bank
 from ciod_core.teachers.summary import summarise

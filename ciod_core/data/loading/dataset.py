@@ -28,7 +28,7 @@ from ciod_core.data.loading.placement import Placement, Size, move_boxes, place_
 from ciod_core.data.loading.transforms import STRIDE_MULTIPLE, Augmentation, ImageArray, Transform, render
 from ciod_core.errors import DataError
 from ciod_core.model.knowledge import ImageKnowledge, Knowledge, batched, joined
-from ciod_core.model.output import Targets
+from ciod_core.model.base import Targets
 
 Memory = Callable[[int], ImageKnowledge]
 """From an image's index in its dataset to what is known of it, boxes in pixels of the source image."""

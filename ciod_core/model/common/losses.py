@@ -1,7 +1,4 @@
-"""The detection loss, in the parts that methods put together (YOLOX; sums, to be divided by a normaliser).
-
-Legend: B images, A anchor points, C classes, P positives.
-"""
+"""Losses that detector families and distillation share. Legend: C classes, D targets, P positives."""
 
 from __future__ import annotations
 
@@ -9,43 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from ciod_core.model.boxes import iou
-from ciod_core.model.log_products import logs_of_products_
+from ciod_core.model.common.boxes import iou
+from ciod_core.model.common.log_products import logs_of_products_
 from ciod_core.runtime.distributed import mean_across_processes
-
-Losses = dict[str, Tensor]
 
 BOX_WEIGHT = 5.0
 
 # 2^6 factors, each at least 1/2, stay far above the smallest number.
 HALVINGS = 6
-
-
-def objectness_loss(
-    obj_logits_BA: Tensor,
-    image_P: Tensor,
-    anchor_P: Tensor,
-    target_P: Tensor,
-    *,
-    background_BA: Tensor | None = None,
-    ignored_BA: Tensor | None = None,
-) -> Tensor:
-    """BCE of every anchor point's objectness, summed.
-
-    Args:
-        target_P: targets of the positives.
-        background_BA: targets of all other anchor points; None: 0.
-        ignored_BA: mask of anchor points that are left out unless they are positives; None: none are.
-    """
-    target_BA = torch.zeros_like(obj_logits_BA) if background_BA is None else background_BA.clone()
-    target_BA[image_P, anchor_P] = target_P
-    if ignored_BA is None:
-        return bce(obj_logits_BA, target_BA, reduction="sum")
-    counted_BA = (~ignored_BA).to(obj_logits_BA.dtype)
-    counted_BA[image_P, anchor_P] = 1.0
-    return bce(obj_logits_BA, target_BA, weight=counted_BA, reduction="sum")
 
 
 class _SummedBce(torch.autograd.Function):
@@ -79,22 +48,13 @@ def summed_bce(logits_PC: Tensor, target_PD: Tensor) -> Tensor:
     return total_P
 
 
-def class_loss(cls_logits_PC: Tensor, labels_P: Tensor, iou_P: Tensor, *, first_class: int = 0) -> Tensor:
-    """BCE of the class logits against the one-hot label × IoU, summed over positives and classes.
-
-    Classes before `first_class` are left out.
-    """
-    target_PC = torch.zeros_like(cls_logits_PC).scatter_(1, labels_P.unsqueeze(1), iou_P.unsqueeze(1))
-    return summed_bce(cls_logits_PC[:, first_class:], target_PC[:, first_class:]).sum()
-
-
 def box_loss(boxes_P4: Tensor, target_boxes_P4: Tensor) -> Tensor:
     """5 · (1 − IoU²) of each positive, (P,)."""
     return BOX_WEIGHT * (1 - iou(boxes_P4, target_boxes_P4).square())
 
 
-def normaliser(positives: Tensor) -> Tensor:
-    """How many positives a loss is divided by: their number, averaged over processes, at least 1.
+def normalizer(positives: Tensor) -> Tensor:
+    """Number of positives that a loss is divided by, averaged over processes, at least 1.
 
     Args:
         positives: boolean mask.

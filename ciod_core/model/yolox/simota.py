@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ciod_core.model.boxes import iou
-from ciod_core.model.log_products import logs_of_products_
-from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets
+from ciod_core.model.base import ABSENT_LOGIT, Assignment, Targets
+from ciod_core.model.common.boxes import iou
+from ciod_core.model.common.log_products import logs_of_products_
+from ciod_core.model.yolox.predictions import YoloxPredictions
 
 OUTSIDE_COST = 1e8
 
@@ -22,52 +23,37 @@ OUTSIDE_COST = 1e8
 HALVINGS = 2
 
 
-class Assignment(NamedTuple):
-    """The positive anchor points of a batch, ordered by image and anchor point.
-
-    Attributes:
-        image_P, anchor_P: where the positive is.
-        object_P: index of its object in the targets.
-        iou_P: IoU between the student's box there and the object.
-    """
-
-    image_P: Tensor
-    anchor_P: Tensor
-    object_P: Tensor
-    iou_P: Tensor
-
-
 @torch.no_grad()
 def assign(
-    output: HeadOutput,
+    predictions: YoloxPredictions,
     targets: Targets,
     *,
-    centre_radius: float = 2.5,
+    center_radius: float = 2.5,
     num_top_ious: int = 10,
     iou_cost: float = 3.0,
 ) -> Assignment:
     """Give every object its cheapest anchor points, every anchor point at most one object.
 
-    An anchor point is a candidate when it lies in any box of its image or within `centre_radius` strides of
-    any box's centre, but never for an object whose class it cannot name. An object takes k of them, k = the sum of its
+    An anchor point is a candidate when it lies in any box of its image or within `center_radius` strides of
+    any box's center, but never for an object whose class it cannot name. An object takes k of them, k = the sum of its
     `num_top_ious` best IoUs, at least 1, at the lowest cost: BCE of sqrt(class · objectness) against its one-hot class,
-    plus `iou_cost` · (−log IoU), plus 1e8 where the point is not in both its box and its centre region. An anchor
+    plus `iou_cost` · (−log IoU), plus 1e8 where the point is not in both its box and its center region. An anchor
     point wanted twice goes to the cheapest object of its image; on equal cost the one listed first wins.
     """
-    num_images, num_anchors = output.obj_logits_BA.shape
+    num_images, num_anchors = predictions.objectness_logits_BA.shape
     num_objects = len(targets.labels_N)
     if not num_objects:
         none = targets.labels_N.new_zeros(0)
-        return Assignment(none, none, none, output.obj_logits_BA.new_zeros(0))
+        return Assignment(none, none, none, predictions.objectness_logits_BA.new_zeros(0))
 
-    pairs = _pairs(output, targets, centre_radius)
+    pairs = _pairs(predictions, targets, center_radius)
     iou_NA = pairs.spread(pairs.iou_Q, over=(num_objects, num_anchors), elsewhere=0.0)
     num_top = min(num_top_ious, num_anchors)
     dynamic_k_N = iou_NA.topk(num_top, dim=1).values.sum(dim=1).int().clamp(min=1)
 
     pairs = _within_reach(pairs, dynamic_k_N, num_images * num_anchors)
     # In float64 so that adding 1e8 does not round the other terms away.
-    cost_Q = (_class_cost(output, pairs) - iou_cost * (pairs.iou_Q + 1e-8).log()).double()
+    cost_Q = (_class_cost(predictions, pairs) - iou_cost * (pairs.iou_Q + 1e-8).log()).double()
     cost_Q += OUTSIDE_COST * ~pairs.inside_Q
     cost_NA = pairs.spread(cost_Q, over=(num_objects, num_anchors), elsewhere=torch.inf)
     object_P, anchor_P = _cheapest_points(cost_NA, dynamic_k_N, num_top)
@@ -89,7 +75,7 @@ class _Pairs(NamedTuple):
         object_Q: index of the object among N.
         point_Q: index of the anchor point among M.
         pair_Q: index of both in N · A.
-        inside_Q: whether the point lies in the object's box and in its centre region.
+        inside_Q: whether the point lies in the object's box and in its center region.
         own_logit_Q: the point's logit of the object's class.
         iou_Q: IoU between the point's box and the object.
     """
@@ -110,18 +96,18 @@ class _Pairs(NamedTuple):
         return value_Q.new_full((over[0] * over[1],), elsewhere).index_copy_(0, self.pair_Q, value_Q).view(over)
 
 
-def _pairs(output: HeadOutput, targets: Targets, centre_radius: float) -> _Pairs:
+def _pairs(predictions: YoloxPredictions, targets: Targets, center_radius: float) -> _Pairs:
     """Every object with the candidates of its image that can name its class."""
-    num_anchors, num_classes = output.cls_logits_BAC.shape[1:]
-    inside_either_NA, inside_both_NA = _geometry(output, targets, centre_radius)
-    candidate_BA = torch.zeros_like(output.obj_logits_BA, dtype=torch.int32)
+    num_anchors, num_classes = predictions.class_logits_BAC.shape[1:]
+    inside_either_NA, inside_both_NA = _geometry(predictions, targets, center_radius)
+    candidate_BA = torch.zeros_like(predictions.objectness_logits_BA, dtype=torch.int32)
     candidate_BA = candidate_BA.index_add_(0, targets.image_N, inside_either_NA.int()) > 0
     object_Q, anchor_Q = candidate_BA.index_select(0, targets.image_N).nonzero(as_tuple=True)
     point_Q = targets.image_N.index_select(0, object_Q) * num_anchors + anchor_Q
     pair_Q = object_Q * num_anchors + anchor_Q
     label_Q = targets.labels_N.index_select(0, object_Q)
-    own_logit_Q = output.cls_logits_BAC.flatten().index_select(0, point_Q * num_classes + label_Q)
-    box_Q4 = output.boxes_BA4.flatten(0, 1).index_select(0, point_Q)
+    own_logit_Q = predictions.class_logits_BAC.flatten().index_select(0, point_Q * num_classes + label_Q)
+    box_Q4 = predictions.boxes_BA4.flatten(0, 1).index_select(0, point_Q)
     iou_Q = iou(targets.boxes_N4.index_select(0, object_Q), box_Q4)
     inside_Q = inside_both_NA.flatten().index_select(0, pair_Q)
     return _Pairs(object_Q, point_Q, pair_Q, inside_Q, own_logit_Q, iou_Q).pick(own_logit_Q > ABSENT_LOGIT)
@@ -140,28 +126,28 @@ def _within_reach(pairs: _Pairs, dynamic_k_N: Tensor, num_points: int) -> _Pairs
     return pairs.pick(wanted_M.index_select(0, pairs.point_Q))
 
 
-def _geometry(output: HeadOutput, targets: Targets, centre_radius: float) -> tuple[Tensor, Tensor]:
-    """(N, A) masks: anchor point in the box or in its centre region; in both. Points carry the half-stride offset."""
-    x_A, y_A = (output.points_A2 + output.strides_A.unsqueeze(1) / 2).unbind(1)
+def _geometry(predictions: YoloxPredictions, targets: Targets, center_radius: float) -> tuple[Tensor, Tensor]:
+    """(N, A) masks: anchor point in the box or in its center region; in both. Points carry the half-stride offset."""
+    x_A, y_A = (predictions.points_A2 + predictions.strides_A.unsqueeze(1) / 2).unbind(1)
     left, top, right, bottom = targets.boxes_N4.unsqueeze(2).unbind(1)
     in_box = (x_A > left) & (x_A < right) & (y_A > top) & (y_A < bottom)
-    reach_A = centre_radius * output.strides_A
-    in_centre = ((x_A - (left + right) / 2).abs() < reach_A) & ((y_A - (top + bottom) / 2).abs() < reach_A)
-    return in_box | in_centre, in_box & in_centre
+    reach_A = center_radius * predictions.strides_A
+    in_center = ((x_A - (left + right) / 2).abs() < reach_A) & ((y_A - (top + bottom) / 2).abs() < reach_A)
+    return in_box | in_center, in_box & in_center
 
 
-def _class_cost(output: HeadOutput, pairs: _Pairs) -> Tensor:
+def _class_cost(predictions: YoloxPredictions, pairs: _Pairs) -> Tensor:
     """(Q,) BCE of sqrt(class · objectness) against the object's one-hot class, summed over classes.
 
     The sum differs between objects of an image in one class only, so it is taken once per anchor point with
     every class wrong and corrected for the object's own: Q·C shrinks to points·C + Q.
     """
-    objectness_M = output.obj_logits_BA.flatten().sigmoid()
+    objectness_M = predictions.objectness_logits_BA.flatten().sigmoid()
     asked_M = torch.zeros_like(objectness_M, dtype=torch.bool)
     asked_M[pairs.point_Q] = True
     point_P = asked_M.nonzero().squeeze(1)
     # In place: with many classes, fetching fresh memory for every intermediate costs more than the arithmetic.
-    scores_PC = output.cls_logits_BAC.flatten(0, 1).index_select(0, point_P).sigmoid_()
+    scores_PC = predictions.class_logits_BAC.flatten(0, 1).index_select(0, point_P).sigmoid_()
     scores_PC.mul_(objectness_M[point_P].unsqueeze(1)).sqrt_()
     all_wrong_M = torch.zeros_like(objectness_M)
     all_wrong_M[point_P] = -_clamped(logs_of_products_(scores_PC.neg_().add_(1), HALVINGS)).sum(dim=1)

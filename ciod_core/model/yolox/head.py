@@ -11,14 +11,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ciod_core.model.backbone import Pyramid
-from ciod_core.model.blocks import ConvBlock, spatial_conv
-from ciod_core.model.output import Features, HeadOutput
+from ciod_core.model.common.backbones import Pyramid
+from ciod_core.model.common.blocks import ConvBlock, spatial_conv
+from ciod_core.model.base import Features
+from ciod_core.model.yolox.predictions import YoloxPredictions
 
 STRIDES = (8, 16, 32)
 PRIOR_BIAS = math.log(0.01 / 0.99)
-# Largest log size of a box in strides: 24,000 pixels at stride 8. An anchor point that never answers for an object is
-# never taught a size, and one such box grown to infinity would turn every comparison of boxes into NaN.
+# Largest log size of a box in strides: 24,000 pixels at stride 8. An anchor point that is never a positive never learns
+# a size, and one such box grown to infinity would turn every comparison of boxes into NaN.
 LARGEST_LOG_SIZE = 8.0
 
 
@@ -87,8 +88,8 @@ class DecoupledHead(nn.Module):
             level.cls_conv = _prior_conv(old.in_channels, num_classes).to(old.weight.device, old.weight.dtype)
         return twin
 
-    def forward(self, pyramid: Pyramid, *, features: bool = False) -> HeadOutput:
-        """Answer at every anchor point; with `features`, tell what the answers were made from."""
+    def forward(self, pyramid: Pyramid, *, features: bool = False) -> YoloxPredictions:
+        """Predict at every anchor point; with `features`, keep what the predictions were made from."""
         cls_logits, obj_logits, boxes, points, strides, cls_features = [], [], [], [], [], []
         for level, feature, stride in zip(self.levels, pyramid, STRIDES, strict=True):
             cls_map, box_map, obj_map, cls_feature_map = level(feature)
@@ -101,9 +102,9 @@ class DecoupledHead(nn.Module):
             strides.append(torch.full_like(level_points[:, 0], stride))
             if features:
                 cls_features.append(_flatten(cls_feature_map))
-        return HeadOutput(
-            cls_logits_BAC=torch.cat(cls_logits, dim=1),
-            obj_logits_BA=torch.cat(obj_logits, dim=1),
+        return YoloxPredictions(
+            class_logits_BAC=torch.cat(cls_logits, dim=1),
+            objectness_logits_BA=torch.cat(obj_logits, dim=1),
             boxes_BA4=torch.cat(boxes, dim=1),
             points_A2=torch.cat(points),
             strides_A=torch.cat(strides),
@@ -122,10 +123,10 @@ def anchor_points(height: int, width: int, stride: int, device: torch.device) ->
 
 
 def decode_boxes(deltas_BA4: Tensor, points_A2: Tensor, stride: int) -> Tensor:
-    """Boxes xyxy in pixels: centre = delta_xy · stride + point, size = exp(delta_wh) · stride (bounded)."""
-    centres = deltas_BA4[..., :2] * stride + points_A2
+    """Boxes xyxy in pixels: center = delta_xy · stride + point, size = exp(delta_wh) · stride (bounded)."""
+    centers = deltas_BA4[..., :2] * stride + points_A2
     half_sizes = deltas_BA4[..., 2:].clamp(max=LARGEST_LOG_SIZE).exp() * (stride / 2)
-    return torch.cat((centres - half_sizes, centres + half_sizes), dim=-1)
+    return torch.cat((centers - half_sizes, centers + half_sizes), dim=-1)
 
 
 def _prior_conv(channels: int, outputs: int) -> nn.Conv2d:

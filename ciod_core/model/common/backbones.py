@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
-from ciod_core.model.blocks import ConvBlock, CspLayer, SpatialPyramidPooling, spatial_conv
+from ciod_core.model.common.blocks import ConvBlock, CspLayer, SpatialPyramidPooling, spatial_conv
 
 Pyramid = tuple[Tensor, Tensor, Tensor]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, cat, nn
 from torch.nn.functional import interpolate
 
-from ciod_core.model.backbone import Pyramid
-from ciod_core.model.blocks import ConvBlock, CspLayer, spatial_conv
+from ciod_core.model.common.backbones import Pyramid
+from ciod_core.model.common.blocks import ConvBlock, CspLayer, spatial_conv
 
 
 class Pafpn(nn.Module):

@@ -1,4 +1,4 @@
-"""From the head's output to detections. Legend: B images, A anchor points, C classes, D detections of an image."""
+"""Non-maximum suppression. Legend: B images, A anchor points, C classes, D detections of an image, N boxes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torchvision.ops import nms
-
-from ciod_core.model.output import HeadOutput
 
 LARGEST_COORDINATE = 1e6
 
@@ -19,11 +17,6 @@ class ImageDetections(NamedTuple):
     boxes_D4: Tensor
     scores_D: Tensor
     labels_D: Tensor
-
-
-def scores(output: HeadOutput) -> Tensor:
-    """(B, A, C) detection score: class probability × objectness."""
-    return output.cls_logits_BAC.sigmoid() * output.obj_logits_BA.sigmoid().unsqueeze(-1)
 
 
 def grouped_nms(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_threshold: float) -> Tensor:
@@ -39,18 +32,24 @@ def grouped_nms(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_thresho
     return survivors
 
 
+def nms_in_order(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_threshold: float) -> Tensor:
+    """Indices that survive NMS within each group, ascending, so that later ties do not depend on scores."""
+    return grouped_nms(boxes_N4, scores_N, group_N, iou_threshold).sort().values
+
+
 @torch.no_grad()
-def detect(output: HeadOutput, *, score_threshold: float, nms_iou: float, max_detections: int) -> list[ImageDetections]:
-    """Detections of every image after class-wise NMS; an anchor point may answer for several classes."""
-    scores_BAC = scores(output)
+def detections_after_nms(
+    boxes_BA4: Tensor, scores_BAC: Tensor, *, score_threshold: float, nms_iou: float, max_detections: int
+) -> list[ImageDetections]:
+    """Detections of every image after class-wise NMS; an anchor point may give several, of different classes."""
     num_classes = scores_BAC.shape[2]
-    image, anchor, label = (scores_BAC >= score_threshold).nonzero(as_tuple=True)
-    score = scores_BAC[image, anchor, label]
-    boxes = output.boxes_BA4[image, anchor]
-    keep = grouped_nms(boxes, score, image * num_classes + label, nms_iou)
-    image, label, score, boxes = image[keep], label[keep], score[keep], boxes[keep]
+    image_N, anchor_N, label_N = (scores_BAC >= score_threshold).nonzero(as_tuple=True)
+    score_N = scores_BAC[image_N, anchor_N, label_N]
+    boxes_N4 = boxes_BA4[image_N, anchor_N]
+    keep = grouped_nms(boxes_N4, score_N, image_N * num_classes + label_N, nms_iou)
+    image_N, label_N, score_N, boxes_N4 = image_N[keep], label_N[keep], score_N[keep], boxes_N4[keep]
     detections = []
     for index in range(len(scores_BAC)):
-        best = (image == index).nonzero().squeeze(1)[:max_detections]
-        detections.append(ImageDetections(boxes[best], score[best], label[best]))
+        best = (image_N == index).nonzero().squeeze(1)[:max_detections]
+        detections.append(ImageDetections(boxes_N4[best], score_N[best], label_N[best]))
     return detections
