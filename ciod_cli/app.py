@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from ciod_cli.commands import check, demo, distill, evaluate, export, predict, run, split, status, train_step
+from ciod_cli.commands import (
+    check,
+    demo,
+    distill,
+    distill_into,
+    evaluate,
+    export,
+    predict,
+    run,
+    split,
+    status,
+    train_step,
+)
 from ciod_cli.guard import guarded
 
 app = typer.Typer(
@@ -42,7 +54,8 @@ def _root(
 app.command("check")(guarded(check.check))
 app.command("split")(guarded(split.split))
 app.command("train-step")(guarded(train_step.train_step))
-app.command("distill")(guarded(distill.distill))
+app.command("distill", cls=distill.DistillCommand)(guarded(distill.distill))
+app.command("distill-into")(guarded(distill_into.distill_into))
 app.command("run")(guarded(run.run))
 app.command("evaluate")(guarded(evaluate.evaluate))
 app.command("eval", hidden=True)(guarded(evaluate.evaluate))

@@ -110,8 +110,9 @@ def _manifest_2(document: Document) -> Document:
 
 
 def _bank_2(document: Document) -> Document:
-    """The settings of the selection get today's names."""
-    return document | _renamed({key: value for key, value in document.items() if key == "resampler"})
+    """The settings of the selection get today's names; `responses` names the tensor of each response."""
+    renamed = _renamed({key: value for key, value in document.items() if key == "resampler"})
+    return document | renamed | {"responses": {"objectness": "obj_logits_K"}}
 
 
 _MANIFEST: Upgrades = (_manifest_2,)

@@ -10,6 +10,7 @@ from torch import nn
 from ciod_core.config.schema import TrainingConfig
 from ciod_core.model.base import Detector
 
+
 def build_optimizer(model: Detector, config: TrainingConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum or AdamW; weight decay on convolution kernels alone."""
 

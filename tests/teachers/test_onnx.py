@@ -14,16 +14,18 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ciod_core.config.schema import ResamplerConfig
+from ciod_core.config.schema import Config, ResamplerConfig
 from ciod_core.errors import ConfigError, DataError, ExportError
 from ciod_core.export.onnx import export_onnx
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import load_detector
-from ciod_core.teachers.bank import BankInfo
-from ciod_core.teachers.build import Interview
-from ciod_core.teachers.onnx_teacher import open_onnx
-from ciod_core.teachers.question import Question
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.teachers.base import TeacherIdentity
+from ciod_core.teachers.boxes import OldClassImages
+from ciod_core.teachers.network import NetworkTeacher
+from ciod_core.teachers.onnx import OnnxTeacher
 from tests.helpers.chains import write_teacher
-from tests.helpers.elsewhere import OLD, a_question, write_json
+from tests.helpers.elsewhere import OLD, three_images, write_json
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -33,8 +35,12 @@ NAMES = "1 cat\n2 dog\n3 owl\n"
 
 
 @pytest.fixture
-def question(tmp_path: Path) -> Question:
-    return a_question(tmp_path, SPEAKING)
+def images(tmp_path: Path) -> OldClassImages:
+    return three_images(tmp_path, SPEAKING)
+
+
+def knowledge(teacher: OnnxTeacher) -> list[Knowledge]:
+    return list(teacher.annotate(range(teacher.images.table.num_images)))
 
 
 @pytest.fixture
@@ -89,54 +95,56 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_an_export_of_ciod_says_what_the_live_teacher_says(question: Question, weights: Path) -> None:
+def test_an_export_of_ciod_says_what_the_live_teacher_says(images: OldClassImages, weights: Path) -> None:
     """The model may name several classes at one place; the live teacher is asked for its best alone."""
-    respondent, notes = open_onnx(weights.with_suffix(".onnx"), None, question)
+    teacher = OnnxTeacher(weights.with_suffix(".onnx"), None, images)
     detector, info = load_detector(weights)
-    description = BankInfo(teacher_sha256="", classes=OLD.names, image_size=64, resampler=SPEAKING)
-    live = Interview(detector, info.classes, description, question.images_root, torch.device("cpu"), batch_size=1)
-    for ours, theirs in zip(respondent.ask(question.table), live.ask(question.table), strict=True):
+    identity = TeacherIdentity(teacher_sha256="", classes=info.classes.names, image_size=64, resampler=SPEAKING)
+    method = build_method(Config(resampler=SPEAKING))
+    live = NetworkTeacher(detector, method, identity, images.images)
+    for ours, theirs in zip(knowledge(teacher), live.annotate(range(3)), strict=True):
         assert len(theirs) > 5
         found = 0
         for index in range(len(theirs)):
-            near_K = np.abs(ours.boxes_K4 - theirs.boxes_K4[index]).max(axis=1) < 0.05
-            near_K &= np.abs(ours.scores_K - theirs.scores_K[index]) < 1e-3
+            near_K = (ours.boxes_K4 - theirs.boxes_K4[index]).abs().amax(dim=1) < 0.05
+            near_K &= (ours.scores_K - theirs.scores_K[index]).abs() < 1e-3
             found += int((near_K & (ours.labels_K == theirs.labels_K[index])).any())
         # The second class of one box may suppress another box.
         assert found >= 0.95 * len(theirs)
-    assert notes == ()
-    assert (respondent.info.teacher, respondent.info.teacher_ids) == ("onnx", OLD.category_ids)
-    assert respondent.info.image_size == 64
+    assert teacher.notes == ()
+    assert (teacher.identity.teacher, teacher.identity.teacher_ids) == ("onnx", OLD.category_ids)
+    assert teacher.identity.image_size == 64
 
 
 @pytest.mark.slow
 def test_an_export_that_keeps_less_says_so(weights: Path, tmp_path: Path) -> None:
-    asked = a_question(tmp_path, ResamplerConfig(rule="crs", min_score=0.02, nms_iou=0.65))
-    _, notes = open_onnx(weights.with_suffix(".onnx"), None, asked)
-    assert len(notes) == 1 and "was exported with score 0.05 and NMS 0.65, so that it gives less" in notes[0]
+    asked = three_images(tmp_path, ResamplerConfig(rule="crs", min_score=0.02, nms_iou=0.65))
+    teacher = OnnxTeacher(weights.with_suffix(".onnx"), None, asked)
+    assert len(teacher.notes) == 1
+    assert "was exported with score 0.05 and NMS 0.65; its thresholds are stricter" in teacher.notes[0]
 
 
 @pytest.mark.parametrize("shape", [(3, "height", "width"), (1, 3, "height", "width"), ("batch", 3, "h", "w")])
 def test_any_model_gets_the_image_as_it_is(
-    question: Question, names: Path, tmp_path: Path, shape: tuple[int | str, ...]
+    images: OldClassImages, names: Path, tmp_path: Path, shape: tuple[int | str, ...]
 ) -> None:
     """RGB in 0..1: the score is the mean of the image."""
-    respondent, notes = open_onnx(write_model(tmp_path / "model.onnx", shape), names, question)
-    for row, kept in enumerate(respondent.ask(question.table)):
-        image = Image.open(question.images_root / str(question.table.file_names_I[row]))
+    teacher = OnnxTeacher(write_model(tmp_path / "model.onnx", shape), names, images)
+    for row, kept in enumerate(knowledge(teacher)):
+        image = Image.open(images.images[1] / str(images.images.table.file_names_I[row]))
         np.testing.assert_allclose(kept.scores_K, [np.asarray(image).mean() / 255], rtol=1e-5)
         np.testing.assert_array_equal(kept.boxes_K4, [[4, 8, 24, 40]])
         assert kept.labels_K.tolist() == [1]
-    assert notes == (f"{names}: classes that are not old and are ignored: 1 of 3 (owl)",)
-    assert respondent.info.image_size == 0
+    assert teacher.notes == (f"{names}: ignored classes (not among the old classes): 1 of 3 (owl)",)
+    assert teacher.identity.image_size == 0
 
 
-def test_a_model_of_one_size_gets_images_that_fit(question: Question, names: Path, tmp_path: Path) -> None:
+def test_a_model_of_one_size_gets_images_that_fit(images: OldClassImages, names: Path, tmp_path: Path) -> None:
     """Images of 64 × 64 become 96 × 96 in a frame of 96 × 128; a third of the frame's height is left black."""
     model = write_model(tmp_path / "model.onnx", (1, 3, 128, 96), boxes=((6, 12, 36, 60), (0, 0, 9, 9)))
-    respondent, _ = open_onnx(model, names, question)
-    for row, kept in enumerate(respondent.ask(question.table)):
-        image = Image.open(question.images_root / str(question.table.file_names_I[row]))
+    teacher = OnnxTeacher(model, names, images)
+    for row, kept in enumerate(knowledge(teacher)):
+        image = Image.open(images.images[1] / str(images.images.table.file_names_I[row]))
         np.testing.assert_allclose(kept.scores_K, [np.asarray(image).mean() / 255 * 0.75], rtol=0.02)
         np.testing.assert_allclose(kept.boxes_K4, [[4, 8, 24, 40]])
 
@@ -150,10 +158,10 @@ def test_a_model_of_one_size_gets_images_that_fit(question: Question, names: Pat
     ],
 )  # fmt: skip
 def test_another_kind_of_model(
-    question: Question, names: Path, tmp_path: Path, options: dict[str, Any], message: str
+    images: OldClassImages, names: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        open_onnx(write_model(tmp_path / "model.onnx", **options), names, question)
+        OnnxTeacher(write_model(tmp_path / "model.onnx", **options), names, images)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +169,7 @@ def test_another_kind_of_model(
     [
         (
             {"labels": (2, 9)},
-            r"model\.onnx: calls an object in .*1\.png class 9, which is not in .*names\.txt; add its",
+            r"model\.onnx: predicts class id 9 on .*1\.png, which is not listed in .*names\.txt; add its",
         ),
         ({"scores": (0.5, 3)}, r"model\.onnx: gives a score of 3 on .*1\.png; export probabilities"),
         (
@@ -173,30 +181,30 @@ def test_another_kind_of_model(
     ],
 )
 def test_answers_that_make_no_sense(
-    question: Question, names: Path, tmp_path: Path, options: dict[str, Any], message: str
+    images: OldClassImages, names: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    respondent, _ = open_onnx(write_model(tmp_path / "model.onnx", **options), names, question)
+    teacher = OnnxTeacher(write_model(tmp_path / "model.onnx", **options), names, images)
     with pytest.raises(DataError, match=message) as caught:
-        respondent.ask(question.table)
+        knowledge(teacher)
     assert "\n" not in str(caught.value)
 
 
-def test_padding_rows_are_no_answers(question: Question, names: Path, tmp_path: Path) -> None:
+def test_padding_rows_are_no_answers(images: OldClassImages, names: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.onnx", labels=(1, -1), scores=(0.9, 0.0))
-    assert [len(kept) for kept in open_onnx(model, names, question).respondent.ask(question.table)] == [1, 1, 1]
+    assert [len(kept) for kept in knowledge(OnnxTeacher(model, names, images))] == [1, 1, 1]
 
 
 def test_what_cannot_be_loaded(
-    question: Question, names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: OldClassImages, names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(ExportError, match=r"model\.onnx: onnxruntime cannot load it"):
-        open_onnx(tmp_path / "model.onnx", names, question)
+        OnnxTeacher(tmp_path / "model.onnx", names, images)
     model = write_model(tmp_path / "model.onnx")
-    with pytest.raises(ConfigError, match="does not name its classes; pass --teacher-classes"):
-        open_onnx(model, None, question)
+    with pytest.raises(ConfigError, match="does not name its classes; pass `teacher_classes`"):
+        OnnxTeacher(model, None, images)
     with pytest.raises(ConfigError, match="'dog' is not among the teacher's classes"):
-        open_onnx(model, write_json(tmp_path / "coco.json", {"categories": [{"id": 1, "name": "cat"}]}), question)
+        OnnxTeacher(model, write_json(tmp_path / "coco.json", {"categories": [{"id": 1, "name": "cat"}]}), images)
     real = builtins.__import__
 
     def without_onnxruntime(name: str, *arguments: Any, **options: Any) -> Any:
@@ -206,7 +214,7 @@ def test_what_cannot_be_loaded(
 
     monkeypatch.setattr(builtins, "__import__", without_onnxruntime)
     with pytest.raises(ExportError, match=r"needs onnxruntime; run: pip install 'ciod\[export\]'"):
-        open_onnx(model, names, question)
+        OnnxTeacher(model, names, images)
 
 
 @pytest.mark.slow
@@ -214,20 +222,22 @@ def test_a_detector_of_torchvision(names: Path, tmp_path: Path) -> None:
     """Exported as the README says, it gives what it gives in torch."""
     from torchvision.models import get_model
 
-    question = a_question(tmp_path, ResamplerConfig(rule="fixed", fixed_score=0.3))
+    images = three_images(tmp_path, ResamplerConfig(rule="fixed", fixed_score=0.3))
     torch.manual_seed(0)
     detector = get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=4).eval()
     make_lively(detector)
     image_3HW = torch.rand(3, 64, 64)
     export(detector, image_3HW, tmp_path / "ssd.onnx")
-    respondent, _ = open_onnx(tmp_path / "ssd.onnx", names, question)
-    for row, kept in enumerate(respondent.ask(question.table)):
-        image = np.asarray(Image.open(question.images_root / str(question.table.file_names_I[row])), np.float32)
+    teacher = OnnxTeacher(tmp_path / "ssd.onnx", names, images)
+    for row, kept in enumerate(knowledge(teacher)):
+        image = np.asarray(Image.open(images.images[1] / str(images.images.table.file_names_I[row])), np.float32)
         with torch.inference_mode():
             found = detector([torch.from_numpy(image.transpose(2, 0, 1) / 255)])[0]
         places_D4 = found["boxes"].clamp(0, 64).numpy()
         assert len(kept) and kept.scores_K.max() <= float(found["scores"].max()) + 1e-3
-        for box_4, label, score in zip(kept.boxes_K4, kept.labels_K, kept.scores_K, strict=True):
+        for box_4, label, score in zip(
+            kept.boxes_K4.numpy(), kept.labels_K.tolist(), kept.scores_K.tolist(), strict=True
+        ):
             same_D = np.abs(places_D4 - box_4).max(axis=1) < 0.5
             same_D &= found["labels"].numpy() == label + 1
             assert np.abs(found["scores"].numpy()[same_D] - score).min(initial=1) < 0.01

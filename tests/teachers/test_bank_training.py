@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from ciod_core.classes import class_table
 from ciod_core.config.resolve import resolve_config
-from ciod_core.config.schema import Config
+from ciod_core.config.schema import Config, ResamplerConfig
+from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
+from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.data.loading.compact import CompactTable
 from ciod_core.data.loading.dataset import DetectionDataset
 from ciod_core.data.loading.loader import make_loader
@@ -22,15 +22,16 @@ from ciod_core.data.loading.mixing import Mixing
 from ciod_core.data.loading.transforms import EvalTransform, TrainTransform
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment
-from ciod_core.methods import build_method
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import load_detector
-from ciod_core.model.knowledge import ImageKnowledge
+from ciod_core.model.knowledge import Knowledge
 from ciod_core.runs.plan import plan_run
 from ciod_core.runs.train import train_step, training_table
-from ciod_core.teachers.asking import Asking
-from ciod_core.teachers.bank import KnowledgeBank
-from ciod_core.teachers.distil import distil
-from ciod_core.teachers.use import BankMemory, from_bank
+from ciod_core.teachers import bank as bank_module
+from ciod_core.teachers.bank import BankTeacher, KnowledgeBank, write_bank
+from ciod_core.teachers.base import SourceFrameTeacher, TeacherIdentity
+from ciod_core.teachers.distill import distill
+from ciod_core.teachers.sources import TeacherOptions
 from tests.cli.conftest import Ciod
 from tests.teachers.conftest import widths_of_answers
 
@@ -47,43 +48,47 @@ TINY = {
 }
 
 
+class LabelsAsTeacher(SourceFrameTeacher):
+    """A teacher that knows exactly the labels."""
+
+    def __init__(self, images: LocatedTable, num_classes: int, compact: CompactTable) -> None:
+        identity = TeacherIdentity(teacher_sha256="", classes=(), image_size=0, resampler=ResamplerConfig())
+        super().__init__(identity, images)
+        self._compact, self._num_classes = compact, num_classes
+
+    def knowledge_of(self, index: int) -> Knowledge:
+        labels_G = torch.from_numpy(self._compact.labels_of(index))
+        return Knowledge(
+            boxes_K4=torch.from_numpy(self._compact.boxes_of(index).copy()),
+            labels_K=labels_G,
+            scores_K=labels_G.float(),
+            class_logits_KC=torch.eye(self._num_classes)[labels_G],
+            responses={"objectness": labels_G.float()},
+            image_K=torch.zeros_like(labels_G),
+            anchor_K=torch.full_like(labels_G, -1),
+        )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("mixing", [None, Mixing(mosaic=1.0, mixup=1.0)])
-def test_knowledge_moves_like_the_boxes_of_its_image(shapes_dataset: DatasetSource, mixing: Mixing | None) -> None:
-    """A bank that knows exactly what the labels say gives exactly the labels, whatever is done to the images."""
+def test_knowledge_moves_like_the_boxes_of_its_image(
+    shapes_dataset: DatasetSource, mixing: Mixing | None, workers: int
+) -> None:
+    """A teacher that knows exactly the labels gives exactly the labels, whatever is done to the images."""
     table = read_coco(shapes_dataset.train.annotations)
     classes = class_table([[(entry.name, entry.id) for entry in table.categories]])
-    compact = CompactTable.of(table, classes, skip_crowd=True)
-
-    def labels_as_knowledge(index: int) -> ImageKnowledge:
-        boxes_G4, labels_G = compact.boxes_of(index).copy(), compact.labels_of(index)
-        logits = np.eye(len(classes), dtype=np.float32)[labels_G]
-        return ImageKnowledge(boxes_G4, labels_G, logits, labels_G.astype(np.float32), labels_G.astype(np.float32))
-
-    dataset = DetectionDataset(
-        table,
-        shapes_dataset.train.images,
-        classes,
-        TrainTransform(64, True, True, 0.5),
-        seed=5,
-        mixing=mixing,
-        memory=labels_as_knowledge,
-    )
-    for batch in make_loader(dataset, 5, shuffle=True, seed=2):
-        knowledge, targets = batch.knowledge, batch.targets
-        assert knowledge is not None and len(knowledge) == len(targets.labels_N) > 0
+    images = LocatedTable(table, shapes_dataset.train.images)
+    teacher = LabelsAsTeacher(images, len(classes), CompactTable.of(table, classes, skip_crowd=True))
+    dataset = DetectionDataset(*images, classes, TrainTransform(64, True, True, 0.5), seed=5, mixing=mixing)
+    for batch in make_loader(dataset, 5, shuffle=True, seed=2, workers=workers):
+        knowledge, targets = teacher.answer(batch), batch.targets
+        assert len(knowledge) == len(targets.labels_N) > 0
         assert torch.equal(knowledge.boxes_K4, targets.boxes_N4)
         assert torch.equal(knowledge.labels_K, targets.labels_N)
         assert torch.equal(knowledge.image_K, targets.image_N)
         assert torch.equal(knowledge.class_logits_KC.argmax(dim=1), targets.labels_N)
-        assert torch.equal(knowledge.obj_logits_K.long(), targets.labels_N)
+        assert torch.equal(knowledge.responses["objectness"].long(), targets.labels_N)
         assert (knowledge.anchor_K == -1).all()
-
-
-def test_without_a_bank_a_batch_knows_nothing(shapes_dataset: DatasetSource) -> None:
-    table = read_coco(shapes_dataset.train.annotations)
-    classes = class_table([[(entry.name, entry.id) for entry in table.categories]])
-    dataset = DetectionDataset(table, shapes_dataset.train.images, classes, EvalTransform(64))
-    assert next(iter(make_loader(dataset, 2, shuffle=False))).knowledge is None
 
 
 def config(**settings: object) -> Config:
@@ -92,21 +97,17 @@ def config(**settings: object) -> Config:
 
 def test_a_bank_says_what_the_live_teacher_says(experiment: Experiment) -> None:
     """On unchanged images: the same answers, up to the precision that logits are kept in."""
-    settings = from_bank(config(**{"resampler.ground_truth_iou": 1.0}))
-    bank = distil(experiment, settings, Asking("step1")).bank
+    settings = config(**{"resampler.ground_truth_iou": 1.0, "distiller.background": "zero"})
+    bank = distill(experiment, settings, TeacherOptions("step1")).teacher
     plan = plan_run(experiment, settings, teacher="step1", run="other")
-    table, images = training_table(experiment, plan)
-    memory = BankMemory.of(bank, table, images)
-    dataset = DetectionDataset(table, experiment.train_images(), plan.classes, EvalTransform(64), memory=memory)
-    teacher, _ = load_detector(experiment.weights_path("step1"))
+    dataset = DetectionDataset(*training_table(experiment, plan), plan.classes, EvalTransform(64))
+    detector, _ = load_detector(experiment.weights_path("step1"))
     method = build_method(settings)
-    assert method.recall is not None
     compared = 0
     for batch in make_loader(dataset, 4, shuffle=False):
         with torch.no_grad():
-            live = method.select(teacher(batch.images_B3HW), batch.targets)
-        assert live is not None and batch.knowledge is not None
-        kept = method.recall.agree(batch.knowledge, batch.targets)
+            live = method.reconcile(method.select(detector(batch.images_B3HW)), batch.targets)
+        kept = method.reconcile(bank.answer(batch), batch.targets)
         for image in range(len(batch.image_ids_B)):
             ours, theirs = kept.pick(kept.image_K == image), live.pick(live.image_K == image)
             # Boxes in the bank are cut to the image, 64 pixels wide and high; where little is left of one, it goes.
@@ -124,7 +125,7 @@ def test_no_teacher_runs_and_the_record_names_the_bank(
     ciod: Ciod, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(**{"distiller.background": "teacher"})
-    bank = distil(experiment, settings, Asking("step1")).bank
+    bank = distill(experiment, settings, TeacherOptions("step1")).teacher.bank
     widths = widths_of_answers(monkeypatch)
     run = train_step(experiment, settings, teacher="step1", run="from-bank", knowledge=bank.path)
     assert widths == {8}, "a teacher of five classes answered"
@@ -136,7 +137,7 @@ def test_no_teacher_runs_and_the_record_names_the_bank(
 @pytest.mark.parametrize("method", ["crs-ckd", "pseudo-label"])
 def test_methods_that_learn_from_selected_answers_can(method: str, experiment: Experiment) -> None:
     settings = config(**{"method.name": method})
-    bank = distil(experiment, settings, Asking("step1")).bank
+    bank = distill(experiment, settings, TeacherOptions("step1")).teacher.bank
     run = train_step(experiment, settings, teacher="step1", run="from-bank", knowledge=bank.path)
     assert run.status == "finished" and "knowledge" in run.inputs
 
@@ -145,24 +146,24 @@ def test_methods_that_learn_from_selected_answers_can(method: str, experiment: E
 def test_other_methods_say_so(method: str, experiment: Experiment) -> None:
     settings = config(**{"method.name": method})
     with pytest.raises(ConfigError, match=f"'{method}' cannot learn from a bank"):
-        distil(experiment, settings, Asking("step1"))
-    bank = distil(experiment, config(), Asking("step1")).bank
-    with pytest.raises(ConfigError, match=f"--knowledge: '{method}' asks a teacher for more"):
+        distill(experiment, settings, TeacherOptions("step1"))
+    bank = distill(experiment, config(), TeacherOptions("step1")).teacher.bank
+    with pytest.raises(ConfigError, match=f"`knowledge`: method '{method}' needs the live teacher or none"):
         train_step(experiment, settings, teacher="step1", run="other", knowledge=bank.path)
     assert experiment.manifest.run("other") is None
 
 
 def test_a_bank_that_does_not_fit(experiment: Experiment) -> None:
-    bank = distil(experiment, config(), Asking("step1")).bank
+    bank = distill(experiment, config(), TeacherOptions("step1")).teacher.bank
 
     def train(**settings: object) -> None:
         train_step(experiment, config(**settings), teacher="step1", run="other", knowledge=bank.path)
 
     with pytest.raises(ConfigError, match=r"its resampler\.fixed_score is 2e-05, not 0\.1; run 'ciod distill'"):
         train(**{"resampler.fixed_score": 0.1})
-    with pytest.raises(ConfigError, match="not those that are replayed"):
+    with pytest.raises(ConfigError, match="not replayed ones"):
         train(**{"replay.images": 3})
-    with pytest.raises(ConfigError, match="a run without a teacher"):
+    with pytest.raises(ConfigError, match="`knowledge`: requires `teacher`"):
         train_step(experiment, config(), run="other", knowledge=bank.path)
     image = experiment.train_images() / str(read_coco(experiment.step_train_path(2)).file_names_I[0])
     before = image.read_bytes()
@@ -184,7 +185,7 @@ def test_the_command(ciod: Ciod, own_copy: Path) -> None:
         "--epochs", "1", "--workers", "0", "--device", "cpu", *sets, "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    assert "learns from step2.knowledge.safetensors instead of asking the teacher" in answer.err
+    assert "learns from step2.knowledge.safetensors instead of the live teacher" in answer.err
     assert json.loads(answer.out)["inputs"]["knowledge"]["bytes"] == bank.stat().st_size
     missing = ciod(
         "train-step",
@@ -200,17 +201,27 @@ def test_the_command(ciod: Ciod, own_copy: Path) -> None:
     assert missing.code == 4 and "does not exist; pass a bank that 'ciod distill' wrote" in missing.error_line
 
 
-def test_a_memory_is_small_and_can_be_sent_to_workers(experiment: Experiment) -> None:
-    bank = distil(experiment, config(), Asking("step1")).bank
-    table = read_coco(experiment.step_train_path(2))
-    memory = BankMemory.of(KnowledgeBank(bank.path), table, experiment.train_images())
-    dataset = DetectionDataset(
-        table, experiment.train_images(), experiment.manifest.classes, TrainTransform(64), memory=memory
+def test_images_are_hashed_when_they_are_trained_on_where_there_are_many(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that the bank lacks is met then; one whose hash is cached is refused at once."""
+    made = distill(experiment, config(), TeacherOptions("step1")).teacher
+    known = dict(made.bank.items())
+    sha256, image = next(
+        (sha256, index)
+        for index, name in enumerate(made.images.table.file_names_I.tolist())
+        for sha256 in [ImageHashes().get(made.images[1] / name)]
     )
-    alone = [batch.knowledge for batch in make_loader(dataset, 6, shuffle=True)]
-    spread = [batch.knowledge for batch in make_loader(dataset, 6, shuffle=True, workers=2)]
-    for first, second in zip(alone, spread, strict=True):
-        assert first is not None and second is not None
-        for name, tensor in vars(first).items():
-            assert torch.equal(tensor, getattr(second, name))
-    assert replace(memory(0)).labels_K.dtype == np.int64
+    known.pop(sha256)
+    write_bank(made.bank.path, made.identity, known)
+    monkeypatch.setattr(bank_module, "HASHED_AHEAD", 0)
+    hashes = ImageHashes()
+    teacher = BankTeacher(KnowledgeBank(made.bank.path), made.images, hashes)
+    teacher.require_images()
+    dataset = DetectionDataset(*made.images, experiment.manifest.classes, EvalTransform(64))
+    with pytest.raises(ConfigError, match=r"is not in it; run 'ciod distill' again"):
+        teacher.answer(next(iter(make_loader(dataset, image + 1, shuffle=False))))
+    monkeypatch.setattr("ciod_core.data.images.hashes.SETTLED_NS", -1)
+    hashes.get(made.images[1] / str(made.images.table.file_names_I[image]))
+    with pytest.raises(ConfigError, match=r": 1 of \d+ images are not in it"):
+        teacher.require_images()

@@ -13,17 +13,18 @@ from ciod_core.config.schema import Config
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.experiment.folder import Experiment
 from ciod_core.files import sha256_of_file
-from ciod_core.runs.choose_knowledge import AUTO, NONE, Chosen, choose_knowledge
 from ciod_core.runs.compare.plan import SuiteRun
 from ciod_core.runs.compare.runner import train_missing
 from ciod_core.runs.plan import plan_run, settle_config
-from ciod_core.runs.train import train_step, training_data
-from ciod_core.teachers.asking import Asking
-from ciod_core.teachers.bank import BankInfo, KnowledgeBank, write_bank
-from ciod_core.teachers.distil import distil
+from ciod_core.runs.train import train_step, training_table
+from ciod_core.teachers.bank import KnowledgeBank, write_bank
+from ciod_core.teachers.base import TeacherIdentity
+from ciod_core.teachers.distill import distill
+from ciod_core.teachers.resolve import AUTO, NONE, RunTeacher, resolve_teacher
+from ciod_core.teachers.sources import TeacherOptions
 from ciod_core.training.progress import SilentListener, TrainingRecord
 from tests.teachers.conftest import widths_of_answers
-from tests.teachers.test_use import TINY
+from tests.teachers.test_bank_training import TINY
 
 ZERO = {"distiller.background": "zero"}
 PSEUDO = {"method.name": "pseudo-label"}
@@ -35,16 +36,17 @@ def config(**settings: object) -> Config:
 
 def choose(
     experiment: Experiment, settings: Config, asked: Path | str | None = AUTO, teacher: str | None = "step1"
-) -> Chosen:
+) -> RunTeacher:
     plan = plan_run(experiment, settings, teacher=teacher, run="other")
     settled = settle_config(plan, settings)
-    return choose_knowledge(experiment, plan, settled, training_data(experiment, plan, ()), asked=asked)
+    images = training_table(experiment, plan)
+    return resolve_teacher(experiment, settled, images, step=plan.step, weights=plan.teacher, knowledge=asked)
 
 
 def rewrite(bank: KnowledgeBank, **changes: Any) -> None:
     """The same answers under another description."""
-    info = BankInfo.model_validate(bank.info.model_dump() | changes)
-    write_bank(bank.path, info, dict(bank.all_answers()))
+    info = TeacherIdentity.model_validate(bank.identity.model_dump() | changes)
+    write_bank(bank.path, info, dict(bank.items()))
 
 
 class Following(SilentListener):
@@ -66,32 +68,34 @@ class Following(SilentListener):
 def test_a_bank_that_says_what_the_teacher_would_is_picked_up(
     settings: dict[str, object], experiment: Experiment
 ) -> None:
-    bank = distil(experiment, config(**settings), Asking("step1")).bank
+    bank = distill(experiment, config(**settings), TeacherOptions("step1")).teacher.bank
     chosen = choose(experiment, config(**settings))
-    assert chosen.bank is not None and chosen.bank.path == bank.path
+    assert chosen.bank is not None and chosen.bank_path == bank.path
     assert chosen.config.method == config(**settings).method
-    assert chosen.notes == ("learns from step2.knowledge.safetensors instead of asking the teacher",)
+    assert chosen.notes == ("learns from step2.knowledge.safetensors instead of the live teacher",)
 
 
 def test_a_method_is_not_changed_without_a_word(experiment: Experiment) -> None:
     background = {"distiller.background": "teacher"}
-    bank = distil(experiment, config(**background), Asking("step1")).bank
+    bank = distill(experiment, config(**background), TeacherOptions("step1")).teacher.bank
     chosen = choose(experiment, config(**background))
     assert chosen.bank is None and chosen.config.distiller.background == "teacher"
     (note,) = chosen.notes
-    assert note.startswith(f"not used: {bank.path}: it lacks what distiller.background=teacher asks the teacher for")
-    assert "pass it as --knowledge" in note
+    assert note.startswith(
+        f"not used: {bank.path}: it lacks the dense predictions that distiller.background=teacher needs"
+    )
+    assert "pass it as `knowledge`" in note
     given = choose(experiment, config(**background), bank.path)
     assert given.bank is not None and given.config.distiller.background == "zero"
     assert given.notes == (
-        "learns from step2.knowledge.safetensors instead of asking the teacher; distiller.background is zero",
+        "learns from step2.knowledge.safetensors instead of the live teacher; distiller.background is zero",
     )
 
 
 @pytest.mark.parametrize("asked", [NONE, None])
 def test_who_does_not_want_a_bank_gets_none(asked: str | None, experiment: Experiment) -> None:
-    distil(experiment, config(**ZERO), Asking("step1"))
-    assert choose(experiment, config(**ZERO), asked).memory is None
+    distill(experiment, config(**ZERO), TeacherOptions("step1"))
+    assert choose(experiment, config(**ZERO), asked).bank is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_who_does_not_want_a_bank_gets_none(asked: str | None, experiment: Exper
     ],
 )
 def test_near_misses_are_worth_a_word(settings: dict[str, object], expected: str, experiment: Experiment) -> None:
-    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
+    bank = distill(experiment, config(**ZERO), TeacherOptions("step1")).teacher.bank
     chosen = choose(experiment, config(**(ZERO | settings)))
     assert chosen.bank is None
     (note,) = chosen.notes
@@ -117,7 +121,7 @@ def test_near_misses_are_worth_a_word(settings: dict[str, object], expected: str
 def test_averaged_answers_are_not_the_teachers(
     changes: dict[str, object], expected: str, experiment: Experiment
 ) -> None:
-    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
+    bank = distill(experiment, config(**ZERO), TeacherOptions("step1")).teacher.bank
     rewrite(bank, **changes)
     chosen = choose(experiment, config(**ZERO))
     assert chosen.bank is None and expected in chosen.notes[0]
@@ -125,16 +129,16 @@ def test_averaged_answers_are_not_the_teachers(
 
 
 def test_a_bank_that_lacks_an_image(experiment: Experiment) -> None:
-    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
-    answers = dict(bank.all_answers())
-    write_bank(bank.path, bank.info, dict(list(answers.items())[1:]))
+    bank = distill(experiment, config(**ZERO), TeacherOptions("step1")).teacher.bank
+    answers = dict(bank.items())
+    write_bank(bank.path, bank.identity, dict(list(answers.items())[1:]))
     chosen = choose(experiment, config(**ZERO))
     assert chosen.bank is None
     assert f"1 of {len(answers)} images are not in it; run 'ciod distill' again" in chosen.notes[0]
 
 
 def test_a_damaged_bank_stops_only_who_asks_for_it(experiment: Experiment) -> None:
-    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
+    bank = distill(experiment, config(**ZERO), TeacherOptions("step1")).teacher.bank
     bank.path.write_bytes(bank.path.read_bytes()[:-9])
     chosen = choose(experiment, config(**ZERO))
     assert chosen.bank is None and "not a readable safetensors file" in chosen.notes[0]
@@ -143,18 +147,19 @@ def test_a_damaged_bank_stops_only_who_asks_for_it(experiment: Experiment) -> No
 
 
 def test_what_is_none_of_a_runs_business_is_not_mentioned(experiment: Experiment) -> None:
-    assert choose(experiment, config(**ZERO)) == Chosen(settle(experiment, config(**ZERO)))
-    bank = distil(experiment, config(**ZERO), Asking("step1")).bank
-    for settings in (
-        {"method.name": "lwf"},
-        {"method.name": "erd"},
-        {"method.name": "finetune"},
-        ZERO | {"replay.images": 3},
-    ):
-        assert choose(experiment, config(**settings)) == Chosen(settle(experiment, config(**settings)))
-    assert choose(experiment, config(**ZERO), teacher=None).notes == ()
+    def is_silent(settings: dict[str, object], teacher: str | None = "step1") -> bool:
+        chosen = choose(experiment, config(**settings), teacher=teacher)
+        unchanged = teacher is None or chosen.config == settle(experiment, config(**settings))
+        return chosen.bank is None and not chosen.notes and unchanged
+
+    assert is_silent(ZERO)
+    bank = distill(experiment, config(**ZERO), TeacherOptions("step1")).teacher.bank
+    for method in ("lwf", "erd", "finetune"):
+        assert is_silent({"method.name": method})
+    assert is_silent(ZERO | {"replay.images": 3})
+    assert is_silent(ZERO, teacher=None)
     rewrite(bank, teacher_sha256="ab" * 32)
-    assert choose(experiment, config(**ZERO)) == Chosen(settle(experiment, config(**ZERO)))
+    assert is_silent(ZERO)
 
 
 def settle(experiment: Experiment, settings: Config) -> Config:
@@ -162,17 +167,17 @@ def settle(experiment: Experiment, settings: Config) -> Config:
 
 
 def test_no_teacher_runs_and_the_record_says_so(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    bank = distil(experiment, config(**PSEUDO), Asking("step1")).bank
+    bank = distill(experiment, config(**PSEUDO), TeacherOptions("step1")).teacher.bank
     widths = widths_of_answers(monkeypatch)
     listener = Following()
     run = train_step(experiment, config(**PSEUDO), teacher="step1", run="other", knowledge=AUTO, listener=listener)
     assert widths == {8}, "a teacher of five classes answered"
     assert run.inputs["knowledge"].sha256 == sha256_of_file(bank.path)
-    assert listener.notes == ["learns from step2.knowledge.safetensors instead of asking the teacher"]
+    assert listener.notes == ["learns from step2.knowledge.safetensors instead of the live teacher"]
 
 
 def test_a_comparison_does_not_look_for_banks(experiment: Experiment) -> None:
-    distil(experiment, config(**PSEUDO), Asking("step1"))
+    distill(experiment, config(**PSEUDO), TeacherOptions("step1"))
     run = SuiteRun("compared", "pseudo-label", 0, 2, "step1")
     record = train_missing(experiment.folder, run, config(**PSEUDO), SilentListener())
     assert record.status == "finished" and "knowledge" not in record.inputs
@@ -195,7 +200,7 @@ class TestResume:
     @pytest.mark.parametrize("again", [AUTO, None, "the bank"])
     @pytest.mark.parametrize("at_first", [AUTO, "the bank"])
     def test_it_goes_on_with_its_bank(self, at_first: str, again: str | None, experiment: Experiment) -> None:
-        bank = distil(experiment, config(**self.settings), Asking("step1")).bank
+        bank = distill(experiment, config(**self.settings), TeacherOptions("step1")).teacher.bank
         self.begin(experiment, bank.path if at_first == "the bank" else at_first)
         run = self.train(experiment, bank.path if again == "the bank" else again)
         assert run.status == "finished"
@@ -204,22 +209,24 @@ class TestResume:
     @pytest.mark.parametrize("again", [AUTO, NONE, None])
     def test_it_goes_on_with_its_teacher(self, again: str | None, experiment: Experiment) -> None:
         self.begin(experiment, AUTO)
-        bank = distil(experiment, config(**self.settings), Asking("step1")).bank
-        with pytest.raises(ConfigError, match="began with a live teacher; leave --knowledge out"):
+        bank = distill(experiment, config(**self.settings), TeacherOptions("step1")).teacher.bank
+        with pytest.raises(ConfigError, match="began with a live teacher; leave `knowledge` out"):
             self.train(experiment, bank.path)
         run = self.train(experiment, again)
         assert run.status == "finished" and "knowledge" not in run.inputs
 
     def test_a_bank_that_is_not_what_it_was(self, experiment: Experiment, tmp_path: Path) -> None:
-        bank = distil(experiment, config(**self.settings), Asking("step1")).bank
+        bank = distill(experiment, config(**self.settings), TeacherOptions("step1")).teacher.bank
         self.begin(experiment, AUTO)
-        with pytest.raises(ConfigError, match=r"began with the bank step2\.knowledge\.safetensors; leave --knowledge"):
+        with pytest.raises(ConfigError, match=r"began with the bank step2\.knowledge\.safetensors; leave `knowledge`"):
             self.train(experiment, NONE)
         moved = tmp_path / "moved.safetensors"
         bank.path.rename(moved)
-        with pytest.raises(CheckpointError, match="the file is missing; restore it, pass --knowledge where it lies"):
+        with pytest.raises(
+            CheckpointError, match="the file is missing; restore it, pass `knowledge` with its new path"
+        ):
             self.train(experiment, AUTO)
-        other = distil(experiment, config(**self.settings), Asking("step1", flip=True)).bank
+        other = distill(experiment, config(**self.settings), TeacherOptions("step1", flip=True)).teacher.bank
         with pytest.raises(CheckpointError, match="changed since run 'other' began with it"):
             self.train(experiment, AUTO)
         with pytest.raises(ConfigError, match=r"began with the bank step2\.knowledge\.safetensors; pass it as it was"):
