@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from ciod_cli.commands import check, demo, distill, evaluate, export, predict, run, split, status, train_step
+from ciod_cli.commands import (
+    check,
+    demo,
+    distill,
+    distill_into,
+    evaluate,
+    export,
+    predict,
+    run,
+    split,
+    status,
+    train_step,
+)
 from ciod_cli.guard import guarded
 from ciod_cli.settings import SettingsCommand
 
@@ -43,7 +55,8 @@ def _root(
 app.command("check", cls=SettingsCommand)(guarded(check.check))
 app.command("split", cls=SettingsCommand)(guarded(split.split))
 app.command("train-step", cls=SettingsCommand)(guarded(train_step.train_step))
-app.command("distill", cls=SettingsCommand)(guarded(distill.distill))
+app.command("distill", cls=distill.DistillCommand)(guarded(distill.distill))
+app.command("distill-into", cls=SettingsCommand)(guarded(distill_into.distill_into))
 app.command("run", cls=SettingsCommand)(guarded(run.run))
 app.command("evaluate", cls=SettingsCommand)(guarded(evaluate.evaluate))
 app.command("eval", hidden=True, cls=SettingsCommand)(guarded(evaluate.evaluate))

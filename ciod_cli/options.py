@@ -9,15 +9,6 @@ import typer
 
 from ciod_cli.settings import SETTINGS_PANEL, setting
 
-# Of `ciod distill`, whose options are not yet made by `setting`.
-TRAINING_FLAGS = {
-    "data.image_size": "--image-size",
-    "data.workers": "--workers",
-    "training.epochs": "--epochs",
-    "training.batch_size": "--batch-size",
-    "training.lr": "--lr",
-    "training.device": "--device",
-}
 ExperimentOption = Annotated[
     Path | None,
     typer.Option(

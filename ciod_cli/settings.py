@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand
@@ -66,15 +67,19 @@ def setting(key: str, flag: str, text: str, *, metavar: str | None = None, defau
     )
 
 
-def settings(ctx: typer.Context) -> Config:
+def settings(ctx: typer.Context, arguments: Mapping[str, tuple[str, Any]] | None = None) -> Config:
     """The configuration from the running command's `--config`, its options made by `setting`, and `--set`.
+
+    Args:
+        ctx: of the running command.
+        arguments: settings that are positional arguments: key → name of the argument and its value.
 
     Raises:
         ConfigError: a setting that is unknown, of the wrong type or out of range.
     """
     from ciod_core.config.resolve import resolve_config
 
-    given: dict[str, tuple[str, Any]] = ctx.meta.get(_GIVEN, {})
+    given: dict[str, tuple[str, Any]] = ctx.meta.get(_GIVEN, {}) | dict(arguments or {})
     return resolve_config(
         ctx.params["config"],
         {key: value for key, (_, value) in given.items()},
@@ -84,12 +89,10 @@ def settings(ctx: typer.Context) -> Config:
 
 
 def choices(key: str) -> tuple[str, ...]:
-    """The values of a setting that has a fixed list of them, else nothing."""
-    from ciod_core.config import schema
+    """The values of a setting that has a fixed or registered list of them, else nothing."""
+    from ciod_core.config.schema import choices_of
 
-    section, _, name = key.partition(".")
-    field = getattr(schema.Config.model_fields[section].annotation, "model_fields")[name]  # noqa: B009
-    return tuple(value for value in get_args(field.annotation) if isinstance(value, str))
+    return choices_of(key)
 
 
 def with_flags(message: str) -> str:

@@ -14,8 +14,8 @@ from ciod_core.evaluation.evaluate_run import RunEvaluation
 from ciod_core.experiment import add_step as steps
 from ciod_core.experiment import create
 from ciod_core.experiment.folder import Experiment
+from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import CheckpointInfo, load_detector
-from ciod_core.model.detector import Detector
 from ciod_core.runtime.device import pick_device
 
 

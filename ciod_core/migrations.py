@@ -16,7 +16,11 @@ Document = dict[str, Any]
 Upgrades = tuple[Callable[[Document], Document], ...]
 
 # Settings that have another name by now: old dotted key → new dotted key. Configuration files may use either.
-RENAMED_SETTINGS: Mapping[str, str] = {}
+RENAMED_SETTINGS: Mapping[str, str] = {
+    "resampler.centre_score": "resampler.center_score",
+    "replay.unlabelled": "replay.unlabeled",
+    "replay.suspect_score": "replay.unlabeled_score",
+}
 
 # What settings were before they existed: runs that do not record them were trained like that.
 LEGACY_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -106,8 +110,9 @@ def _manifest_2(document: Document) -> Document:
 
 
 def _bank_2(document: Document) -> Document:
-    """The settings of the selection get today's names."""
-    return document | _renamed({key: value for key, value in document.items() if key == "resampler"})
+    """The settings of the selection get today's names; `responses` names the tensor of each response."""
+    renamed = _renamed({key: value for key, value in document.items() if key == "resampler"})
+    return document | renamed | {"responses": {"objectness": "obj_logits_K"}}
 
 
 _MANIFEST: Upgrades = (_manifest_2,)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from ciod_core.config.schema import Config
+from ciod_core.config.schema import Config, config_sections
 from ciod_core.config.yaml import one_line, read_yaml
 from ciod_core.errors import ConfigError
 from ciod_core.migrations import RENAMED_SETTINGS
@@ -69,44 +69,38 @@ def config_text(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def known_keys() -> tuple[str, ...]:
-    """Every dotted key of the configuration, in the order of the models."""
-    return tuple(_KEYS)
-
-
-def _walk_keys() -> Iterator[tuple[str, Any]]:
-    for section, section_field in Config.model_fields.items():
-        model = section_field.annotation
-        assert isinstance(model, type) and issubclass(model, BaseModel)
-        for name, field in model.model_fields.items():
-            yield f"{section}.{name}", field.annotation
-
-
-_KEYS: dict[str, Any] = dict(_walk_keys())
+def _known_keys() -> dict[str, Any]:
+    """Every dotted key with the type of its value, in the order of the sections."""
+    return {
+        f"{section}.{name}": field.annotation
+        for section, kind in config_sections().items()
+        for name, field in kind.model_fields.items()
+    }
 
 
 def _known_key(key: str, origin: str) -> str:
     key = RENAMED_SETTINGS.get(key, key)
-    if key in _KEYS:
+    if key in _known_keys():
         return key
-    if key in Config.model_fields:
+    if key in config_sections():
         raise ConfigError(f"{origin}: '{key}' is a section; name one of its settings, for example '{_first_of(key)}'")
     raise ConfigError(f"{origin}: there is no setting '{key}'{_suggestion(key)}")
 
 
 def _first_of(section: str) -> str:
-    return next(key for key in _KEYS if key.startswith(section + "."))
+    return next(key for key in _known_keys() if key.startswith(section + "."))
 
 
 def _suggestion(key: str) -> str:
-    close = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.6)
+    known = _known_keys()
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not close:
         last = key.rpartition(".")[2]
-        names = {known.rpartition(".")[2]: known for known in reversed(_KEYS)}
+        names = {path.rpartition(".")[2]: path for path in reversed(known)}
         close = [names[name] for name in difflib.get_close_matches(last, names, n=1, cutoff=0.75)]
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; sections are {', '.join(Config.model_fields)}"
+    return f"; sections are {', '.join(config_sections())}"
 
 
 def _from_file(path: Path) -> dict[str, _Given]:
@@ -120,8 +114,9 @@ def _from_file(path: Path) -> dict[str, _Given]:
 
 
 def _flatten(document: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]]:
+    sections = config_sections()
     for section, content in document.items():
-        if section in Config.model_fields:
+        if section in sections:
             if not isinstance(content, dict):
                 raise ConfigError(
                     f"{origin}: '{section}' is a section; put its settings under it, for example '{_first_of(section)}'"
@@ -129,8 +124,8 @@ def _flatten(document: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, An
             for name, value in content.items():
                 yield _known_key(f"{section}.{name}", origin), value
         elif isinstance(content, dict):
-            close = difflib.get_close_matches(str(section), Config.model_fields, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"sections are {', '.join(Config.model_fields)}"
+            close = difflib.get_close_matches(str(section), sections, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"sections are {', '.join(sections)}"
             raise ConfigError(f"{origin}: there is no section '{section}'; {hint}")
         else:
             yield _known_key(str(section), origin), content
@@ -143,7 +138,7 @@ def _from_assignment(assignment: str) -> tuple[str, _Given]:
     if not equals:
         raise ConfigError(f"{origin}: expected key=value, for example --set training.epochs=12")
     key = _known_key(key, origin)
-    if _KEYS[key] is str:
+    if _known_keys()[key] is str:
         return key, _Given(text.strip(), origin)
     try:
         return key, _Given(yaml.safe_load(text), origin)
@@ -153,7 +148,7 @@ def _from_assignment(assignment: str) -> tuple[str, _Given]:
 
 def _refuse_bool_as_number(key: str, value: Any, origin: str) -> None:
     # pydantic reads True as 1; nobody who writes `epochs: yes` means one epoch.
-    if isinstance(value, bool) and _KEYS[key] in (int, float):
+    if isinstance(value, bool) and _known_keys()[key] in (int, float):
         raise ConfigError(f"{origin}: {key} needs a number, got {str(value).lower()}")
 
 

@@ -1,26 +1,45 @@
-"""Every setting of a run, as frozen pydantic models: the only place where defaults live.
+"""Every setting of a run, as frozen pydantic models: the only place where defaults live. Imports no torch.
 
-Paths read like `training.epochs`, `model.name`, `resampler.nms_iou`; unknown keys are errors.
+Paths read like `training.epochs`, `model.name`, `resampler.nms_iou`; unknown keys are errors. A method declares its own
+section in its file; `Config` collects them by the registry of methods.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Collection
+from importlib import import_module
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
 from ciod_core.errors import CheckpointError
 from ciod_core.migrations import upgrade_settings
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
-MODEL_NAMES = Literal[
-    "resnet18", "resnet50", "yolox-micro", "yolox-nano", "yolox-tiny", "yolox-s", "yolox-m", "yolox-l", "yolox-x"
-]
-METHOD_NAMES = Literal["crs-ckd", "erd", "sid", "rilod", "lwf", "frozen-branch", "pseudo-label", "finetune", "joint"]
+# By their names, because both packages import this module.
+METHOD_REGISTRY = "ciod_core.methods.registry"
+DETECTOR_REGISTRY = "ciod_core.model.registry"
+
+
+def _registered_detector(name: str) -> str:
+    return _one_of(name, import_module(DETECTOR_REGISTRY).DETECTORS)
+
+
+def _registered_method(name: str) -> str:
+    return _one_of(name, import_module(METHOD_REGISTRY).METHODS)
+
+
+def _one_of(name: str, known: Collection[str]) -> str:
+    if name not in known:
+        # Reads like pydantic's own error for a Literal.
+        expected = " or ".join(f"'{choice}'" for choice in known)
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+    return name
 
 
 class Section(BaseModel):
@@ -32,11 +51,18 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The detector's shape. Fixed by step 1; later steps read it from the teacher."""
 
-    name: MODEL_NAMES = "resnet50"
+    name: Annotated[str, AfterValidator(_registered_detector)] = "resnet50"
     backbone_weights: str = Field(
         "auto",
         description="'imagenet', 'none', a .safetensors/.pth file, or 'auto': imagenet for ResNet, none for CSPDarknet",
     )
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the backbone starts from given weights (and, for a ResNet, keeps its statistics)."""
+        if self.backbone_weights == "auto":
+            return self.name.startswith("resnet")
+        return self.backbone_weights != "none"
 
 
 class DataConfig(Section):
@@ -45,9 +71,9 @@ class DataConfig(Section):
     image_size: Annotated[int, Field(ge=32)] = Field(640, description="longer side after resizing, pixels")
     multi_scale: bool = Field(True, description="draw the longer side per image from 65 to 100 % of image_size")
     photometric: bool = True
-    flip: Fraction = 0.5
-    mosaic: Fraction = Field(0.0, description="probability that four images around a random centre make one sample")
-    mixup: Fraction = Field(0.0, description="probability that a second image is averaged with a sample")
+    flip: UnitInterval = 0.5
+    mosaic: UnitInterval = Field(0.0, description="probability that four images around a random center make one sample")
+    mixup: UnitInterval = Field(0.0, description="probability that a second image is averaged with a sample")
     corrupt_images: Literal["stop", "skip"] = Field(
         "stop", description="training images that cannot be loaded: end the run, or take the next image and count"
     )
@@ -67,14 +93,14 @@ class TrainingConfig(Section):
     batch_size: Count = 16
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: Positive = 1e-3
-    momentum: Fraction = 0.9
-    weight_decay: NotNegative = 1e-4
+    momentum: UnitInterval = 0.9
+    weight_decay: NonNegative = 1e-4
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: tuple[Count, ...] = Field((8, 11), description="epochs after which the step schedule divides lr by 10")
-    final_lr_ratio: Fraction = Field(0.01, description="where the cosine schedule ends, as a share of lr")
+    final_lr_ratio: UnitInterval = Field(0.01, description="where the cosine schedule ends, as a share of lr")
     warmup_iterations: Annotated[int, Field(ge=0)] = 200
-    warmup_ratio: Fraction = 0.001
-    clip_grad_norm: NotNegative = Field(10.0, description="0 switches clipping off")
+    warmup_ratio: UnitInterval = 0.001
+    clip_grad_norm: NonNegative = Field(10.0, description="0 switches clipping off")
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.998, description="0 switches the average off")
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
@@ -87,78 +113,25 @@ class TrainingConfig(Section):
 class MethodConfig(Section):
     """Which continual-learning method a later step uses."""
 
-    name: METHOD_NAMES = "crs-ckd"
+    name: Annotated[str, AfterValidator(_registered_method)] = "crs-ckd"
 
 
 class ResamplerConfig(Section):
-    """Which of the teacher's answers become knowledge (center re-sampling, CRS)."""
+    """Which of the teacher's predictions become knowledge (center re-sampling, CRS)."""
 
     rule: Literal["crs", "fixed", "class-stat", "global-stat"] = "crs"
-    centre_score: Fraction = Field(0.3, description="class score that makes an anchor point a centre")
-    other_iou: Fraction = Field(0.65, description="IoU with a centre of its class that lets another anchor point in")
-    min_score: Fraction = Field(0.2, description="lowest class score × objectness kept by 'crs' (0.1 published)")
-    fixed_score: Fraction = Field(0.3, description="class score × objectness threshold of 'fixed'")
+    center_score: UnitInterval = Field(0.3, description="class score that makes an anchor point a center")
+    other_iou: UnitInterval = Field(0.65, description="IoU with a center of its class that keeps another anchor point")
+    min_score: UnitInterval = Field(0.2, description="lowest class score × objectness kept by 'crs' (0.1 published)")
+    fixed_score: UnitInterval = Field(0.3, description="class score × objectness threshold of 'fixed'")
     class_std: float = Field(1.0, description="'class-stat' threshold: mean + class_std · std per image and class")
     global_std: float = Field(2.0, description="'global-stat' threshold: mean + global_std · std per image")
-    nms_iou: Fraction = Field(0.65, description="class-wise NMS threshold; 0.95 (published) keeps clusters of boxes")
-    ground_truth_iou: Fraction = Field(
-        0.5, description="drop answers overlapping a ground-truth box by this IoU; 1 (published) keeps them all"
+    nms_iou: UnitInterval = Field(
+        0.65, description="class-wise NMS threshold; 0.95 (published) keeps clusters of boxes"
     )
-
-
-class DistillerConfig(Section):
-    """How knowledge is transferred (collaborative distillation)."""
-
-    weighting: Literal["paper", "balanced", "none"] = Field(
-        "none", description="of class against location: by their errors as published ('paper') or corrected, or equal"
+    ground_truth_iou: UnitInterval = Field(
+        0.5, description="drop boxes overlapping a ground-truth box by this IoU; 1 (published) keeps them all"
     )
-    target: Literal["soft", "hybrid", "margin-weighted", "hard"] = "soft"
-    objectness: Literal["hard", "soft"] = Field(
-        "soft", description="objectness target at positives of old objects: 1 (published), or the teacher's objectness"
-    )
-    class_weight: NotNegative = 1.0
-    location_weight: NotNegative = 1.0
-    background: Literal["teacher", "zero"] = Field(
-        "zero", description="objectness target where no object is: 0 (published), or the teacher's objectness"
-    )
-    batch_norm: Literal["keep", "update"] = Field(
-        "keep", description="statistics of batch normalisation: the teacher's, or those of the new images (published)"
-    )
-    trunk_balance: NotNegative = Field(
-        0.5,
-        description="old objects per new one below which backbone and neck learn more slowly; 0: never (published)",
-    )
-
-
-class LwfConfig(Section):
-    """LwF: class and objectness of all anchor points."""
-
-    weight: NotNegative = Field(1.0, description="λ: 1 weighs the teacher like the labels")
-
-
-class RilodConfig(Section):
-    """RILOD: logits and boxes where the resampler selects, and the neck's features."""
-
-    class_weight: NotNegative = 1.0
-    box_weight: NotNegative = 1.0
-    feature_weight: NotNegative = 1.0
-
-
-class SidConfig(Section):
-    """SID: logits and relations of the instances that the resampler selects, and the class tower's features."""
-
-    class_weight: NotNegative = 1.0
-    feature_weight: NotNegative = 1.0
-    relation_weight: NotNegative = 1.0
-
-
-class ErdConfig(Section):
-    """ERD: responses that stand out from their image."""
-
-    num_std: float = Field(2.0, description="a response exceeds mean + num_std · std of its image")
-    nms_iou: Fraction = Field(0.005, description="class-wise NMS threshold of the responses that teach boxes")
-    class_weight: NotNegative = 1.0
-    box_weight: NotNegative = 1.0
 
 
 class ReplayConfig(Section):
@@ -167,13 +140,13 @@ class ReplayConfig(Section):
     images: Annotated[int, Field(ge=0)] = Field(0, description="images in all; 0 switches replay off")
     images_per_class: Annotated[int, Field(ge=0)] = Field(0, description="images of every old class instead")
     choice: Literal["random", "balanced"] = Field(
-        "balanced", description="serve the class with the fewest images, or draw from all images alike"
+        "balanced", description="take images of the class with the fewest, or draw from all images alike"
     )
-    unlabelled: Literal["ignore", "background"] = Field(
+    unlabeled: Literal["ignore", "background"] = Field(
         "ignore",
-        description="new classes on old images: no background where the student suspects them, or background",
+        description="new classes on old images: no background where the student detects them, or background",
     )
-    suspect_score: Fraction = Field(0.1, description="class score × objectness from which the student suspects")
+    unlabeled_score: UnitInterval = Field(0.1, description="detection score from which the student detects them")
 
     @property
     def on(self) -> bool:
@@ -191,27 +164,65 @@ class ReplayConfig(Section):
 class EvaluationConfig(Section):
     """How detections are read off the head's output."""
 
-    score_threshold: Fraction = 0.001
-    nms_iou: Fraction = 0.65
+    score_threshold: UnitInterval = 0.001
+    nms_iou: UnitInterval = 0.65
     max_detections: Count = 100
     batch_size: Count = 32
 
 
+SectionT = TypeVar("SectionT", bound=Section)
+
+
 class Config(Section):
-    """The resolved configuration of one run, saved beside it as config.yaml."""
+    """The resolved configuration of one run, saved beside it as config.yaml.
+
+    Besides the sections below it has those of the methods, as extra attributes that `section` reads with their types.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     method: MethodConfig = MethodConfig()
     resampler: ResamplerConfig = ResamplerConfig()
-    distiller: DistillerConfig = DistillerConfig()
-    lwf: LwfConfig = LwfConfig()
-    rilod: RilodConfig = RilodConfig()
-    sid: SidConfig = SidConfig()
-    erd: ErdConfig = ErdConfig()
     replay: ReplayConfig = ReplayConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_method_sections(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        sections: Any = {
+            name: (kind, kind()) for name, kind in import_module(METHOD_REGISTRY).method_sections().items()
+        }
+        methods = create_model("MethodSections", __base__=Section, **sections)
+        own = {name: value for name, value in given.items() if name not in cls.model_fields}
+        # An error in here is reported with the path of its setting, like those of the fields above.
+        return {name: given[name] for name in given if name in cls.model_fields} | dict(methods.model_validate(own))
+
+    def section(self, name: str, kind: type[SectionT]) -> SectionT:
+        """A method's own section; the defaults of `kind` where there is none of this name."""
+        section = getattr(self, name, None) if name else None
+        return section if isinstance(section, kind) else kind()
+
+
+def config_sections() -> dict[str, type[Section]]:
+    """All sections by name, those of the methods included."""
+    fixed = {name: field.annotation for name, field in Config.model_fields.items()}
+    return fixed | import_module(METHOD_REGISTRY).method_sections()
+
+
+def choices_of(key: str) -> tuple[str, ...]:
+    """The values of a setting with a list of them: registered methods and detectors, or those of a `Literal`."""
+    registries = {"method.name": (METHOD_REGISTRY, "METHODS"), "model.name": (DETECTOR_REGISTRY, "DETECTORS")}
+    if key in registries:
+        module, names = registries[key]
+        return tuple(getattr(import_module(module), names))
+    section, _, name = key.partition(".")
+    kind: Any = Config.model_fields[section].annotation
+    return tuple(value for value in get_args(kind.model_fields[name].annotation) if isinstance(value, str))
 
 
 def recorded_config(recorded: dict[str, Any]) -> Config:

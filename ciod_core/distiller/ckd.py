@@ -1,9 +1,9 @@
 """Knowledge transfer: collaborative distillation (CKD) on the positives of old objects.
 
-Each positive takes its targets from the teacher answer whose box it was assigned to. One teacher answer feeds
-many student anchor points, at other positions than its own; what can be computed per answer is computed there.
+Each positive takes its targets from the kept teacher box that it was assigned to. One kept box is the source of many
+student anchor points, at other positions than its own; what can be computed per kept box is computed there.
 
-Legend: P positives of old objects, K teacher answers, C old classes, D all the student's classes.
+Legend: P positives of old objects, K kept teacher boxes, C old classes, D all the student's classes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ciod_core.model.boxes import giou
-from ciod_core.model.losses import box_loss, summed_bce
+from ciod_core.model.common.boxes import giou
+from ciod_core.model.common.losses import box_loss, summed_bce
 
 Weighting = Literal["paper", "balanced", "none"]
 TargetKind = Literal["soft", "hybrid", "margin-weighted", "hard"]
 
-# Far below any error worth weighing, far above what float32 rounds away: two perfect answers weigh 1 : 1, not 0/0.
+# Far below any error worth weighing, far above what float32 rounds away: two errors of 0 weigh 1 : 1, not 0/0.
 WEIGHT_FLOOR = 1e-6
 
 
@@ -55,7 +55,7 @@ def collaborative_weights(
 ) -> tuple[Tensor, Tensor]:
     """Weights of the class and the location part of each positive, (P,) each, summing to 2.
 
-    `source_P` names the teacher answer of each positive.
+    `source_P` is the index of each positive's kept box.
     The part in which the student is further from the teacher gets the larger weight. `paper`: class error is the
     summed BCE, which contains the teacher's entropy and grows with the number of classes, so that it outweighs
     location nearly always. `balanced`: class error is the mean over classes of KL = BCE − entropy, which vanishes
@@ -89,8 +89,8 @@ def collaborative_distillation(
 
     Class: w_cls · BCE(student, target) summed over classes. An old object is none of the new classes, so their
     target is 0. Location: 5 · w_loc · (1 − IoU²) to the teacher's box.
-    `margin-weighted` replaces w_cls by (1 − the teacher's best score)². `source_P` names the teacher answer of each
-    positive.
+    `margin-weighted` replaces w_cls by (1 − the teacher's best score)². `source_P` is the index of each
+    positive's kept box.
     """
     num_old = teacher_logits_KC.shape[1]
     class_weight_P, location_weight_P = collaborative_weights(

@@ -1,6 +1,6 @@
-"""Feature distillation: what the answers were made from stays alike. In float32, whatever precision made the features.
+"""Feature distillation losses, in float32 whatever precision made the features.
 
-Legend: B images, A anchor points, F channels, K kept answers.
+Legend: B images, A anchor points, F channels, K kept boxes.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from ciod_core.model.output import Features, HeadOutput
+from ciod_core.model.base import Features, Predictions
 
 SMALLEST_MEAN_DISTANCE = 1e-6
 
 
-def features_of(output: HeadOutput) -> Features:
-    """The features of an output that was asked for them."""
-    assert output.features is not None, "the method must declare features=True"
-    return output.features
+def features_of(predictions: Predictions | None) -> Features:
+    """The features of predictions that were made with `features=True`."""
+    assert predictions is not None and predictions.features is not None, (
+        "the method must declare that it needs features"
+    )
+    return predictions.features
 
 
 def neck_loss(student: Features, teacher: Features) -> Tensor:
@@ -28,7 +30,7 @@ def neck_loss(student: Features, teacher: Features) -> Tensor:
 
 def tower_loss(student: Features, teacher: Features) -> Tensor:
     """Smooth L1 between the last features of the class tower, the mean over anchor points and channels."""
-    return smooth_l1_loss(student.cls_features_BAF.float(), teacher.cls_features_BAF.detach().float())
+    return smooth_l1_loss(student.class_features_BAF.float(), teacher.class_features_BAF.detach().float())
 
 
 def relation_loss(student_KF: Tensor, teacher_KF: Tensor) -> Tensor:

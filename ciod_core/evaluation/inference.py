@@ -11,8 +11,8 @@ from ciod_core.classes import ClassTable
 from ciod_core.config.schema import EvaluationConfig
 from ciod_core.data.loading.dataset import Batch
 from ciod_core.evaluation.detections import Detections
-from ciod_core.model.detector import Detector
-from ciod_core.model.postprocess import ImageDetections, detect
+from ciod_core.model.base import Detector
+from ciod_core.model.common.nms import ImageDetections
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def predict(
     category_ids = np.asarray(classes.category_ids)
     parts = []
     for batch in batches:
-        found = detect(
+        found = detector.detect(
             detector(batch.images_B3HW.to(device, non_blocking=True)),
             score_threshold=config.score_threshold,
             nms_iou=config.nms_iou,

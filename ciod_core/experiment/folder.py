@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import MethodConfig
+from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, listed
 from ciod_core.experiment.manifest import (
     ExperimentManifest,
@@ -34,6 +35,7 @@ SPLITS_NAME = "splits"
 DEFAULT_METHOD = MethodConfig().name
 WEIGHTS_KEY = "weights"
 BANK_MARK = ".knowledge"
+HASHES_NAME = ".image-hashes.json"
 
 LOCK_NAME = ".experiment.lock"
 _LOCK_SECONDS = 30.0
@@ -167,6 +169,10 @@ class Experiment:
     def knowledge_path(self, name: str) -> Path:
         """Where the knowledge bank of a step (`step2`) or of a run lies by default, whether or not it exists yet."""
         return self.folder / f"{name}{BANK_MARK}.safetensors"
+
+    def image_hashes(self) -> ImageHashes:
+        """The hashes of image files, cached in this experiment."""
+        return ImageHashes(self.folder / HASHES_NAME)
 
     def run_folder(self, run_name: str) -> Path:
         """The folder of a run's other files, whether or not it exists yet."""

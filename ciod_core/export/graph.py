@@ -17,8 +17,8 @@ from torch.export import Dim, ExportedProgram
 from torchvision.ops import nms
 
 from ciod_core.export.description import PADDING_ID, NmsSettings
-from ciod_core.model.detector import Detector
-from ciod_core.model.postprocess import LARGEST_COORDINATE, scores
+from ciod_core.model.base import Detector
+from ciod_core.model.common.nms import LARGEST_COORDINATE
 
 # (boxes_BA4, scores_BCA, score_threshold, nms_iou, max_detections) → survivors_N3: image, class, anchor point.
 Suppression = Callable[[Tensor, Tensor, float, float, int], Tensor]
@@ -46,7 +46,7 @@ class RawGraph(nn.Module):
     def forward(self, images: Tensor) -> GraphOutput:
         """(B, 3, H, W) float RGB in 0..255, H and W multiples of the detector's size multiple."""
         output = self.detector(images)
-        return output.boxes_BA4, scores(output), self.category_ids_C.clone()
+        return output.boxes_BA4, output.scores(), self.category_ids_C.clone()
 
 
 class NmsGraph(nn.Module):

@@ -1,97 +1,130 @@
-"""CRS + CKD: center re-sampling selects, collaborative distillation transfers. Legend: P positives, K kept answers."""
+"""CRS + CKD: center re-sampling selects, collaborative distillation transfers. Legend: P positives, K kept boxes."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from ciod_core.config.schema import DistillerConfig, ResamplerConfig
+from ciod_core.config.schema import NonNegative, ResamplerConfig, Section
 from ciod_core.distiller.ckd import collaborative_distillation
-from ciod_core.methods.base import Lesson, Method, TrunkRate
-from ciod_core.methods.selection import build_recall, build_selection
-from ciod_core.methods.supervised import labelled_losses, objectness, supervised
-from ciod_core.model.detector import Detector
+from ciod_core.methods.base import Method
+from ciod_core.model.base import Assignment, Detector, Losses, Predictions, Targets
+from ciod_core.model.common.losses import normalizer
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.losses import Losses, normaliser
-from ciod_core.model.output import Targets
 from ciod_core.runtime.distributed import mean_across_processes
 
 
-def crs_ckd(resampler: ResamplerConfig, distiller: DistillerConfig) -> Method:
+class DistillerConfig(Section):
+    """How knowledge is transferred (collaborative distillation)."""
+
+    weighting: Literal["paper", "balanced", "none"] = Field(
+        "none", description="of class against location: by their errors as published ('paper') or corrected, or equal"
+    )
+    target: Literal["soft", "hybrid", "margin-weighted", "hard"] = "soft"
+    objectness: Literal["hard", "soft"] = Field(
+        "soft", description="objectness target at positives of old objects: 1 (published), or the teacher's objectness"
+    )
+    class_weight: NonNegative = 1.0
+    location_weight: NonNegative = 1.0
+    background: Literal["teacher", "zero"] = Field(
+        "zero", description="objectness target where no object is: 0 (published), or the teacher's objectness"
+    )
+    batch_norm: Literal["keep", "update"] = Field(
+        "keep", description="statistics of batch normalization: the teacher's, or those of the new images (published)"
+    )
+    trunk_balance: NonNegative = Field(
+        0.5,
+        description="old objects per new one below which backbone and neck learn more slowly; 0: never (published)",
+    )
+
+
+class CrsCkd(Method):
     """Positives of new objects learn from their labels, positives of old objects from the teacher.
 
-    What is not published: the student keeps the teacher's batch statistics, and changes no faster than the old objects
-    of a batch can hold it in place. Where nothing is labelled, the teacher's objectness may be kept instead of denied.
+    Not published: the student keeps the teacher's batch statistics, and learns more slowly where a batch has few old
+    objects. Where nothing is labeled, the teacher's presence may be the target instead of 0.
     """
 
-    def transfer(lesson: Lesson) -> Losses:
-        if lesson.knowledge is None:
-            return supervised(lesson)
+    Config = DistillerConfig
+    section = "distiller"
+    needs = frozenset({"selected"})
+
+    def __init__(self, config: DistillerConfig, resampler: ResamplerConfig) -> None:
+        super().__init__(config, resampler)
+        self.config = config
+        if config.background == "teacher":
+            self.needs = frozenset({"selected", "dense"})
+
+    def losses(
+        self,
+        detector: Detector,
+        student: Predictions,
+        objects: Targets,
+        knowledge: Knowledge,
+        ignored_BA: Tensor | None = None,
+    ) -> Losses:
+        """The detector's own losses, with class and box at the positives of labels alone; CKD at all others."""
+        all_objects = knowledge.before(objects)
+        assignment = detector.assign(student, all_objects)
+        old_P = assignment.object_P < len(knowledge)
+        background_BA = None
+        if self.config.background == "teacher":
+            assert knowledge.dense is not None
+            background_BA = knowledge.dense.presence()
+        own = detector.losses(
+            student,
+            all_objects,
+            assignment,
+            chosen_P=~old_P,
+            ignored_BA=ignored_BA,
+            presence_P=self._presence_targets(assignment, old_P, knowledge),
+            background_BA=background_BA,
+        )
+        return {**own, **self._transfer(student, assignment, old_P, knowledge)}
+
+    def _presence_targets(self, assignment: Assignment, old_P: Tensor, knowledge: Knowledge) -> Tensor:
+        """(P,) 1 at positives of labeled objects; at those of old objects 1 or the teacher's presence."""
+        target_P = torch.ones_like(assignment.iou_P)
+        if self.config.objectness == "soft":
+            target_P[old_P] = knowledge.presence()[assignment.object_P[old_P]]
+        return target_P
+
+    def _transfer(self, student: Predictions, assignment: Assignment, old_P: Tensor, knowledge: Knowledge) -> Losses:
+        """CKD on the positives of old objects, each from the kept box that it was assigned to."""
+        image_P, anchor_P, source_P, _ = (field[old_P] for field in assignment)
+        sums = collaborative_distillation(
+            student.class_logits_at(image_P, anchor_P),
+            student.boxes_BA4[image_P, anchor_P],
+            knowledge.class_logits_KC,
+            knowledge.boxes_K4,
+            source_P,
+            weighting=self.config.weighting,
+            target=self.config.target,
+        )
+        count = normalizer(old_P)
         return {
-            "objectness": _objectness(lesson, lesson.knowledge, distiller),
-            **labelled_losses(lesson, ~lesson.old_P),
-            **_transfer_losses(lesson, lesson.knowledge, distiller),
+            "old class": self.config.class_weight * sums.class_sum / count,
+            "old box": self.config.location_weight * sums.location_sum / count,
         }
 
-    return Method(
-        build_selection(resampler),
-        transfer,
-        assigns_knowledge=True,
-        grow=_grow_keeping_statistics if distiller.batch_norm == "keep" else Detector.add_classes,
-        trunk_rate=_balanced_trunk_rate(distiller.trunk_balance) if distiller.trunk_balance else None,
-        recall=build_recall(resampler) if distiller.background == "zero" else None,
-    )
+    def grow(self, student: Detector, num_new: int) -> None:
+        """Add the classes; a later step's images may differ from those that the old classes were learned on."""
+        student.add_classes(num_new)
+        if self.config.batch_norm == "keep":
+            student.keep_statistics()
 
+    def trunk_rate(self, knowledge: Knowledge, objects: Targets) -> float:
+        """The full rate where a batch holds `trunk_balance` old objects for every new one, proportionally less below.
 
-def _balanced_trunk_rate(balance: float) -> TrunkRate:
-    """The full rate where a batch holds `balance` old objects for every new one, proportionally less below that.
-
-    New objects alone pull the features that old classes need wherever they like; nothing in such a batch would notice.
-    An answer counts as much of an object as the teacher is sure of it; replayed labels of old classes hold as well.
-    """
-
-    def rate(knowledge: Knowledge, targets: Targets) -> float:
-        is_new_N = targets.labels_N >= knowledge.class_logits_KC.shape[1]
+        New objects alone move the features that old classes need, and nothing in such a batch holds them in place. A
+        kept box counts as much of an object as its score; replayed labels of old classes count as well.
+        """
+        if not self.config.trunk_balance:
+            return 1.0
+        is_new_N = objects.labels_N >= knowledge.num_classes
         counts = torch.stack((knowledge.scores_K.sum() + (~is_new_N).sum(), is_new_N.sum()))
         num_old, num_new = mean_across_processes(counts).tolist()
-        return min(1.0, num_old / max(balance * num_new, 1e-9))
-
-    return rate
-
-
-def _grow_keeping_statistics(student: Detector, num_new: int) -> None:
-    """A later step's images may look different from those that the old classes were learned on."""
-    student.add_classes(num_new)
-    student.keep_statistics()
-
-
-def _objectness(lesson: Lesson, knowledge: Knowledge, distiller: DistillerConfig) -> Tensor:
-    """Targets: 1 where a label vouches for the object; where the teacher does, 1 or how sure it was."""
-    target_P = torch.ones_like(lesson.assignment.iou_P)
-    if distiller.objectness == "soft":
-        source_P = lesson.assignment.object_P[lesson.old_P]
-        target_P[lesson.old_P] = knowledge.obj_logits_K[source_P].sigmoid()
-    background_BA = None
-    if distiller.background == "teacher":
-        assert lesson.teacher is not None
-        background_BA = lesson.teacher.obj_logits_BA.sigmoid()
-    return objectness(lesson, target_P=target_P, background_BA=background_BA)
-
-
-def _transfer_losses(lesson: Lesson, knowledge: Knowledge, distiller: DistillerConfig) -> Losses:
-    """CKD on the positives of old objects, each taught by the answer whose box it was assigned to."""
-    assignment, index_P = lesson.assignment, lesson.old_P.nonzero().squeeze(1)
-    sums = collaborative_distillation(
-        lesson.cls_logits_PC.index_select(0, index_P),
-        lesson.student.boxes_BA4[assignment.image_P[index_P], assignment.anchor_P[index_P]],
-        knowledge.class_logits_KC,
-        knowledge.boxes_K4,
-        assignment.object_P[index_P],
-        weighting=distiller.weighting,
-        target=distiller.target,
-    )
-    count = normaliser(lesson.old_P)
-    return {
-        "old class": distiller.class_weight * sums.class_sum / count,
-        "old box": distiller.location_weight * sums.location_sum / count,
-    }
+        return min(1.0, num_old / max(self.config.trunk_balance * num_new, 1e-9))

@@ -1,74 +1,97 @@
-"""ERD: elastic response distillation (arXiv 2204.02136), for a detector with objectness.
+"""ERD: elastic response distillation (arXiv 2204.02136), for detectors of any family.
 
 Elastic: what counts as a response is decided per image, by how far it stands out from that image's anchor points.
 
-Legend: B images, A anchor points, P positives, K kept answers.
+Legend: B images, A anchor points, K kept boxes.
 """
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from ciod_core.config.schema import ErdConfig
-from ciod_core.distiller.responses import squared_error, student_responses
-from ciod_core.methods.base import Lesson, Method
-from ciod_core.methods.selection import selection_by
-from ciod_core.methods.supervised import labelled_losses, objectness, supervised
-from ciod_core.model.boxes import iou
+from ciod_core.config.schema import NonNegative, ResamplerConfig, Section, UnitInterval
+from ciod_core.distiller.responses import boxes_at, class_logits_at, squared_error
+from ciod_core.methods.base import Method
+from ciod_core.model.base import Detector, Losses, Predictions, Targets
+from ciod_core.model.common.boxes import iou
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.losses import Losses
 from ciod_core.resampler.rules import elastic_class_response, elastic_location_response
+from ciod_core.resampler.select import select
 
 
-def erd(config: ErdConfig, *, ground_truth_iou: float) -> Method:
-    """The teacher's outstanding responses are repeated; ground truth acts on the new classes alone.
+class ErdConfig(Section):
+    """ERD: responses that stand out from their image."""
 
-    Class anchors (A): class and objectness logits by squared error. Box anchors (B, thinned to B′): 1 − IoU² to the
-    teacher's box. Neither A nor B′ is background for the objectness loss.
+    num_std: float = Field(2.0, description="a response exceeds mean + num_std · std of its image")
+    nms_iou: UnitInterval = Field(0.005, description="class-wise NMS threshold of the responses that teach boxes")
+    class_weight: NonNegative = 1.0
+    box_weight: NonNegative = 1.0
 
-    The paper has no labels of old classes; on replayed images there are some. The rule stays: they teach box and
-    objectness, and that the object is of no new class; its name is left to the teacher. So an answer that agrees with
-    a label is never dropped: nothing else would teach it.
 
-    Args:
-        config: the method's numbers.
-        ground_truth_iou: from which IoU with a ground-truth box of another class a response is dropped; 1 keeps all.
+class Erd(Method):
+    """The student matches the teacher's outstanding responses; ground truth acts on the new classes alone.
+
+    Class anchors (A): class and other logits by squared error. Box anchors (B, thinned to B′): 1 − IoU² to the
+    teacher's box. Neither A nor B′ is background for the detector's own loss.
+
+    The paper has no labels of old classes; on replayed images there are some. The rule stays: they train box and
+    presence, and that the object is of no new class; its old class is left to the teacher. So a response with the class
+    of a label is never dropped: nothing else would teach it.
     """
-    select_by = partial(selection_by, ground_truth_iou=ground_truth_iou, spare_agreeing=True)
-    select_classes = select_by(elastic_class_response(num_std=config.num_std), nms_iou=None)
-    select_boxes = select_by(elastic_location_response(num_std=config.num_std), nms_iou=config.nms_iou)
 
-    def transfer(lesson: Lesson) -> Losses:
-        if lesson.knowledge is None:
-            return supervised(lesson)
-        assert lesson.teacher is not None
-        class_responses, box_responses = lesson.knowledge, select_boxes(lesson.teacher, lesson.objects)
-        every_P = torch.ones_like(lesson.assignment.object_P, dtype=torch.bool)
-        num_old = lesson.teacher.cls_logits_BAC.shape[2]
+    Config = ErdConfig
+    section = "erd"
+    needs = frozenset({"selected", "dense"})
+
+    def __init__(self, config: ErdConfig, resampler: ResamplerConfig) -> None:
+        super().__init__(config, resampler)
+        self.config = config
+
+    def select(self, teacher: Predictions) -> Knowledge:
+        """The class responses A."""
+        return select(teacher, elastic_class_response(teacher, num_std=self.config.num_std), nms_iou=None)
+
+    def select_boxes(self, teacher: Predictions) -> Knowledge:
+        """The box responses B′."""
+        outstanding_BA = elastic_location_response(teacher, num_std=self.config.num_std)
+        return select(teacher, outstanding_BA, nms_iou=self.config.nms_iou)
+
+    def reconcile(self, knowledge: Knowledge, objects: Targets) -> Knowledge:
+        """Drop responses that overlap ground truth of another class."""
+        return knowledge.without_overlap(objects, self.resampler.ground_truth_iou, keep_same_class=True)
+
+    def losses(
+        self,
+        detector: Detector,
+        student: Predictions,
+        objects: Targets,
+        knowledge: Knowledge,
+        ignored_BA: Tensor | None = None,
+    ) -> Losses:
+        """The labels' losses over new classes, squared errors of A, and the weighted box loss of B′."""
+        assert knowledge.dense is not None
+        boxes = self.reconcile(self.select_boxes(knowledge.dense), objects)
+        response_BA = torch.zeros_like(student.presence(), dtype=torch.bool)
+        response_BA[knowledge.image_K, knowledge.anchor_K] = True
+        response_BA[boxes.image_K, boxes.anchor_K] = True
+        own = detector.losses(
+            student,
+            objects,
+            detector.assign(student, objects),
+            first_class=knowledge.num_classes,
+            ignored_BA=response_BA if ignored_BA is None else response_BA | ignored_BA,
+        )
         return {
-            "objectness": objectness(lesson, ignored_BA=_mask(lesson, class_responses, box_responses)),
-            **labelled_losses(lesson, every_P, first_class=num_old),
-            **squared_error(lesson.student, class_responses, config.class_weight),
-            "old box": config.box_weight * _box_loss(lesson, box_responses),
+            **own,
+            **squared_error(student, knowledge, self.config.class_weight),
+            "old box": self.config.box_weight * _box_loss(student, boxes),
         }
 
-    return Method(select_classes, transfer)
 
-
-def _mask(lesson: Lesson, *responses: Knowledge) -> Tensor:
-    """(B, A) mask of the anchor points that gave a response."""
-    mask_BA = torch.zeros_like(lesson.student.obj_logits_BA, dtype=torch.bool)
-    for kept in responses:
-        mask_BA[kept.image_K, kept.anchor_K] = True
-    return mask_BA
-
-
-def _box_loss(lesson: Lesson, kept: Knowledge) -> Tensor:
+def _box_loss(student: Predictions, kept: Knowledge) -> Tensor:
     """w · (1 − IoU²) summed over an image's responses, the mean over images; w: the student's best old-class score."""
-    student = student_responses(lesson.student, kept)
-    weight_K = student.class_logits_KC.detach().sigmoid().amax(dim=1)
-    error_K = 1 - iou(student.boxes_K4, kept.boxes_K4).square()
-    return (weight_K * error_K).sum() / len(lesson.student.boxes_BA4)
+    weight_K = class_logits_at(student, kept).detach().sigmoid().amax(dim=1)
+    error_K = 1 - iou(boxes_at(student, kept), kept.boxes_K4).square()
+    return (weight_K * error_K).sum() / len(student.boxes_BA4)

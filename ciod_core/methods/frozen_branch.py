@@ -1,19 +1,18 @@
-"""A frozen branch per step: the old network stays as it is, and a new head beside its own learns the new classes.
+"""A frozen branch per step: the old network stays unchanged, and a new head beside the old ones learns the new classes.
 
-Nothing can be forgotten, because nothing old changes: the old classes are detected bit for bit as before. The price is
-a head more per step, features that were made for the old classes, and objects that two heads may name.
+Nothing is forgotten, because nothing old changes: old classes are detected bit for bit as before. The price is a head
+more per step, features that were made for the old classes, and objects that two heads may detect.
 """
 
 from __future__ import annotations
 
 from ciod_core.methods.base import Method
-from ciod_core.methods.supervised import supervised
-from ciod_core.model.detector import Detector
+from ciod_core.model.base import Detector
 
 
-def frozen_branch() -> Method:
-    """Labels teach the new head alone; no teacher is asked.
+class FrozenBranch(Method):
+    """Labels train the new head alone, without a teacher; replayed labels of old classes train nothing."""
 
-    Replayed labels of old classes go to the old heads, which nothing moves; the new head learns what is not new.
-    """
-    return Method(selection=None, transfer=supervised, grow=Detector.add_branch)
+    def grow(self, student: Detector, num_new: int) -> None:
+        """Append a branch for the new classes."""
+        student.add_branch(num_new)

@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
-from ciod_core.config.schema import LwfConfig
-from ciod_core.distiller.responses import bernoulli_divergence, student_responses
-from ciod_core.methods.base import Lesson, Method
-from ciod_core.methods.selection import selection_by
-from ciod_core.methods.supervised import supervised
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ciod_core.config.schema import NonNegative, ResamplerConfig, Section
+from ciod_core.distiller.responses import bernoulli_divergence
+from ciod_core.methods.base import Method
+from ciod_core.model.base import Detector, Losses, Predictions, Targets
+from ciod_core.model.common.losses import normalizer
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.losses import Losses, normaliser
-from ciod_core.resampler.rules import every_point
+from ciod_core.resampler.select import select
 
 
-def lwf(config: LwfConfig) -> Method:
-    """At all anchor points the student repeats the teacher's class and objectness; boxes are left alone."""
+class LwfConfig(Section):
+    """LwF: responses of all anchor points."""
 
-    def transfer(lesson: Lesson) -> Losses:
-        if lesson.knowledge is None:
-            return supervised(lesson)
-        return {**supervised(lesson), **_distil(lesson, lesson.knowledge, config.weight)}
-
-    return Method(selection_by(every_point(), nms_iou=None, ground_truth_iou=1.0), transfer)
+    weight: NonNegative = Field(1.0, description="λ: 1 weighs the teacher like the labels")
 
 
-def _distil(lesson: Lesson, knowledge: Knowledge, weight: float) -> Losses:
-    """KL divergence summed over anchor points and old classes, per positive.
+class Lwf(Method):
+    """At all anchor points the student matches the teacher's class and other responses; boxes are left alone."""
 
-    The detector's objectness loss, which forgets, is a sum over all anchor points per positive. The same normaliser
-    makes λ = 1 mean that teacher and labels pull equally hard at every anchor point, whatever the size of the image.
-    """
-    responses, count = student_responses(lesson.student, knowledge), normaliser(lesson.assignment.object_P >= 0)
-    return {
-        "old class": weight * bernoulli_divergence(responses.class_logits_KC, knowledge.class_logits_KC).sum() / count,
-        "old objectness": weight * bernoulli_divergence(responses.obj_logits_K, knowledge.obj_logits_K).sum() / count,
-    }
+    Config = LwfConfig
+    section = "lwf"
+    needs = frozenset({"dense"})
+
+    def __init__(self, config: LwfConfig, resampler: ResamplerConfig) -> None:
+        super().__init__(config, resampler)
+        self.config = config
+
+    def select(self, teacher: Predictions) -> Knowledge:
+        """No boxes: the dense predictions are enough."""
+        nowhere_BA = torch.zeros_like(teacher.presence(), dtype=torch.bool)
+        return select(teacher, nowhere_BA, nms_iou=None)
+
+    def losses(
+        self,
+        detector: Detector,
+        student: Predictions,
+        objects: Targets,
+        knowledge: Knowledge,
+        ignored_BA: Tensor | None = None,
+    ) -> Losses:
+        """The labels' losses, and the KL divergence of every response, summed over anchor points, per positive.
+
+        The objectness loss of the labels, which forgets, is a sum over all anchor points per positive. The same
+        normalizer makes λ = 1 mean that teacher and labels weigh the same at every anchor point, whatever the size of
+        the image.
+        """
+        teacher = knowledge.dense
+        assert teacher is not None
+        assignment = detector.assign(student, objects)
+        losses = detector.losses(student, objects, assignment, ignored_BA=ignored_BA)
+        count = normalizer(assignment.object_P >= 0)
+        student_logits_BAC = student.class_logits_BAC[..., : teacher.class_logits_BAC.shape[2]]
+        responses = {"class": (student_logits_BAC, teacher.class_logits_BAC)}
+        responses |= {name: (logits, teacher.responses()[name]) for name, logits in student.responses().items()}
+        for name, (ours, theirs) in responses.items():
+            losses[f"old {name}"] = self.config.weight * bernoulli_divergence(ours, theirs).sum() / count
+        return losses

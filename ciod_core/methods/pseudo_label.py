@@ -1,17 +1,34 @@
-"""Pseudo-labels: the teacher's confident boxes are taken for ground truth, without any soft target."""
+"""Pseudo-labels: the teacher's confident boxes count as ground truth, without any soft target."""
 
 from __future__ import annotations
 
-from ciod_core.config.schema import ResamplerConfig
-from ciod_core.methods.base import Method
-from ciod_core.methods.selection import build_recall, build_selection
-from ciod_core.methods.supervised import supervised
+from torch import Tensor
 
-# One box per object, as a person would have drawn it: the NMS of plain detection.
+from ciod_core.config.schema import ResamplerConfig, Section
+from ciod_core.methods.base import Method, supervised
+from ciod_core.model.base import Detector, Losses, Predictions, Targets
+from ciod_core.model.knowledge import Knowledge
+
+# One box per object, like an annotation: the NMS threshold of plain detection.
 SINGLE_BOX_NMS_IOU = 0.65
 
 
-def pseudo_label(resampler: ResamplerConfig) -> Method:
-    """Boxes with f ≥ `resampler.fixed_score`, thinned to one per object; the filter is the resampler's."""
-    confident = resampler.model_copy(update={"rule": "fixed", "nms_iou": SINGLE_BOX_NMS_IOU})
-    return Method(build_selection(confident), supervised, assigns_knowledge=True, recall=build_recall(confident))
+class PseudoLabel(Method):
+    """Boxes with f ≥ `resampler.fixed_score`, one per object, that do not overlap the ground truth."""
+
+    needs = frozenset({"selected"})
+
+    def __init__(self, config: Section, resampler: ResamplerConfig) -> None:
+        confident = resampler.model_copy(update={"rule": "fixed", "nms_iou": SINGLE_BOX_NMS_IOU})
+        super().__init__(config, confident)
+
+    def losses(
+        self,
+        detector: Detector,
+        student: Predictions,
+        objects: Targets,
+        knowledge: Knowledge,
+        ignored_BA: Tensor | None = None,
+    ) -> Losses:
+        """The detector's own losses, with the kept boxes as further objects."""
+        return supervised(detector, student, knowledge.before(objects), ignored_BA)

@@ -16,8 +16,9 @@ from ciod_core.config.schema import Count, ModelConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
 from ciod_core.migrations import CHECKPOINT_VERSION, upgrade_checkpoint
-from ciod_core.model.detector import Detector, build_detector
+from ciod_core.model.base import Detector
 from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.model.registry import build_detector
 from ciod_core.records import Record, read_description
 
 METADATA_KEY = "ciod"

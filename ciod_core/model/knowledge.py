@@ -1,12 +1,12 @@
-"""Knowledge: the teacher's answers that are worth teaching, whatever produced them: of a batch, and of a single image.
+"""Knowledge: a teacher's predictions that the student learns from, of a batch or of a single image.
 
-Legend: K kept answers of the whole batch (flat), C old classes, N objects of the batch.
+Legend: K kept boxes, flat over the images, C old classes, N objects of the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,67 +15,130 @@ import torch
 from torch import Tensor
 
 from ciod_core.arrays import Float32Array, Int64Array
-from ciod_core.model.boxes import pairwise_iou
-from ciod_core.model.output import Targets
+from ciod_core.model.base import Predictions, Targets
+from ciod_core.model.common.boxes import pairwise_iou
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Kept teacher answers of a batch; an image may own none.
+    """Kept teacher boxes of a batch; an image may have none. For a single image, `image_K` is 0.
 
     Attributes:
         boxes_K4: boxes, xyxy, pixels of the input frame.
         labels_K: the teacher's best class of each, int64.
+        scores_K: the score of that class, 0..1.
         class_logits_KC: class logits over the old classes.
-        obj_logits_K: objectness logits.
-        scores_K: class score × objectness, 0..1.
+        responses: further logits by name, (K, ...) each: the `responses` of the teacher's family.
         image_K: index of the image within the batch, int64, ascending.
-        anchor_K: index of the anchor point that gave the answer, int64; −1 where none of this input did.
+        anchor_K: index of the anchor point that predicted the box, int64; −1 where it is not of this input.
+        dense: the teacher's predictions at all anchor points, where the teacher provides them.
     """
 
     boxes_K4: Tensor
     labels_K: Tensor
-    class_logits_KC: Tensor
-    obj_logits_K: Tensor
     scores_K: Tensor
+    class_logits_KC: Tensor
+    responses: dict[str, Tensor]
     image_K: Tensor
     anchor_K: Tensor
+    dense: Predictions | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.labels_K)
 
-    def to(self, device: torch.device) -> Knowledge:
-        """The same knowledge on another device."""
-        return Knowledge(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+    @property
+    def num_classes(self) -> int:
+        """Number of old classes."""
+        return self.class_logits_KC.shape[1]
 
-    def pick(self, chosen: Tensor) -> Knowledge:
-        """The entries that a boolean mask or an index tensor names."""
-        return Knowledge(**{name: tensor[chosen] for name, tensor in vars(self).items()})
-
-    def before(self, targets: Targets) -> Targets:
-        """The kept boxes put before the ground truth, so that object k < len(self) is knowledge entry k."""
-        return Targets(
-            boxes_N4=torch.cat((self.boxes_K4, targets.boxes_N4)),
-            labels_N=torch.cat((self.labels_K, targets.labels_N)),
-            image_N=torch.cat((self.image_K, targets.image_N)),
+    @classmethod
+    def empty(cls, num_classes: int, responses: Sequence[str] = ("objectness",)) -> Knowledge:
+        """The knowledge of an image in which the teacher detects nothing."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return cls(
+            boxes_K4=torch.zeros(0, 4),
+            labels_K=none,
+            scores_K=torch.zeros(0),
+            class_logits_KC=torch.zeros(0, num_classes),
+            responses={name: torch.zeros(0) for name in responses},
+            image_K=none,
+            anchor_K=none,
         )
 
-    def without_overlap(self, targets: Targets, iou_threshold: float, *, spare_agreeing: bool = False) -> Knowledge:
-        """Drop answers whose IoU with a ground-truth box of their image reaches the threshold.
+    @classmethod
+    def of_batch(cls, images: Sequence[Knowledge]) -> Knowledge:
+        """The knowledge of a batch from that of its images, one per image and in their order."""
+        joined = cls._concatenate(images)
+        counts_B = torch.tensor([len(entry) for entry in images])
+        return replace(joined, image_K=torch.repeat_interleave(torch.arange(len(images)), counts_B))
 
-        A teacher calls objects it does not know by the names it knows; where the ground truth of the new classes
-        says what an object is, the teacher's answer for it is wrong (CL-DETR's calibration, arXiv 2304.03110).
+    @classmethod
+    def _concatenate(cls, parts: Sequence[Knowledge]) -> Knowledge:
+        return cls(
+            boxes_K4=torch.cat([part.boxes_K4 for part in parts]),
+            labels_K=torch.cat([part.labels_K for part in parts]),
+            scores_K=torch.cat([part.scores_K for part in parts]),
+            class_logits_KC=torch.cat([part.class_logits_KC for part in parts]),
+            responses={name: torch.cat([part.responses[name] for part in parts]) for name in parts[0].responses},
+            image_K=torch.cat([part.image_K for part in parts]),
+            anchor_K=torch.cat([part.anchor_K for part in parts]),
+        )
+
+    def to(self, device: torch.device) -> Knowledge:
+        """The same knowledge on another device; `dense` is where it was computed."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pick(self, chosen: Tensor) -> Knowledge:
+        """The boxes that a boolean mask or an index tensor chooses."""
+        return self._map(lambda tensor: tensor[chosen])
+
+    def of_image(self, index: int) -> Knowledge:
+        """The knowledge of one image of the batch."""
+        kept = self.pick(self.image_K == index)
+        return replace(kept, image_K=torch.zeros_like(kept.image_K), dense=None)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Knowledge:
+        return Knowledge(
+            boxes_K4=change(self.boxes_K4),
+            labels_K=change(self.labels_K),
+            scores_K=change(self.scores_K),
+            class_logits_KC=change(self.class_logits_KC),
+            responses={name: change(logits) for name, logits in self.responses.items()},
+            image_K=change(self.image_K),
+            anchor_K=change(self.anchor_K),
+            dense=self.dense,
+        )
+
+    def presence(self) -> Tensor:
+        """(K,) probability that there is an object of any class: objectness, or the score where a family has none."""
+        return self.responses["objectness"].sigmoid() if "objectness" in self.responses else self.scores_K
+
+    def before(self, objects: Targets) -> Targets:
+        """The kept boxes put before the ground truth, so that object k < len(self) is knowledge entry k."""
+        return Targets(
+            boxes_N4=torch.cat((self.boxes_K4, objects.boxes_N4)),
+            labels_N=torch.cat((self.labels_K, objects.labels_N)),
+            image_N=torch.cat((self.image_K, objects.image_N)),
+        )
+
+    def without_overlap(self, objects: Targets, iou_threshold: float, *, keep_same_class: bool = False) -> Knowledge:
+        """Drop boxes whose IoU with a ground-truth box of their image reaches the threshold.
+
+        A teacher labels unknown objects with the classes it knows; where the ground truth of the new classes covers
+        an object, the teacher's box for it is wrong (CL-DETR's calibration, arXiv 2304.03110).
 
         Args:
-            targets: ground truth; with replay some of it names old classes.
-            iou_threshold: from which IoU an answer is dropped.
-            spare_agreeing: keep the answers that name the class of the ground truth.
+            objects: ground truth; with replay some of it is of old classes.
+            iou_threshold: IoU from which a box is dropped; 1 and above keep all.
+            keep_same_class: keep boxes whose class is that of the ground truth.
         """
-        iou_KN = pairwise_iou(self.boxes_K4, targets.boxes_N4)
-        same_image_KN = self.image_K.unsqueeze(1) == targets.image_N
+        if iou_threshold >= 1:
+            return self
+        iou_KN = pairwise_iou(self.boxes_K4, objects.boxes_N4)
+        same_image_KN = self.image_K.unsqueeze(1) == objects.image_N
         covered_KN = (iou_KN >= iou_threshold) & same_image_KN
-        if spare_agreeing:
-            covered_KN &= self.labels_K.unsqueeze(1) != targets.labels_N
+        if keep_same_class:
+            covered_KN &= self.labels_K.unsqueeze(1) != objects.labels_N
         return self.pick(~covered_KN.any(dim=1))
 
 
@@ -130,7 +193,7 @@ def batched(images: Sequence[ImageKnowledge]) -> Knowledge | None:
         boxes_K4=torch.from_numpy(together.boxes_K4),
         labels_K=torch.from_numpy(together.labels_K),
         class_logits_KC=torch.from_numpy(together.class_logits_KC),
-        obj_logits_K=torch.from_numpy(together.obj_logits_K),
+        responses={"objectness": torch.from_numpy(together.obj_logits_K)},
         scores_K=torch.from_numpy(together.scores_K),
         image_K=torch.from_numpy(np.repeat(np.arange(len(images)), [len(entry) for entry in images])),
         anchor_K=torch.full((len(together),), -1),

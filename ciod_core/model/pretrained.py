@@ -12,8 +12,8 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
 from ciod_core.config.schema import ModelConfig
 from ciod_core.errors import CheckpointError, ConfigError
-from ciod_core.model.backbone import ResNet
-from ciod_core.model.detector import Detector, uses_pretrained_backbone
+from ciod_core.model.base import Detector
+from ciod_core.model.common.backbones import ResNet
 
 
 def load_backbone_weights(detector: Detector, config: ModelConfig) -> None:
@@ -23,7 +23,7 @@ def load_backbone_weights(detector: Detector, config: ModelConfig) -> None:
         ConfigError: ImageNet weights asked for a backbone that has none.
         CheckpointError: a file that is missing, unreadable or of another network.
     """
-    if not uses_pretrained_backbone(config):
+    if not config.pretrained:
         return
     named = config.backbone_weights in ("auto", "imagenet")
     state = _download_imagenet(config) if named else _read_file(Path(config.backbone_weights))

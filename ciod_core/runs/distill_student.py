@@ -1,4 +1,4 @@
-"""A student of another size that learns nothing but what its teacher knows."""
+"""Train a fresh detector from a teacher's knowledge alone, without labels."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from pathlib import Path
 
 from ciod_core.config.schema import Config
 from ciod_core.data.images.unlabelled import without_labels
-from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment, check_run_name
 from ciod_core.experiment.manifest import RunRecord
-from ciod_core.methods import build_method
+from ciod_core.methods.crs_ckd import CrsCkd, DistillerConfig
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import read_info
-from ciod_core.model.detector import build_detector
 from ciod_core.model.pretrained import load_backbone_weights
-from ciod_core.runs.choose_knowledge import check_same_bank
+from ciod_core.model.registry import build_detector
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.plan import RunPlan, check_free, resumed_config
 from ciod_core.runs.replay import TrainingData
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.runtime.device import pick_device
-from ciod_core.teachers.asking import Asking, Witness, find_witness
-from ciod_core.teachers.distil import Distilled, distil
-from ciod_core.teachers.use import BankMemory, from_bank
+from ciod_core.teachers.distill import distill
+from ciod_core.teachers.report import StepBank
+from ciod_core.teachers.resolve import bank_config, require_same_bank
+from ciod_core.teachers.sources import TeacherFile, TeacherOptions, find_teacher
 from ciod_core.training.progress import TrainingListener
 
 
-def distil_into(
+def distill_into(
     experiment: Experiment,
     config: Config,
-    asking: Asking,
+    options: TeacherOptions,
     *,
     out: Path | None = None,
-    run: str | None = None,
+    name: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_images: Callable[[int], None] | None = None,
     listener: TrainingListener | None = None,
 ) -> RunRecord:
-    """Train a fresh detector on images without labels: its teacher's answers, kept in a bank, are all it learns from.
+    """Train a fresh detector on images without labels, from a bank of its teacher's selected predictions.
 
     Args:
-        experiment: whose teacher, and where the run belongs.
+        experiment: of the teacher and the run.
         config: settings of the selection, of the student and of its training; the image size is the teacher's where
             none is given.
-        asking: the teacher and the images.
+        options: the teacher and the images.
         out: the bank; None is `stepN.knowledge.safetensors`, or the run's name in place of `stepN` for other images.
-        run: a name other than the default one, which is made of teacher and model.
+        name: of the run; by default made of teacher and model.
         resume: continue an interrupted run after its last complete epoch.
         overwrite: replace a run of the same name, and the bank.
-        on_images: told how many images the teacher was asked about.
+        on_images: told the number of images that the teacher finished.
         listener: told about the progress of training.
 
     Raises:
@@ -58,63 +58,61 @@ def distil_into(
         DataError: images or results that cannot be read.
         ExportError: a model that cannot be loaded.
     """
-    witness = find_witness(experiment, asking)
-    plan = plan_student(witness, config, run)
+    file = find_teacher(experiment, options)
+    plan = _plan_student(file, config, name)
     check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
     begun = experiment.read().run(plan.name) if resume else None
-    config = settle_student(config, witness)
+    config = _settle_student(config, file)
     if begun is not None:
         config = resumed_config(begun, plan, config)
-    if out is None and asking.images is not None:
+    if out is None and options.images is not None:
         out = experiment.knowledge_path(plan.name)
-    distilled = distil(experiment, config, asking, out=out, overwrite=overwrite, on_images=on_images)
+    bank = distill(experiment, config, options, file=file, out=out, overwrite=overwrite, on_images=on_images)
     if begun is not None:
-        check_same_bank(begun, distilled.bank.path)
+        require_same_bank(begun, bank.path)
     with reproducible(config.training.seed, strict=config.training.deterministic):
-        prepared = _prepared(plan, config, distilled)
-        return execute(experiment, prepared, resume=resume, listener=listener)
+        return execute(experiment, _prepare(plan, config, bank), resume=resume, listener=listener)
 
 
-def plan_student(witness: Witness, config: Config, run: str | None) -> RunPlan:
-    """What the run is: step and classes are those that its teacher knows.
+def _plan_student(file: TeacherFile, config: Config, name: str | None) -> RunPlan:
+    """The run; its step and classes are those of the teacher.
 
     Raises:
         ConfigError: a name that no run may have.
     """
-    known_as = f"step{witness.step}"
-    if witness.teacher is not None and witness.teacher.run is not None:
-        known_as = witness.teacher.run.name
-    name = check_run_name(run or f"{known_as}-{config.model.name}")
-    return RunPlan(name, witness.step, "distilled", witness.teacher, witness.classes.from_knowledge())
+    teacher = f"step{file.step}"
+    if file.weights is not None and file.weights.run is not None:
+        teacher = file.weights.run.name
+    checked = check_run_name(name or f"{teacher}-{config.model.name}")
+    return RunPlan(checked, file.step, "distilled", file.weights, file.classes.from_knowledge())
 
 
-def settle_student(config: Config, witness: Witness) -> Config:
-    """The settings of a student that begins from nothing: there is nothing yet that ought to be kept as it is.
+def _settle_student(config: Config, file: TeacherFile) -> Config:
+    """The settings of a student with fresh weights, in which there is nothing yet to keep.
 
     Raises:
-        ConfigError: a method that learns from something else than selected answers.
+        ConfigError: a method that needs more than a bank.
     """
-    data, distiller = config.data, from_bank(config).distiller
-    if witness.teacher is not None and "image_size" not in data.model_fields_set:
-        data = data.model_copy(update={"image_size": read_info(witness.file).preprocessing.image_size})
+    config = bank_config(config)
+    data, distiller = config.data, config.section(CrsCkd.section, DistillerConfig)
+    if file.weights is not None and "image_size" not in data.model_fields_set:
+        data = data.model_copy(update={"image_size": read_info(file.path).preprocessing.image_size})
     distiller = distiller.model_copy(update={"batch_norm": "update", "trunk_balance": 0.0})
-    settled = config.model_copy(update={"data": data, "distiller": distiller})
-    if build_method(settled).recall is None:
-        raise ConfigError(f"method.name: '{config.method.name}' cannot learn from a teacher alone; leave it out")
-    return settled
+    return config.model_copy(update={"data": data, CrsCkd.section: distiller})
 
 
-def _prepared(plan: RunPlan, config: Config, distilled: Distilled) -> PreparedRun:
+def _prepare(plan: RunPlan, config: Config, bank: StepBank) -> PreparedRun:
     student = build_detector(config.model, len(plan.classes))
     load_backbone_weights(student, config.model)
+    table, image_dir = bank.teacher.images
     return PreparedRun(
         plan,
         config,
         build_method(config),
         student,
-        teacher=None,
-        data=TrainingData(without_labels(distilled.table), distilled.images_root),
+        bank.teacher,
+        data=TrainingData(without_labels(table), image_dir),
         device=pick_device(config.training.device),
-        memory=BankMemory(distilled.bank, distilled.hashes_I),
-        notes=(*distilled.notes, f"learns from {distilled.bank.path.name} alone; no label takes part"),
+        bank=bank.path,
+        notes=(*bank.notes, f"learns from {bank.path.name} alone; no label takes part"),
     )

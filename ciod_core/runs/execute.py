@@ -5,11 +5,13 @@ Whatever happens meanwhile, the manifest says the truth: running, interrupted, f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ciod_core.config.schema import Config
 from ciod_core.data.loading.dataset import DetectionDataset
@@ -22,15 +24,15 @@ from ciod_core.evaluation.records import with_report
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import FileRecord, ReplayedImage, RunRecord
 from ciod_core.methods.base import Method
-from ciod_core.methods.unlabelled import Suspects, suspected_objects
+from ciod_core.methods.unlabeled import unlabeled_mask
+from ciod_core.model.base import Detector, Predictions
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
-from ciod_core.model.detector import Detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.runs.plan import RunPlan
 from ciod_core.runs.record import honest_status, start_record, write_settings
 from ciod_core.runs.replay import TrainingData
 from ciod_core.runtime.distributed import rank, world_size
-from ciod_core.teachers.use import BankMemory
+from ciod_core.teachers.base import Teacher
 from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
 from ciod_core.training.progress import Listeners, SilentListener, TrainingListener
 from ciod_core.training.resume import STATE_FILE, load_state, save_state
@@ -46,10 +48,10 @@ class PreparedRun:
         config: its settings.
         method: how the student learns.
         student: as it begins.
-        teacher: to be asked while training; None where there is none, or a bank instead.
+        teacher: a network or a bank; None where the method needs none.
         data: the images and boxes to train on.
         device: where to train.
-        memory: what a bank knows of these images.
+        bank: the file of the bank that teaches, for the record; None without one.
         replayed: images of earlier steps among them.
         notes: what people should know about the run, a line each.
     """
@@ -58,10 +60,10 @@ class PreparedRun:
     config: Config
     method: Method
     student: Detector
-    teacher: Detector | None
+    teacher: Teacher | None
     data: TrainingData
     device: torch.device
-    memory: BankMemory | None = None
+    bank: Path | None = None
     replayed: tuple[ReplayedImage, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -88,8 +90,7 @@ def execute(
         _restore(trainer, folder)
     elif (folder / STATE_FILE).exists():
         (folder / STATE_FILE).unlink()
-    bank = prepared.memory.bank if prepared.memory is not None else None
-    record = start_record(experiment, plan, config, prepared.device, prepared.replayed, bank)
+    record = start_record(experiment, plan, config, prepared.device, prepared.replayed, prepared.bank)
     experiment.put_run(record)
     write_settings(folder, config, record)
     log = MetricsLog(folder / METRICS_FILE, after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
@@ -110,7 +111,6 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
         mixing=Mixing(data.mosaic, data.mixup) if data.mosaic or data.mixup else None,
         skip_corrupt=data.corrupt_images == "skip",
         replayed_I=found.replayed_I,
-        memory=prepared.memory,
     )
 
     def load_epoch(epoch: int) -> BatchLoader:
@@ -137,12 +137,12 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
     )
 
 
-def _suspects(prepared: PreparedRun) -> Suspects | None:
+def _suspects(prepared: PreparedRun) -> Callable[[Predictions, Tensor], Tensor] | None:
     """Where replayed images may show unlabelled objects of the new classes."""
     plan, replay = prepared.plan, prepared.config.replay
-    if prepared.data.replayed_I is None or not plan.num_new or replay.unlabelled != "ignore":
+    if prepared.data.replayed_I is None or not plan.num_new or replay.unlabeled != "ignore":
         return None
-    return suspected_objects(first_new_class=len(plan.classes) - plan.num_new, min_score=replay.suspect_score)
+    return partial(unlabeled_mask, first_new_class=len(plan.classes) - plan.num_new, min_score=replay.unlabeled_score)
 
 
 def _restore(trainer: Trainer, folder: Path) -> None:

@@ -20,7 +20,7 @@ from ciod_core.experiment.step_data import all_labels
 from ciod_core.files import atomic_write_json, atomic_write_text
 from ciod_core.runs.plan import RunPlan
 from ciod_core.runtime.distributed import world_size
-from ciod_core.teachers.bank import KNOWLEDGE_KEY, KnowledgeBank
+from ciod_core.teachers.resolve import KNOWLEDGE_KEY
 
 # The method of a run that learned from a teacher alone.
 DISTILLED = "distill"
@@ -33,7 +33,7 @@ def start_record(
     config: Config,
     device: torch.device,
     replayed: tuple[ReplayedImage, ...],
-    bank: KnowledgeBank | None = None,
+    bank: Path | None = None,
 ) -> RunRecord:
     """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
     manifest = experiment.read()
@@ -44,7 +44,7 @@ def start_record(
     if plan.teacher is not None:
         inputs["teacher"] = FileRecord.of(plan.teacher.path, experiment.folder)
     if bank is not None:
-        inputs[KNOWLEDGE_KEY] = FileRecord.of(bank.path, experiment.folder)
+        inputs[KNOWLEDGE_KEY] = FileRecord.of(bank, experiment.folder)
     return RunRecord(
         name=plan.name,
         kind=plan.kind,

@@ -22,11 +22,11 @@ from ciod_core.data.annotations.exemplars import choose_exemplars
 from ciod_core.data.annotations.merging import LocatedTable, merge_located
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.images.files import image_path
-from ciod_core.errors import CheckpointError, DataError
+from ciod_core.data.images.hashes import ImageHashes
+from ciod_core.errors import CheckpointError
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import images_of_run, read_step
-from ciod_core.files import sha256_of_file
 from ciod_core.runs.plan import RunPlan
 
 
@@ -75,16 +75,18 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
     kept = _with_images(memory, chosen_I)
     kept_by = parent.name if parent else ""
     own_names = dict(zip(last.table.image_ids_I.tolist(), last.table.file_names_I.tolist(), strict=True))
-    chosen = []
+    hashes, chosen = experiment.image_hashes(), []
     for number in kept.image_ids_I.tolist():
         image = None
         if number in held:
             image = held[number]
-            _verify(experiment.folder / manifest.train_images(image.steps[0]), image, kept_by)
+            _verify(experiment.folder / manifest.train_images(image.steps[0]), image, kept_by, hashes)
         if number in own_names:
-            image = _with_step(image, last_step, number, own_names[number], last.image_dir)
+            path = image_path(last.image_dir, own_names[number])
+            image = _with_step(image, last_step, number, own_names[number], hashes.get(path))
         assert image is not None, "an image is of the last step or was kept"
         chosen.append(image)
+    hashes.save()
     return tuple(chosen)
 
 
@@ -94,9 +96,9 @@ def resumed_replay(experiment: Experiment, run: RunRecord) -> tuple[ReplayedImag
     Raises:
         CheckpointError: one of them is missing or was changed.
     """
-    manifest = experiment.read()
+    manifest, hashes = experiment.read(), experiment.image_hashes()
     for image in run.replayed:
-        _verify(experiment.folder / manifest.train_images(image.steps[0]), image, run.name)
+        _verify(experiment.folder / manifest.train_images(image.steps[0]), image, run.name, hashes)
     return run.replayed
 
 
@@ -128,24 +130,16 @@ def _with_images(table: AnnotationTable, image_mask_I: BoolArray) -> AnnotationT
     return table.select(np.ones(table.num_boxes, dtype=np.bool_), image_mask_I)
 
 
-def _with_step(before: ReplayedImage | None, step: int, image_id: int, file_name: str, root: Path) -> ReplayedImage:
+def _with_step(before: ReplayedImage | None, step: int, image_id: int, file_name: str, sha256: str) -> ReplayedImage:
     """The record of an image of `step` with its labels, besides those it had when it was replayed before."""
     if before is not None:
         return before.model_copy(update={"steps": (*before.steps, step)})
-    sha256 = _hash(image_path(root, file_name))
     return ReplayedImage(image_id=image_id, file_name=file_name, sha256=sha256, steps=(step,))
 
 
-def _verify(root: Path, image: ReplayedImage, run: str) -> None:
+def _verify(root: Path, image: ReplayedImage, run: str, hashes: ImageHashes) -> None:
     path = image_path(root, image.file_name)
     if not path.is_file():
         raise CheckpointError(f"{path}: the image that run '{run}' replayed is missing; restore it")
-    if _hash(path) != image.sha256:
+    if hashes.get(path) != image.sha256:
         raise CheckpointError(f"{path}: the image was changed since run '{run}' replayed it; restore it")
-
-
-def _hash(path: Path) -> str:
-    try:
-        return sha256_of_file(path)
-    except OSError as error:
-        raise DataError(f"{path}: the image cannot be kept for replay ({error.strerror}); restore it") from None

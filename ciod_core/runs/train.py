@@ -14,17 +14,18 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import check_step_files, read_all_labels, read_step
-from ciod_core.methods import build_method
 from ciod_core.methods.base import Method
+from ciod_core.methods.registry import build_method
+from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector
-from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.pretrained import load_backbone_weights
-from ciod_core.runs.choose_knowledge import choose_knowledge
+from ciod_core.model.registry import build_detector
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.plan import RunPlan, check_free, plan_run, resumed_config, settle_config
 from ciod_core.runs.replay import TrainingData, add_replay, choose_replayed, replay_table, resumed_replay
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.runtime.device import pick_device
+from ciod_core.teachers.resolve import resolve_teacher
 from ciod_core.training.progress import TrainingListener
 
 
@@ -50,8 +51,8 @@ def train_step(
         run: a name other than the default one.
         resume: continue an interrupted run after its last complete epoch.
         overwrite: replace a run of the same name.
-        knowledge: a bank to learn from instead of asking the teacher; `auto` for the step's own where that says what
-            the teacher would, `none` or None for none (None: a resumed run goes on with what it began with).
+        knowledge: a bank to learn from instead of the live teacher; `auto` for the step's own where it equals the live
+            teacher, `none` or None for none (None: a resumed run continues with what it began with).
         listener: told about the progress.
 
     Raises:
@@ -70,14 +71,17 @@ def train_step(
     device = pick_device(config.training.device)
     replayed = resumed_replay(experiment, begun) if begun else choose_replayed(experiment, plan, config)
     data = training_data(experiment, plan, replayed)
-    learned = choose_knowledge(experiment, plan, config, data, asked=knowledge, begun=begun)
-    config = learned.config
+    images = LocatedTable(data.table, data.images)
+    chosen = resolve_teacher(
+        experiment, config, images, step=plan.step, weights=plan.teacher, knowledge=knowledge, begun=begun
+    )
+    config = chosen.config
     with reproducible(config.training.seed, strict=config.training.deterministic):
         method = build_method(config)
-        student, teacher_model = _build_models(plan, config, method)
-        asked = teacher_model if learned.memory is None else None
+        student, network = _build_models(plan, config, method)
+        source = chosen.open(network, method, images, device)
         prepared = PreparedRun(
-            plan, config, method, student, asked, data, device, learned.memory, replayed, learned.notes
+            plan, config, method, student, source, data, device, chosen.bank_path, replayed, chosen.notes
         )
         return execute(experiment, prepared, resume=resume, listener=listener)
 
@@ -102,7 +106,10 @@ def training_data(experiment: Experiment, plan: RunPlan, replayed: tuple[Replaye
 
 
 def _build_models(plan: RunPlan, config: Config, method: Method) -> tuple[Detector, Detector | None]:
-    """The student, a copy of its teacher with room for the new classes or a fresh detector, and the teacher."""
+    """The student, a copy of its teacher with room for the new classes or a fresh detector, and the teacher.
+
+    Both are built even where a bank teaches: building draws random numbers, and the head grows after it.
+    """
     if plan.teacher is None:
         student = build_detector(config.model, len(plan.classes))
         load_backbone_weights(student, config.model)

@@ -1,10 +1,14 @@
-"""Where to compute."""
+"""The device of a computation, and its precision."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager
 
 import torch
 
 from ciod_core.errors import ConfigError
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: torch.device | str) -> torch.device:
@@ -22,3 +26,9 @@ def pick_device(name: torch.device | str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"training.device: '{name}' cannot be used here ({reason}); pass --device cpu") from error
     return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Mixed precision as `training.precision` names it; 'fp32' changes nothing."""
+    dtype = AUTOCAST_DTYPES.get(precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

@@ -1,6 +1,6 @@
-"""The classes of a teacher from elsewhere, and which of them are the old classes of an experiment: by name alone.
+"""The classes of a teacher that ciod did not train, matched with the old classes of an experiment by name.
 
-Legend: T classes of the teacher, C old classes, N answers.
+Legend: T classes of the teacher, C old classes, N predictions.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class _ClassFile(msgspec.Struct):
 
 @dataclass(frozen=True)
 class TeacherClasses:
-    """What a teacher calls its classes, in its own order; names may repeat where no experiment needs them.
+    """A teacher's classes in its own order; names may repeat where no experiment needs them.
 
     Attributes:
-        where: the file that says so, for messages.
-        ids: the number by which answers name each class.
+        where: the file that lists them, for messages.
+        ids: the id of each class in predictions.
         names: the names.
     """
 
@@ -43,7 +43,7 @@ class TeacherClasses:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, where: Path, pairs: Iterable[tuple[int, str]]) -> TeacherClasses:
+    def from_pairs(cls, where: Path, pairs: Iterable[tuple[int, str]]) -> TeacherClasses:
         """Classes from pairs of id and name.
 
         Raises:
@@ -58,19 +58,19 @@ class TeacherClasses:
             raise DataError(f"{where}: class id {repeated} is listed twice; give every class its own")
         return cls(where, ids, tuple(name for _, name in listed))
 
-    def columns_of(self, ids_N: Int64Array) -> Int64Array:
-        """The position of these ids in the list; −1 where it has none."""
+    def columns_for(self, ids_N: Int64Array) -> Int64Array:
+        """The positions of these ids in the list; −1 for unknown ids."""
         position = {number: column for column, number in enumerate(self.ids)}
         found, inverse_N = np.unique(ids_N, return_inverse=True)
         return np.array([position.get(number, -1) for number in found.tolist()], dtype=np.int64)[inverse_N]
 
 
 @dataclass(frozen=True)
-class Matching:
-    """Which of a teacher's classes are the old classes.
+class ClassMatch:
+    """The old classes among a teacher's classes.
 
     Attributes:
-        teacher: all of its classes.
+        teacher: all classes of the teacher.
         columns_C: the position of every old class among them.
     """
 
@@ -84,28 +84,29 @@ class Matching:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Says which classes are ignored, if any."""
-        ignored = [name for column, name in enumerate(self.teacher.names) if column not in set(self.columns_C.tolist())]
+        """A note that lists the ignored classes, if there are any."""
+        used = set(self.columns_C.tolist())
+        ignored = [name for column, name in enumerate(self.teacher.names) if column not in used]
         if not ignored:
             return ()
         more = ", …" if len(ignored) > _NAMES_IN_A_NOTE else ""
         return (
-            f"{self.teacher.where}: classes that are not old and are ignored: {len(ignored)} of "
+            f"{self.teacher.where}: ignored classes (not among the old classes): {len(ignored)} of "
             f"{len(self.teacher.names)} ({', '.join(ignored[:_NAMES_IN_A_NOTE])}{more})",
         )
 
-    def labels_of(self, columns_N: Int64Array) -> Int64Array:
-        """The labels of the teacher's classes at these positions; −1 for those that are ignored."""
+    def labels_for(self, columns_N: Int64Array) -> Int64Array:
+        """The labels of the teacher's classes at these positions; −1 for ignored classes."""
         label_T = np.full(len(self.teacher.ids), -1, dtype=np.int64)
         label_T[self.columns_C] = np.arange(len(self.columns_C))
         return label_T[columns_N]
 
 
-def match_classes(teacher: TeacherClasses, old: ClassTable) -> Matching:
-    """Find every old class among a teacher's classes; the names have to be the same.
+def match_classes(teacher: TeacherClasses, old: ClassTable) -> ClassMatch:
+    """Find every old class among a teacher's classes by its exact name.
 
     Raises:
-        ConfigError: one is not there, or there twice.
+        ConfigError: a class is missing or listed twice.
     """
     missing = [name for name in old.names if name not in teacher.names]
     if missing:
@@ -115,16 +116,22 @@ def match_classes(teacher: TeacherClasses, old: ClassTable) -> Matching:
         )
     for name in old.names:
         if teacher.names.count(name) > 1:
-            raise ConfigError(f"{teacher.where}: {name!r} is listed twice; which one is meant has to be clear")
-    return Matching(teacher, np.array([teacher.names.index(name) for name in old.names], dtype=np.int64))
+            raise ConfigError(f"{teacher.where}: {name!r} is listed twice; give every class a name of its own")
+    return ClassMatch(teacher, np.array([teacher.names.index(name) for name in old.names], dtype=np.int64))
 
 
-def _hint(name: str, names: Sequence[str]) -> str:
-    folded = {other.casefold(): other for other in names}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1)
-    if close:
-        return f"did you mean {folded[close[0]]!r}? write it as the experiment does"
-    return "pass a teacher that knows every class of the steps before"
+def choose_classes(path: Path, own: TeacherClasses | None, given: TeacherClasses | None) -> TeacherClasses:
+    """The classes of a teacher, from its own file or from one beside it.
+
+    Raises:
+        ConfigError: neither names them, or both do.
+    """
+    if own is not None and given is not None:
+        raise ConfigError(f"`teacher_classes` {given.where}: not needed, {path} names its classes; leave it out")
+    classes = own or given
+    if classes is None:
+        raise ConfigError(f"{path}: does not name its classes; pass `teacher_classes` with a file that does")
+    return classes
 
 
 def read_teacher_classes(path: Path) -> TeacherClasses:
@@ -141,7 +148,7 @@ def read_teacher_classes(path: Path) -> TeacherClasses:
         raise DataError(f"{path}: cannot be read ({error.strerror}); pass the file with the class names") from None
     if path.suffix.lower() == ".json":
         content = decode_json(path, data, _ClassFile, "the class names are the categories of a COCO file")
-        return TeacherClasses.of(path, ((entry.id, entry.name) for entry in content.categories))
+        return TeacherClasses.from_pairs(path, ((entry.id, entry.name) for entry in content.categories))
     try:
         lines = [line.strip() for line in data.decode("utf-8-sig").rstrip().splitlines()]
     except UnicodeDecodeError as error:
@@ -150,5 +157,13 @@ def read_teacher_classes(path: Path) -> TeacherClasses:
         raise DataError(f"{path}: line {lines.index('') + 1} is empty; write one class per line")
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
     if all(numbered):
-        return TeacherClasses.of(path, ((int(found[1]), found[2]) for found in numbered if found))
-    return TeacherClasses.of(path, enumerate(lines))
+        return TeacherClasses.from_pairs(path, ((int(found[1]), found[2]) for found in numbered if found))
+    return TeacherClasses.from_pairs(path, enumerate(lines))
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    folded = {other.casefold(): other for other in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    if close:
+        return f"did you mean {folded[close[0]]!r}? write it as the experiment does"
+    return "pass a teacher that knows every class of the steps before"

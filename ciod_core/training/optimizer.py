@@ -1,4 +1,4 @@
-"""The optimiser: which parameters decay, which belong to the head, and how fast each learns."""
+"""The optimizer: which parameters decay, which belong to the head, and how fast each learns."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import torch
 from torch import nn
 
 from ciod_core.config.schema import TrainingConfig
-
-# Parameters of these parts of a detector answer; all others, backbone and neck, are the trunk that features come from.
-HEADS = ("head.", "branches.")
+from ciod_core.model.base import Detector
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: Detector, config: TrainingConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum or AdamW; weight decay on convolution kernels alone."""
 
-    def kind(named: tuple[str, nn.Parameter]) -> tuple[bool, bool]:
-        name, parameter = named
-        return name.startswith(HEADS), parameter.ndim > 1
+    trunk = {id(parameter) for parameter in model.trunk_parameters()}
 
-    learning = [named for named in model.named_parameters() if named[1].requires_grad]
+    def kind(parameter: nn.Parameter) -> tuple[bool, bool]:
+        return id(parameter) not in trunk, parameter.ndim > 1
+
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {
-            "params": [parameter for _, parameter in members],
+            "params": list(members),
             "weight_decay": config.weight_decay if decays else 0.0,
             "in_head": in_head,
         }

@@ -1,10 +1,9 @@
-"""The training loop of one step. It knows batches, a student, perhaps a teacher, and a method; nothing of files."""
+"""The training loop of one step: batches, a student, perhaps a teacher, and a method; nothing of files."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,11 @@ from ciod_core.config.schema import TrainingConfig
 from ciod_core.data.loading.dataset import Batch
 from ciod_core.data.loading.loader import BatchLoader
 from ciod_core.errors import CiodError
-from ciod_core.methods.base import Method
-from ciod_core.methods.unlabelled import Suspects
-from ciod_core.model.detector import Detector
-from ciod_core.model.folding import fold_batch_norm
-from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.methods.base import Method, supervised
+from ciod_core.model.base import Detector, Predictions
+from ciod_core.runtime.device import autocast
 from ciod_core.runtime.distributed import parallel, union_across_processes
+from ciod_core.teachers.base import Teacher
 from ciod_core.training.ema import WeightAverage
 from ciod_core.training.meter import IntervalMeter
 from ciod_core.training.optimizer import build_optimizer, set_learning_rates
@@ -30,7 +27,6 @@ from ciod_core.training.skipped import SkippedImages
 
 # What of the loss scaler changes while training; the rest are its settings.
 SCALER_STATE = ("scale", "_growth_tracker")
-AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
@@ -39,21 +35,17 @@ class Trainer:
     def __init__(
         self,
         student: Detector,
-        teacher: Detector | None,
+        teacher: Teacher | None,
         method: Method,
         load_epoch: Callable[[int], BatchLoader],
         config: TrainingConfig,
         device: torch.device,
         listener: TrainingListener,
-        suspects: Suspects | None = None,
+        suspects: Callable[[Predictions, Tensor], Tensor] | None = None,
     ) -> None:
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.student = student.to(device).to(memory_format=memory_format)
-        self.teacher = None
-        if teacher is not None:
-            self.teacher = teacher.to(device).eval().requires_grad_(False)
-            fold_batch_norm(self.teacher)
-            self.teacher = self.teacher.to(memory_format=memory_format)
+        self.teacher = teacher
         self.method = method
         self.suspects = suspects
         self.load_epoch = load_epoch
@@ -135,16 +127,19 @@ class Trainer:
     def _train_batch(self, batch: Batch, lr: float, iteration: int) -> tuple[dict[str, Tensor], int | None]:
         images = batch.images_B3HW.to(self.device, non_blocking=True).to(memory_format=self.memory_format)
         targets = batch.targets.to(self.device)
-        with self._autocast():
+        with autocast(self.device, self.config.precision):
             # Without a teacher there is nothing to compare features with.
-            student: HeadOutput = self._model(images, features=self.method.features and self.teacher is not None)
-            teacher = self._ask_teacher(images)
-        knowledge = self._knowledge(batch, teacher, targets)
-        trunk_rate = 1.0
-        if self.method.trunk_rate is not None and knowledge is not None:
+            features = "features" in self.method.needs and self.teacher is not None
+            student: Predictions = self._model(images, features=features)
+        ignored_BA = self._ignored(student, batch.replayed_B)
+        if self.teacher is None:
+            knowledge, trunk_rate = None, 1.0
+            losses = supervised(self.student, student, targets, ignored_BA)
+        else:
+            knowledge = self.method.reconcile(self.teacher.answer(batch._replace(images_B3HW=images)), targets)
             trunk_rate = self.method.trunk_rate(knowledge, targets)
+            losses = self.method.losses(self.student, student, targets, knowledge, ignored_BA)
         set_learning_rates(self.optimizer, lr, trunk_rate)
-        losses = self.method.losses(student, targets, knowledge, teacher, self._ignored(student, batch.replayed_B))
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
@@ -158,27 +153,9 @@ class Trainer:
         detached = {name: loss.detach() for name, loss in losses.items()}
         return {"loss": total.detach(), **detached}, None if knowledge is None else len(knowledge)
 
-    @torch.no_grad()
-    def _ask_teacher(self, images: Tensor) -> HeadOutput | None:
-        if self.teacher is None or self.method.selection is None:
-            return None
-        output: HeadOutput = self.teacher(images, features=self.method.features)
-        return output
-
-    def _knowledge(self, batch: Batch, teacher: HeadOutput | None, targets: Targets) -> Knowledge | None:
-        """What to teach: from the bank where there is one, else from the teacher where there is one."""
-        if batch.knowledge is None:
-            return self.method.select(teacher, targets)
-        assert self.method.recall is not None
-        return self.method.recall.agree(batch.knowledge.to(self.device), targets)
-
-    def _ignored(self, student: HeadOutput, replayed_B: Tensor) -> Tensor | None:
+    def _ignored(self, student: Predictions, replayed_B: Tensor) -> Tensor | None:
         """(B, A) mask of the anchor points that may be unlabelled objects; None when the run has no old images."""
         return None if self.suspects is None else self.suspects(student, replayed_B.to(self.device, non_blocking=True))
-
-    def _autocast(self) -> AbstractContextManager[None]:
-        dtype = AUTOCAST_DTYPES.get(self.config.precision)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _report(self, meter: IntervalMeter, iteration: int, lr: float) -> None:
         record = meter.record(epoch=self.epochs_done + 1, iteration=iteration, iterations=self.iterations, lr=lr)

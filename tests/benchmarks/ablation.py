@@ -18,9 +18,9 @@ from ciod_core.config.schema import recorded_config
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import RunRecord
 from ciod_core.runs.train import train_step
-from ciod_core.teachers.asking import Asking
-from ciod_core.teachers.distil import distil
-from ciod_core.teachers.use import from_bank
+from ciod_core.teachers.distill import distill
+from ciod_core.teachers.resolve import bank_config
+from ciod_core.teachers.sources import TeacherOptions
 
 GROUPS = ("old", "new", "all")
 PUBLISHED = {
@@ -92,7 +92,7 @@ def _train_once(experiment: Experiment, variant: str, seed: int) -> RunRecord:
     teacher, bank = str(finished.parent), None
     if variant == FROM_BANK:
         out = experiment.knowledge_path(name)
-        bank = distil(experiment, from_bank(config), Asking(teacher), out=out).bank.path
+        bank = distill(experiment, bank_config(config), TeacherOptions(teacher), out=out).path
     return train_step(
         experiment,
         config.model_copy(update=changed),

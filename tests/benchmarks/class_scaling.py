@@ -29,9 +29,9 @@ from ciod_core.distiller.ckd import collaborative_distillation
 from ciod_core.methods.base import Lesson
 from ciod_core.methods.crs_ckd import crs_ckd
 from ciod_core.methods.supervised import labelled_losses, objectness
-from ciod_core.model.assigner import assign
+from ciod_core.model.base import HeadOutput, Targets, rows_at
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.output import HeadOutput, Targets, rows_at
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.scenes import anchors
 
 NUM_CLASSES = (10, 80, 300, 1000)
@@ -57,17 +57,20 @@ def make_output(num_classes: int, targets: Targets, seed: int) -> HeadOutput:
 
     centres_BA2 = points_A2 + normal(2) * strides_A.unsqueeze(1)
     halves_BA2 = (0.3 * normal(2)).exp() * strides_A.unsqueeze(1) * 2
-    boxes_BA4, obj_logits_BA = torch.cat((centres_BA2 - halves_BA2, centres_BA2 + halves_BA2), dim=2), normal() - 5
+    boxes_BA4, objectness_logits_BA = (
+        torch.cat((centres_BA2 - halves_BA2, centres_BA2 + halves_BA2), dim=2),
+        normal() - 5,
+    )
     first_ten = normal(10) - 6
     for box_4, label, image in zip(targets.boxes_N4, targets.labels_N.tolist(), targets.image_N.tolist(), strict=True):
         centre_2, size = (box_4[:2] + box_4[2:]) / 2, float((box_4[2:] - box_4[:2]).max())
         seen = ((points_A2 - centre_2).abs() < 1.5 * strides_A.unsqueeze(1)).all(dim=1) & (strides_A * 4 < size)
         boxes_BA4[image, seen] = box_4 + normal(4)[image, seen] * 2
-        obj_logits_BA[image, seen] += 6
+        objectness_logits_BA[image, seen] += 6
         first_ten[image, seen, label % 10] += 7
     # Drawn after everything else, so that the first ten classes are the same for any number of classes.
     others = torch.randn((*shape, num_classes - 10), generator=generator) - 9
-    return HeadOutput(torch.cat((first_ten, others), dim=2), obj_logits_BA, boxes_BA4, points_A2, strides_A)
+    return HeadOutput(torch.cat((first_ten, others), dim=2), objectness_logits_BA, boxes_BA4, points_A2, strides_A)
 
 
 def make_objects(seed: int) -> Targets:
@@ -94,18 +97,18 @@ def parts_of_a_step(num_classes: int) -> dict[str, Part]:
     merged = knowledge.before(targets)
     assignment = assign(student, merged)
     student = student._replace(
-        cls_logits_BAC=student.cls_logits_BAC.requires_grad_(),
-        obj_logits_BA=student.obj_logits_BA.requires_grad_(),
+        class_logits_BAC=student.class_logits_BAC.requires_grad_(),
+        objectness_logits_BA=student.objectness_logits_BA.requires_grad_(),
         boxes_BA4=student.boxes_BA4.requires_grad_(),
     )
-    rows_PC = rows_at(student.cls_logits_BAC, assignment.image_P, assignment.anchor_P)
+    rows_PC = rows_at(student.class_logits_BAC, assignment.image_P, assignment.anchor_P)
     gradient_PC, leaf_PC = torch.ones_like(rows_PC), rows_PC.detach().requires_grad_()
     lesson = Lesson(student, merged, assignment, leaf_PC, len(knowledge), knowledge, teacher)
     every_P = torch.ones_like(lesson.old_P)
 
     def rows() -> None:
-        read_PC = rows_at(student.cls_logits_BAC, assignment.image_P, assignment.anchor_P)
-        torch.autograd.grad(read_PC, student.cls_logits_BAC, gradient_PC)
+        read_PC = rows_at(student.class_logits_BAC, assignment.image_P, assignment.anchor_P)
+        torch.autograd.grad(read_PC, student.class_logits_BAC, gradient_PC)
 
     return {
         "selection": lambda: method.select(teacher, targets),
@@ -140,7 +143,7 @@ def transfer(lesson: Lesson, knowledge: Knowledge, chosen_P: Tensor) -> Tensor:
 
 def backward(lesson: Lesson, loss: Tensor) -> None:
     """The gradients of the positives' logits, and of all objectness and boxes."""
-    leaves = lesson.cls_logits_PC, lesson.student.obj_logits_BA, lesson.student.boxes_BA4
+    leaves = lesson.cls_logits_PC, lesson.student.objectness_logits_BA, lesson.student.boxes_BA4
     torch.autograd.grad(loss, leaves, allow_unused=True)
 
 

@@ -18,7 +18,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,12 +28,13 @@ from ciod_core.data.loading.dataset import Batch, DetectionDataset
 from ciod_core.data.loading.loader import make_loader
 from ciod_core.data.loading.transforms import TrainTransform
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.step_data import read_step
-from ciod_core.methods import build_method
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import load_detector
-from ciod_core.teachers.asking import Asking
-from ciod_core.teachers.distil import distil
-from ciod_core.teachers.use import BankMemory, from_bank
+from ciod_core.teachers.base import Teacher
+from ciod_core.teachers.distill import distill
+from ciod_core.teachers.network import NetworkTeacher, freeze
+from ciod_core.teachers.resolve import bank_config
+from ciod_core.teachers.sources import TeacherOptions
 from ciod_core.training.progress import SilentListener
 from ciod_core.training.trainer import Trainer
 
@@ -53,30 +53,26 @@ def main() -> None:
     torch.set_num_threads(1)
     experiment = Experiment.open(arguments.experiment)
     config = resolve_config(flags={"training.batch_size": arguments.batch_size, "data.workers": 0})
+    banked = bank_config(config)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bank.safetensors"
-        bank = distil(experiment, from_bank(config), Asking(arguments.teacher), out=path).bank
-        image_size = arguments.image_size or bank.info.image_size
-        table, images = read_step(experiment, experiment.read(), 2)
-        dataset = DetectionDataset(
-            table,
-            images,
-            experiment.read().classes.up_to(2),
-            TrainTransform(image_size, multi_scale=False),
-            memory=BankMemory.of(bank, table, images),
-        )
+        options = TeacherOptions(arguments.teacher)
+        bank = distill(experiment, banked, options, out=Path(folder) / "bank.safetensors").teacher
+        image_size = arguments.image_size or bank.identity.image_size
+        classes = experiment.manifest.classes.up_to(2)
+        dataset = DetectionDataset(*bank.images, classes, TrainTransform(image_size, multi_scale=False))
         loader = iter(make_loader(dataset, arguments.batch_size, shuffle=True))
-        known = [next(loader) for _ in range(BATCHES)]
-    unknown = [batch._replace(knowledge=None) for batch in known]
-    weights = experiment.weights_path(arguments.teacher)
-    num_new = len(experiment.read().classes.of_step(2))
-    settings = {"plain": ("finetune", config), "bank": ("crs-ckd", from_bank(config)), "live": ("crs-ckd", config)}
-    steps: dict[str, Callable[[int], int | None]] = {
-        name: _step(name, weights, method, chosen, known if name == "bank" else unknown, num_new)
-        for name, (method, chosen) in settings.items()
-    }
-    asking = _trainer("live", weights, "crs-ckd", config, unknown, num_new)
-    steps["forward"] = lambda index: _ask(asking, unknown[index])
+        batches = [next(loader) for _ in range(BATCHES)]
+        weights = experiment.weights_path(arguments.teacher)
+        frozen = freeze(load_detector(weights)[0], torch.device("cpu"), torch.channels_last)
+        live = NetworkTeacher(frozen, build_method(config), bank.identity, bank.images)
+        num_new = len(experiment.manifest.classes.of_step(2))
+        teachers: dict[str, Teacher | None] = {"plain": None, "bank": bank, "live": live}
+        steps = {name: _step(weights, teacher, banked, batches, num_new) for name, teacher in teachers.items()}
+        steps["forward"] = lambda index: _forward(live, batches[index])
+        _measure(steps, arguments.batch_size, image_size)
+
+
+def _measure(steps: dict[str, Callable[[int], int | None]], batch_size: int, image_size: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in steps}
     answers: dict[str, list[int]] = {name: [] for name in steps}
     for round_number in range(ROUNDS + 1):
@@ -88,38 +84,35 @@ def main() -> None:
                     times[name].append(1000 * (time.perf_counter() - started))
                     answers[name].append(kept or 0)
     plain = statistics.median(times["plain"])
-    print(f"batches of {arguments.batch_size}, {image_size} pixels, one thread")
+    print(f"batches of {batch_size}, {image_size} pixels, one thread")
     for name, taken in times.items():
-        per_image = statistics.fmean(answers[name]) / arguments.batch_size
+        per_image = statistics.fmean(answers[name]) / batch_size
         cost = statistics.median(taken)
         print(f"{name:8} {cost:8.1f} ms  ×{cost / plain:.2f}  {per_image:6.1f} answers per image")
 
 
 def _step(
-    name: str, weights: Path, method: str, config: Config, batches: list[Batch], num_new: int
+    weights: Path, teacher: Teacher | None, config: Config, batches: list[Batch], num_new: int
 ) -> Callable[[int], int | None]:
-    """One training step of a student that continues the teacher; says how many answers it learned from."""
-    trainer = _trainer(name, weights, method, config, batches, num_new)
+    """One training step of a student that continues the teacher; returns the number of boxes it learned from."""
+    student, method = load_detector(weights)[0], build_method(config)
+    method.grow(student, num_new)
+    trainer = Trainer(
+        student,
+        teacher,
+        method,
+        lambda epoch: _Batches(batches),
+        config.training,
+        torch.device("cpu"),
+        SilentListener(),
+    )
+    student.train()
     return lambda index: trainer._train_batch(batches[index], 1e-4, 1000)[1]
 
 
-def _ask(trainer: Trainer, batch: Batch) -> None:
-    trainer._ask_teacher(batch.images_B3HW.to(memory_format=trainer.memory_format))
-
-
-def _trainer(name: str, weights: Path, method: str, config: Config, batches: list[Batch], num_new: int) -> Trainer:
-    student, _ = load_detector(weights)
-    built = build_method(config.model_copy(update={"method": config.method.model_copy(update={"name": method})}))
-    if name == "plain":
-        # The same student in every row: what batch normalisation does is not what is measured.
-        built = replace(built, grow=build_method(config).grow)
-    built.grow(student, num_new)
-    teacher = load_detector(weights)[0] if name == "live" else None
-    trainer = Trainer(
-        student, teacher, built, lambda epoch: _Batches(batches), config.training, torch.device("cpu"), SilentListener()
-    )
-    student.train()
-    return trainer
+@torch.no_grad()
+def _forward(teacher: NetworkTeacher, batch: Batch) -> None:
+    teacher.detector(batch.images_B3HW.to(memory_format=torch.channels_last))
 
 
 class _Batches(list[Batch]):

@@ -33,9 +33,12 @@ FLAGS = {
         "--seed --set --step --teacher --val --val-images --workers"
     ),
     "distill": (
-        "--batch-size --config --device --draw --epochs --experiment --flip --image-size --images --into --json --lr "
-        "--name --out --overwrite --resume --scales --seed --set --step --teacher --teacher-classes "
-        "--workers"
+        "--config --device --draw --experiment --flip --json --out --overwrite --scales --set --step --teacher "
+        "--teacher-classes --workers"
+    ),
+    "distill-into": (
+        "--batch-size --config --device --epochs --experiment --flip --image-size --images --json --lr --name --out "
+        "--overwrite --resume --scales --seed --set --step --teacher --teacher-classes --workers"
     ),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "

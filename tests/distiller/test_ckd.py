@@ -16,7 +16,7 @@ from ciod_core.distiller.ckd import (
     collaborative_distillation,
     collaborative_weights,
 )
-from ciod_core.model.boxes import giou, iou
+from ciod_core.model.common.boxes import giou, iou
 
 # Two positives, two old classes. The second student's box is half of its teacher's.
 STUDENT_LOGITS = [[0.5, -1.0], [-2.0, 0.25]]

@@ -14,8 +14,8 @@ import torch
 from ciod_core.export.description import ExportDescription, NmsSettings
 from ciod_core.export.export import export
 from ciod_core.files import sha256_of_file
-from ciod_core.model.detector import Detector
-from ciod_core.model.postprocess import detect, scores
+from ciod_core.model.common.nms import detect, scores
+from ciod_core.model.yolox.detector import Detector
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow

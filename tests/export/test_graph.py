@@ -14,8 +14,6 @@ from ciod_core.errors import ConfigError, ExportError
 from ciod_core.export.description import NmsSettings, nms_settings
 from ciod_core.export.export import exported_file
 from ciod_core.export.graph import build_graph, capture
-from ciod_core.model.detector import Detector
-from ciod_core.model.postprocess import detect, scores
 
 CATEGORY_IDS = (17, 6, 90, 3, 44)
 MakeNoise = Callable[..., np.ndarray]

@@ -6,20 +6,22 @@ import torch
 from torch import nn
 
 from ciod_core.config.schema import ModelConfig
-from ciod_core.model.detector import Detector, build_detector
-from ciod_core.model.head import HeadLevel
+from ciod_core.model.registry import build_detector
+from ciod_core.model.yolox.detector import YoloxDetector
+from ciod_core.model.yolox.head import HeadLevel
 
 
-def lively_detector(name: str = "yolox-micro", num_classes: int = 3, seed: int = 0) -> Detector:
+def lively_detector(name: str = "yolox-micro", num_classes: int = 3, seed: int = 0) -> YoloxDetector:
     """A detector with random statistics and predictions, in evaluation mode."""
     torch.manual_seed(seed)
     detector = build_detector(ModelConfig(name=name, backbone_weights="none"), num_classes)
+    assert isinstance(detector, YoloxDetector)
     stir(detector)
     return detector.eval()
 
 
 @torch.no_grad()
-def stir(detector: Detector) -> None:
+def stir(detector: YoloxDetector) -> None:
     """Draw statistics and predictions at random."""
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -35,6 +37,6 @@ def stir(detector: Detector) -> None:
             conv.bias.normal_(std=spread)
 
 
-def levels_of(detector: Detector) -> list[HeadLevel]:
+def levels_of(detector: YoloxDetector) -> list[HeadLevel]:
     """The head's three levels."""
     return [level for level in detector.head.levels if isinstance(level, HeadLevel)]

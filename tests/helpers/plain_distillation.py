@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ciod_core.model.output import HeadOutput
+from ciod_core.model.base import HeadOutput
 from tests.helpers.plain_crs import Answer, mean_and_deviation, plain_answers, plain_class_nms
 from tests.helpers.plain_simota import Box, sigmoid
 
@@ -29,7 +29,9 @@ class Point(NamedTuple):
 def points_of(output: HeadOutput, num_old: int) -> list[list[Point]]:
     """The anchor points of every image, with the logits of the old classes."""
     points, strides = output.points_A2.tolist(), output.strides_A.tolist()
-    fields = zip(output.cls_logits_BAC.tolist(), output.obj_logits_BA.tolist(), output.boxes_BA4.tolist(), strict=True)
+    fields = zip(
+        output.class_logits_BAC.tolist(), output.objectness_logits_BA.tolist(), output.boxes_BA4.tolist(), strict=True
+    )
     return [
         [Point(row[0][:num_old], *row[1:]) for row in zip(logits, objectness, boxes, points, strides, strict=True)]
         for logits, objectness, boxes in fields
@@ -38,8 +40,8 @@ def points_of(output: HeadOutput, num_old: int) -> list[list[Point]]:
 
 def answers_of(teacher: HeadOutput) -> list[list[Answer]]:
     """The teacher's answers, image by image, as the selection rules compare them."""
-    class_scores = teacher.cls_logits_BAC.sigmoid()
-    scores = class_scores * teacher.obj_logits_BA.sigmoid().unsqueeze(-1)
+    class_scores = teacher.class_logits_BAC.sigmoid()
+    scores = class_scores * teacher.objectness_logits_BA.sigmoid().unsqueeze(-1)
     images = zip(class_scores.tolist(), scores.tolist(), teacher.boxes_BA4.tolist(), strict=True)
     return [plain_answers(*image) for image in images]
 
@@ -56,7 +58,9 @@ def plain_elastic_classes(teacher: HeadOutput, num_std: float) -> list[Place]:
 def plain_elastic_boxes(teacher: HeadOutput, num_std: float, nms_iou: float) -> list[Place]:
     """B′: the objectness logit exceeds mean + num_std · std of its image; then class-wise NMS."""
     places = []
-    for image, (answers, logits) in enumerate(zip(answers_of(teacher), teacher.obj_logits_BA.tolist(), strict=True)):
+    for image, (answers, logits) in enumerate(
+        zip(answers_of(teacher), teacher.objectness_logits_BA.tolist(), strict=True)
+    ):
         bound = mean_and_deviation(logits, num_std)
         outstanding = [anchor for anchor, logit in enumerate(logits) if logit > bound]
         places += [(image, anchor) for anchor in plain_class_nms(answers, outstanding, nms_iou)]

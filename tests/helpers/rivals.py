@@ -10,8 +10,8 @@ from torch import Tensor
 from ciod_core.config.schema import Config, ErdConfig, LwfConfig, MethodConfig, ResamplerConfig, RilodConfig, SidConfig
 from ciod_core.methods import build_method
 from ciod_core.methods.base import Method
-from ciod_core.model.losses import Losses
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.model.base import HeadOutput, Targets
+from ciod_core.model.yolox.losses import Losses
 from tests.helpers.scenes import GroundTruth, make_targets, random_output, with_features
 
 SIDE, NUM_OLD, NUM_ALL = 64, 3, 5
@@ -50,7 +50,7 @@ def make_scene(seed: int = 0, num_old: int = NUM_OLD, num_all: int = NUM_ALL) ->
     student = with_features(random_output(3, num_all, SIDE, seed), SIDE, seed + 1)
     teacher = with_features(random_output(3, num_old, SIDE, seed + 100), SIDE, seed + 101)
     # Sure of few things, as a trained one is: otherwise nothing stands out.
-    teacher.cls_logits_BAC.sub_(3.0)
+    teacher.class_logits_BAC.sub_(3.0)
     return Scene(student, teacher, make_targets(listed))
 
 
@@ -58,8 +58,8 @@ def leaves(output: HeadOutput) -> dict[str, Tensor]:
     """The tensors of an output that can carry gradient, made to do so."""
     assert output.features is not None
     named = {
-        "class": output.cls_logits_BAC, "objectness": output.obj_logits_BA, "boxes": output.boxes_BA4,
-        "tower": output.features.cls_features_BAF,
+        "class": output.class_logits_BAC, "objectness": output.objectness_logits_BA, "boxes": output.boxes_BA4,
+        "tower": output.features.class_features_BAF,
         **{f"neck {level}": level_map for level, level_map in enumerate(output.features.neck_maps)},
     }  # fmt: skip
     return {name: tensor.requires_grad_() for name, tensor in named.items()}

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ciod_core.model.head import STRIDES, anchor_points
-from ciod_core.model.output import Features, HeadOutput, Targets
+from ciod_core.model.base import Features, HeadOutput, Targets
+from ciod_core.model.yolox.head import STRIDES, anchor_points
 
 Box = tuple[float, float, float, float]
 GroundTruth = tuple[int, Box, int]
@@ -29,8 +29,8 @@ def blank_output(num_images: int, num_classes: int, side: int = 32) -> HeadOutpu
     points_A2, strides_A = anchors(side, side)
     boxes_A4 = torch.cat((points_A2, points_A2 + strides_A.unsqueeze(1)), dim=1)
     return HeadOutput(
-        cls_logits_BAC=torch.full((num_images, len(points_A2), num_classes), -4.0),
-        obj_logits_BA=torch.full((num_images, len(points_A2)), -4.0),
+        class_logits_BAC=torch.full((num_images, len(points_A2), num_classes), -4.0),
+        objectness_logits_BA=torch.full((num_images, len(points_A2)), -4.0),
         boxes_BA4=boxes_A4.repeat(num_images, 1, 1),
         points_A2=points_A2,
         strides_A=strides_A,
@@ -51,8 +51,8 @@ def random_output(
     centres = points_A2 + normal(2) * strides_A.unsqueeze(1)
     half_sizes = (0.5 * normal(2)).exp() * strides_A.unsqueeze(1)
     return HeadOutput(
-        cls_logits_BAC=2 * normal(num_classes) - 1,
-        obj_logits_BA=2 * normal() - 1,
+        class_logits_BAC=2 * normal(num_classes) - 1,
+        objectness_logits_BA=2 * normal() - 1,
         boxes_BA4=torch.cat((centres - half_sizes, centres + half_sizes), dim=-1),
         points_A2=points_A2,
         strides_A=strides_A,
@@ -62,7 +62,7 @@ def random_output(
 def with_features(output: HeadOutput, side: int, seed: int) -> HeadOutput:
     """The output with random features: 2, 3 and 4 channels in the neck's maps, 6 in the class tower."""
     generator = torch.Generator().manual_seed(seed)
-    num_images, num_anchors = output.obj_logits_BA.shape
+    num_images, num_anchors = output.objectness_logits_BA.shape
     maps = tuple(
         torch.randn(num_images, channels, side // stride, side // stride, generator=generator)
         for channels, stride in zip((2, 3, 4), STRIDES, strict=True)
@@ -77,7 +77,7 @@ def clone(output: HeadOutput) -> HeadOutput:
 
 def assert_same_output(found: HeadOutput, expected: HeadOutput) -> None:
     """Bit by bit; features do not count."""
-    for name in ("cls_logits_BAC", "obj_logits_BA", "boxes_BA4", "points_A2", "strides_A"):
+    for name in ("class_logits_BAC", "objectness_logits_BA", "boxes_BA4", "points_A2", "strides_A"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
@@ -93,7 +93,7 @@ def make_targets(objects: Sequence[GroundTruth], dtype: torch.dtype = torch.floa
 def single_image(output: HeadOutput, image: int) -> HeadOutput:
     """The output of one image, still as a batch."""
     return output._replace(
-        cls_logits_BAC=output.cls_logits_BAC[image : image + 1],
-        obj_logits_BA=output.obj_logits_BA[image : image + 1],
+        class_logits_BAC=output.class_logits_BAC[image : image + 1],
+        objectness_logits_BA=output.objectness_logits_BA[image : image + 1],
         boxes_BA4=output.boxes_BA4[image : image + 1],
     )

@@ -11,8 +11,8 @@ from ciod_core.config.schema import METHOD_NAMES, Config, MethodConfig, Resample
 from ciod_core.methods import build_method
 from ciod_core.methods.finetune import finetune
 from ciod_core.methods.pseudo_label import pseudo_label
-from ciod_core.model.assigner import assign
-from ciod_core.model.losses import normaliser
+from ciod_core.model.yolox.losses import normaliser
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.plain_crs import plain_answers, plain_class_nms, plain_fixed_threshold
 from tests.helpers.scenes import blank_output, make_targets, random_output, with_features
 
@@ -24,13 +24,13 @@ def test_every_method_builds_and_gives_finite_losses(name: str) -> None:
     method = build_method(Config(method=MethodConfig(name=name)))
     student = with_features(random_output(2, 5, 64, seed=0), 64, seed=2)
     teacher = with_features(random_output(2, 3, 64, seed=1), 64, seed=3)
-    student.cls_logits_BAC.requires_grad_()
+    student.class_logits_BAC.requires_grad_()
     targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 4)])
     losses = method.losses(student, targets, method.select(teacher, targets), teacher)
     total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert total.isfinite() and all(loss.ndim == 0 for loss in losses.values())
-    assert student.cls_logits_BAC.grad is not None and student.cls_logits_BAC.grad.any()
+    assert student.class_logits_BAC.grad is not None and student.class_logits_BAC.grad.any()
 
 
 @pytest.mark.parametrize("name", ["finetune", "joint"])
@@ -43,13 +43,13 @@ def test_learning_from_labels_alone_asks_no_teacher(name: str) -> None:
 def test_pseudo_labels_are_the_teachers_confident_boxes_one_per_object() -> None:
     teacher = random_output(2, 3, 64, seed=4)
     # Every second anchor point repeats its neighbour's answer with a box that overlaps it by 0.8 or so.
-    for tensor in (teacher.cls_logits_BAC, teacher.obj_logits_BA, teacher.boxes_BA4):
+    for tensor in (teacher.class_logits_BAC, teacher.objectness_logits_BA, teacher.boxes_BA4):
         tensor[:, 1::2] = tensor[:, 0::2]
     teacher.boxes_BA4[:, 1::2] += 0.5
     knowledge = pseudo_label(PSEUDO_LABEL).select(teacher, make_targets([]))
     assert knowledge is not None
-    class_scores = teacher.cls_logits_BAC.sigmoid()
-    scores = class_scores * teacher.obj_logits_BA.sigmoid().unsqueeze(-1)
+    class_scores = teacher.class_logits_BAC.sigmoid()
+    scores = class_scores * teacher.objectness_logits_BA.sigmoid().unsqueeze(-1)
     expected = []
     for image in range(2):
         answers = plain_answers(class_scores[image].tolist(), scores[image].tolist(), teacher.boxes_BA4[image].tolist())
@@ -77,8 +77,8 @@ def test_pseudo_labels_count_as_ground_truth() -> None:
 
 def test_pseudo_labels_over_ground_truth_are_dropped() -> None:
     teacher = blank_output(1, 3)
-    teacher.cls_logits_BAC[0, [2, 8], 1] = 3.0
-    teacher.obj_logits_BA[0, [2, 8]] = 3.0
+    teacher.class_logits_BAC[0, [2, 8], 1] = 3.0
+    teacher.objectness_logits_BA[0, [2, 8]] = 3.0
     targets = make_targets([(0, tuple(teacher.boxes_BA4[0, 8].tolist()), 3)])
     method = pseudo_label(PSEUDO_LABEL.model_copy(update={"ground_truth_iou": 0.7}))
     knowledge = method.select(teacher, targets)

@@ -19,11 +19,11 @@ from ciod_core.distiller.ckd import TargetKind, Weighting, class_targets, collab
 from ciod_core.methods.base import Method
 from ciod_core.methods.crs_ckd import crs_ckd
 from ciod_core.methods.finetune import finetune
-from ciod_core.model.assigner import assign
-from ciod_core.model.boxes import iou
+from ciod_core.model.base import HeadOutput, Targets
+from ciod_core.model.common.boxes import iou
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.losses import Losses
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.model.yolox.losses import Losses
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.networks import lively_detector
 from tests.helpers.scenes import GroundTruth, blank_output, clone, make_targets, random_output
 
@@ -52,7 +52,7 @@ def method(ground_truth_iou: float = KEEP_ALL, **distiller: Any) -> Method:
 def random_scene(seed: int) -> tuple[HeadOutput, HeadOutput, Targets]:
     """Student, teacher and ground truth of four images; the second has no ground truth, the fourth nothing at all."""
     student, teacher = random_output(4, NUM_ALL, 64, seed), random_output(4, NUM_OLD, 64, seed + 100)
-    teacher.cls_logits_BAC[3] = -9.0
+    teacher.class_logits_BAC[3] = -9.0
     listed: list[GroundTruth] = [
         (0, (4.0, 4.0, 30.0, 40.0), 3),
         (0, (30.0, 20.0, 60.0, 60.0), 4),
@@ -64,7 +64,7 @@ def random_scene(seed: int) -> tuple[HeadOutput, HeadOutput, Targets]:
 def teacher_answer(teacher: HeadOutput, image: int, box_4: Tensor) -> tuple[Tensor, Tensor]:
     """Class and objectness logits at the anchor point of the teacher that predicted this very box."""
     anchor = int((teacher.boxes_BA4[image] == box_4).all(dim=1).nonzero())
-    return teacher.cls_logits_BAC[image, anchor], teacher.obj_logits_BA[image, anchor]
+    return teacher.class_logits_BAC[image, anchor], teacher.objectness_logits_BA[image, anchor]
 
 
 def plain_losses(
@@ -75,10 +75,16 @@ def plain_losses(
     found = assign(student, objects)
     sums = dict.fromkeys(("class", "box", "old class", "old box"), 0.0)
     kept_as_it_was = settings["background"] == "teacher"
-    objectness_BA = teacher.obj_logits_BA.sigmoid() if kept_as_it_was else torch.zeros_like(student.obj_logits_BA)
+    objectness_BA = (
+        teacher.objectness_logits_BA.sigmoid() if kept_as_it_was else torch.zeros_like(student.objectness_logits_BA)
+    )
     num_old = 0
     for image, anchor, index, overlap in zip(*(field.tolist() for field in found), strict=True):
-        logits, box, wanted = student.cls_logits_BAC[image, anchor], student.boxes_BA4[image, anchor], objects.boxes_N4
+        logits, box, wanted = (
+            student.class_logits_BAC[image, anchor],
+            student.boxes_BA4[image, anchor],
+            objects.boxes_N4,
+        )
         objectness_BA[image, anchor] = 1.0
         if index >= len(knowledge):
             target = torch.zeros(NUM_ALL)
@@ -101,7 +107,7 @@ def plain_losses(
     assert 0 < num_old < num_all
     counts = {"class": num_all - num_old, "box": num_all - num_old, "old class": num_old, "old box": num_old}
     losses = {name: total / counts[name] for name, total in sums.items()}
-    losses["objectness"] = float(bce(student.obj_logits_BA, objectness_BA, reduction="sum")) / num_all
+    losses["objectness"] = float(bce(student.objectness_logits_BA, objectness_BA, reduction="sum")) / num_all
     return losses
 
 
@@ -152,8 +158,8 @@ def lone_answer() -> tuple[HeadOutput, HeadOutput]:
     student.boxes_BA4[..., 2:] = student.boxes_BA4[..., :2]
     box = torch.tensor([6.0, 6.0, 26.0, 26.0])
     teacher.boxes_BA4[0, 5] = box
-    teacher.cls_logits_BAC[0, 5] = torch.tensor([-2.0, 1.0, -3.0])
-    teacher.obj_logits_BA[0, 5] = 2.0
+    teacher.class_logits_BAC[0, 5] = torch.tensor([-2.0, 1.0, -3.0])
+    teacher.objectness_logits_BA[0, 5] = 2.0
     student.boxes_BA4[0, [6, 9, 10]] = box + torch.tensor(
         [[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0], [0.5, 0.0, 0.0, 0.0]]
     )
@@ -168,8 +174,8 @@ def test_defect_teacher_read_at_the_students_positions(objectness: str) -> None:
 
     def losses_with(edit_anchor: int, logit: float) -> Losses:
         edited = clone(teacher)
-        edited.cls_logits_BAC[0, edit_anchor, 2] = logit
-        edited.obj_logits_BA[0, edit_anchor] = 1.5
+        edited.class_logits_BAC[0, edit_anchor, 2] = logit
+        edited.objectness_logits_BA[0, edit_anchor] = 1.5
         knowledge = chosen.select(edited, targets)
         assert knowledge is not None and torch.equal(knowledge.boxes_K4, teacher.boxes_BA4[0, [5]])
         found = assign(student, knowledge.before(targets))
@@ -189,7 +195,7 @@ def test_defect_teacher_read_at_the_students_positions(objectness: str) -> None:
 def test_defect_division_when_nothing_is_positive(objectness: str) -> None:
     """No ground truth and no knowledge anywhere: the sums are divided by 1, not by next to nothing."""
     student, teacher = blank_output(2, NUM_ALL), blank_output(2, NUM_OLD)
-    for tensor in (student.cls_logits_BAC, student.obj_logits_BA, student.boxes_BA4):
+    for tensor in (student.class_logits_BAC, student.objectness_logits_BA, student.boxes_BA4):
         tensor.requires_grad_()
     chosen = method(objectness=objectness)
     knowledge = chosen.select(teacher, make_targets([]))
@@ -199,9 +205,9 @@ def test_defect_division_when_nothing_is_positive(objectness: str) -> None:
     assert {name: loss.item() for name, loss in losses.items() if name != "objectness"} == {
         "class": 0.0, "box": 0.0, "old class": 0.0, "old box": 0.0,
     }  # fmt: skip
-    expected = bce(student.obj_logits_BA, torch.zeros_like(student.obj_logits_BA), reduction="sum")
+    expected = bce(student.objectness_logits_BA, torch.zeros_like(student.objectness_logits_BA), reduction="sum")
     torch.testing.assert_close(losses["objectness"], expected)
-    assert student.obj_logits_BA.grad is not None and student.obj_logits_BA.grad.isfinite().all()
+    assert student.objectness_logits_BA.grad is not None and student.objectness_logits_BA.grad.isfinite().all()
 
 
 def test_defect_only_one_kind_of_object() -> None:
@@ -222,14 +228,14 @@ def test_defect_only_one_kind_of_object() -> None:
 def test_defect_images_with_neither_ground_truth_nor_knowledge() -> None:
     """Such an image among others says no more than that nothing is there."""
     student, teacher, targets = random_scene(2)
-    for tensor in (student.cls_logits_BAC, student.obj_logits_BA, student.boxes_BA4):
+    for tensor in (student.class_logits_BAC, student.objectness_logits_BA, student.boxes_BA4):
         tensor.requires_grad_()
     chosen = method()
     knowledge = chosen.select(teacher, targets)
     assert knowledge is not None and 3 not in knowledge.image_K.tolist() and 1 in knowledge.image_K.tolist()
     losses = chosen.losses(student, targets, knowledge)
     torch.stack(list(losses.values())).sum().backward()
-    gradients = [tensor.grad for tensor in (student.cls_logits_BAC, student.boxes_BA4, student.obj_logits_BA)]
+    gradients = [tensor.grad for tensor in (student.class_logits_BAC, student.boxes_BA4, student.objectness_logits_BA)]
     assert all(grad is not None and grad.isfinite().all() for grad in gradients)
     classes, boxes, objectness = (grad for grad in gradients if grad is not None)
     assert not classes[3].any() and not boxes[3].any()
@@ -242,11 +248,11 @@ def test_defect_pairing_breaks_when_answers_are_filtered() -> None:
     placed = {2: (0.0, 0.0, 10.0, 10.0), 7: (0.0, 18.0, 10.0, 30.0), 12: (18.0, 0.0, 30.0, 10.0)}
     for label, (anchor, box) in enumerate(placed.items()):
         teacher.boxes_BA4[0, anchor] = torch.tensor(box)
-        teacher.cls_logits_BAC[0, anchor, label] = 2.0 + label
-        teacher.obj_logits_BA[0, anchor] = 3.0
+        teacher.class_logits_BAC[0, anchor, label] = 2.0 + label
+        teacher.objectness_logits_BA[0, anchor] = 3.0
     student.boxes_BA4[..., 2:] = student.boxes_BA4[..., :2]
     student.boxes_BA4[0, 3] = torch.tensor(placed[12])
-    student.cls_logits_BAC[0, 3, 2] = 1.0
+    student.class_logits_BAC[0, 3, 2] = 1.0
     targets = make_targets([(0, placed[2], 3), (0, placed[7], 4)])
     chosen = method(ground_truth_iou=0.5, weighting="none")
     knowledge = chosen.select(teacher, targets)
@@ -254,8 +260,8 @@ def test_defect_pairing_breaks_when_answers_are_filtered() -> None:
     found = assign(student, knowledge.before(targets))
     assert found.anchor_P[found.object_P == 0].tolist() == [3]
     losses = chosen.losses(student, targets, knowledge)
-    target = torch.cat((teacher.cls_logits_BAC[0, 12].sigmoid(), torch.zeros(2)))
-    torch.testing.assert_close(losses["old class"], bce(student.cls_logits_BAC[0, 3], target, reduction="sum"))
+    target = torch.cat((teacher.class_logits_BAC[0, 12].sigmoid(), torch.zeros(2)))
+    torch.testing.assert_close(losses["old class"], bce(student.class_logits_BAC[0, 3], target, reduction="sum"))
     assert float(losses["old box"]) == 0
 
 
@@ -265,12 +271,12 @@ def test_every_positive_is_an_object_whoever_vouches_for_it() -> None:
     knowledge = chosen.select(teacher, targets)
     assert knowledge is not None
     found = assign(student, knowledge.before(targets))
-    student.obj_logits_BA.requires_grad_()
+    student.objectness_logits_BA.requires_grad_()
     chosen.losses(student, targets, knowledge)["objectness"].backward()
-    assert student.obj_logits_BA.grad is not None
-    positive_BA = torch.zeros_like(student.obj_logits_BA, dtype=torch.bool)
+    assert student.objectness_logits_BA.grad is not None
+    positive_BA = torch.zeros_like(student.objectness_logits_BA, dtype=torch.bool)
     positive_BA[found.image_P, found.anchor_P] = True
-    assert torch.equal(student.obj_logits_BA.grad < 0, positive_BA)
+    assert torch.equal(student.objectness_logits_BA.grad < 0, positive_BA)
 
 
 def test_without_a_teacher_it_is_supervised_training() -> None:
@@ -302,12 +308,12 @@ def test_where_no_object_is_the_teachers_objectness_asks_for_no_change() -> None
     """A student that still says what the teacher says is left alone there; with the published target it is not."""
     _, teacher, _ = random_scene(0)
     student = clone(teacher)
-    student.obj_logits_BA.requires_grad_()
+    student.objectness_logits_BA.requires_grad_()
     nothing = make_targets([])
     for background, moved in (("teacher", False), ("zero", True)):
         chosen = method(background=background)
         loss = chosen.losses(student, nothing, none_of(chosen.select(teacher, nothing)), teacher)
-        (gradient_BA,) = torch.autograd.grad(loss["objectness"], student.obj_logits_BA)
+        (gradient_BA,) = torch.autograd.grad(loss["objectness"], student.objectness_logits_BA)
         assert (gradient_BA.abs().max() > 1e-6) == moved
 
 

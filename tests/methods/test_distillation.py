@@ -9,8 +9,8 @@ import torch
 
 from ciod_core.distiller.features import relation_loss, tower_loss
 from ciod_core.methods.finetune import finetune
-from ciod_core.model.assigner import assign
-from ciod_core.model.output import ABSENT_LOGIT, Features, HeadOutput
+from ciod_core.model.base import ABSENT_LOGIT, Features, HeadOutput
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.plain_distillation import plain_elastic_boxes, plain_elastic_classes
 from tests.helpers.rivals import (
     NUM_ALL,
@@ -83,10 +83,10 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_it(name: st
     teacher = make_scene().teacher
     assert teacher.features is not None
     maps, tower = teacher.features
-    new_columns = torch.randn(*teacher.obj_logits_BA.shape, 2)
-    fields = [teacher.obj_logits_BA, teacher.boxes_BA4, teacher.points_A2, teacher.strides_A]
+    new_columns = torch.randn(*teacher.objectness_logits_BA.shape, 2)
+    fields = [teacher.objectness_logits_BA, teacher.boxes_BA4, teacher.points_A2, teacher.strides_A]
     student = HeadOutput(
-        torch.cat((teacher.cls_logits_BAC, new_columns), dim=2),
+        torch.cat((teacher.class_logits_BAC, new_columns), dim=2),
         *(tensor.clone() for tensor in fields),
         features=Features(tuple(level.clone() for level in maps), tower.clone()),
     )
@@ -127,8 +127,8 @@ def test_classes_that_an_anchor_point_cannot_name_cost_nothing(name: str) -> Non
     plain = teach(build(name), scene)
     with torch.no_grad():
         for output in (scene.student, scene.teacher):
-            output.cls_logits_BAC[:, 40:, 0] = ABSENT_LOGIT
-            output.cls_logits_BAC[:, :40, 1:NUM_OLD] = ABSENT_LOGIT
+            output.class_logits_BAC[:, 40:, 0] = ABSENT_LOGIT
+            output.class_logits_BAC[:, :40, 1:NUM_OLD] = ABSENT_LOGIT
     tensors = leaves(scene.student)
     losses = teach(build(name), scene)
     total(losses).backward()

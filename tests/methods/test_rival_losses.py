@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ciod_core.methods.finetune import finetune
-from ciod_core.model.assigner import assign
-from ciod_core.model.losses import Losses
+from ciod_core.model.yolox.losses import Losses
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.plain_distillation import (
     bce,
     box_delta_error,
@@ -80,8 +80,8 @@ def test_sid_answer_by_answer(seed: int) -> None:
     student, teacher = points_of(scene.student, NUM_OLD), points_of(scene.teacher, NUM_OLD)
     classes, objectness = squared_errors(student, teacher, kept)
     assert scene.student.features is not None and scene.teacher.features is not None
-    ours, theirs = (output.cls_features_BAF.tolist() for output in (scene.student.features, scene.teacher.features))
-    tower = (scene.student.features.cls_features_BAF - scene.teacher.features.cls_features_BAF).flatten().tolist()
+    ours, theirs = (output.class_features_BAF.tolist() for output in (scene.student.features, scene.teacher.features))
+    tower = (scene.student.features.class_features_BAF - scene.teacher.features.class_features_BAF).flatten().tolist()
     instances = [[features[image][anchor] for image, anchor in kept] for features in (ours, theirs)]
     expected = {
         "old class": classes,
@@ -99,11 +99,11 @@ def test_erd_response_by_response(seed: int) -> None:
     scene = make_scene(seed)
     positives = assign(scene.student, scene.targets)
     # A response where a new object is: it is that object, and no longer ignored.
-    scene.teacher.cls_logits_BAC[positives.image_P[0], positives.anchor_P[0], 0] = 4.0
+    scene.teacher.class_logits_BAC[positives.image_P[0], positives.anchor_P[0], 0] = 4.0
     # Two sure answers for one object, of which one is left.
-    for tensor in (scene.teacher.boxes_BA4, scene.teacher.cls_logits_BAC):
+    for tensor in (scene.teacher.boxes_BA4, scene.teacher.class_logits_BAC):
         tensor[1, 6] = tensor[1, 5]
-    scene.teacher.obj_logits_BA[1, 5:7] = torch.tensor([6.0, 5.0])
+    scene.teacher.objectness_logits_BA[1, 5:7] = torch.tensor([6.0, 5.0])
     classes, boxes = plain_elastic_classes(scene.teacher, 2.0), plain_elastic_boxes(scene.teacher, 2.0, 0.005)
     assert classes and set(boxes) - set(classes) and (1, 5) in boxes and (1, 6) not in boxes
     student, teacher = points_of(scene.student, NUM_OLD), points_of(scene.teacher, NUM_OLD)
@@ -127,7 +127,7 @@ def test_erd_response_by_response(seed: int) -> None:
     for image, anchor, index, overlap in rows:
         for label in range(NUM_OLD, NUM_ALL):
             target = overlap if label == int(scene.targets.labels_N[index]) else 0.0
-            new_class += bce(float(scene.student.cls_logits_BAC[image, anchor, label]), target)
+            new_class += bce(float(scene.student.class_logits_BAC[image, anchor, label]), target)
     assert places & {*classes, *boxes}
     assert float(losses["objectness"]) == pytest.approx(objectness / len(rows), rel=1e-4)
     assert float(losses["class"]) == pytest.approx(new_class / len(rows), rel=1e-4)

@@ -11,9 +11,9 @@ from ciod_core.config.schema import METHOD_NAMES, Config, ErdConfig, MethodConfi
 from ciod_core.methods import build_method
 from ciod_core.methods.erd import erd
 from ciod_core.methods.finetune import finetune
-from ciod_core.methods.unlabelled import suspected_objects
-from ciod_core.model.assigner import assign
-from ciod_core.model.output import ABSENT_LOGIT
+from ciod_core.methods.unlabeled import suspected_objects
+from ciod_core.model.base import ABSENT_LOGIT
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.scenes import clone, make_targets, random_output, with_features
 
 NUM_OLD = 3
@@ -31,8 +31,8 @@ def test_the_rule_against_a_plain_loop() -> None:
     for image in range(3):
         for anchor in range(found_BA.shape[1]):
             scores = [
-                plain_sigmoid(float(student.cls_logits_BAC[image, anchor, label]))
-                * plain_sigmoid(float(student.obj_logits_BA[image, anchor]))
+                plain_sigmoid(float(student.class_logits_BAC[image, anchor, label]))
+                * plain_sigmoid(float(student.objectness_logits_BA[image, anchor]))
                 for label in (3, 4)
             ]
             expected = bool(replayed_B[image]) and max(scores) >= 0.1
@@ -43,7 +43,7 @@ def test_the_rule_against_a_plain_loop() -> None:
 
 def test_an_anchor_point_that_cannot_name_a_new_class_is_never_suspected() -> None:
     student = random_output(1, 5, 64, seed=0)
-    student.cls_logits_BAC[..., NUM_OLD:] = ABSENT_LOGIT
+    student.class_logits_BAC[..., NUM_OLD:] = ABSENT_LOGIT
     assert not suspected_objects(first_new_class=NUM_OLD, min_score=1e-6)(student, torch.tensor([True])).any()
 
 
@@ -57,11 +57,11 @@ def test_ignored_anchor_points_learn_no_objectness_unless_they_are_positive(name
 
     def gradients(ignored: torch.Tensor | None) -> torch.Tensor:
         student = with_features(random_output(2, 5, 64, seed=0), 64, seed=2)
-        student.obj_logits_BA.requires_grad_()
+        student.objectness_logits_BA.requires_grad_()
         knowledge = method.select(teacher, targets)
         method.losses(student, targets, knowledge, teacher, ignored)["objectness"].backward()
-        assert student.obj_logits_BA.grad is not None
-        return student.obj_logits_BA.grad
+        assert student.objectness_logits_BA.grad is not None
+        return student.objectness_logits_BA.grad
 
     plain_BA, spared_BA = gradients(None), gradients(ignored_BA)
     student, knowledge = random_output(2, 5, 64, seed=0), method.select(teacher, targets)
@@ -104,10 +104,10 @@ def test_labels_of_old_classes_leave_erds_old_logits_alone() -> None:
     student, teacher = random_output(1, 5, 64, seed=0), random_output(1, NUM_OLD, 64, seed=1)
     method = erd(ErdConfig(num_std=1.0, class_weight=0.0, box_weight=0.0), ground_truth_iou=0.5)
     targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1)])
-    student.cls_logits_BAC.requires_grad_()
+    student.class_logits_BAC.requires_grad_()
     losses = method.losses(student, targets, method.select(teacher, targets), teacher)
     losses["class"].backward()
-    gradient_AC = student.cls_logits_BAC.grad
+    gradient_AC = student.class_logits_BAC.grad
     assert gradient_AC is not None
     assert not gradient_AC[..., :NUM_OLD].any() and (gradient_AC[..., NUM_OLD:] >= 0).all() and gradient_AC.any()
     assert float(losses["box"].detach()) > 0
@@ -116,7 +116,7 @@ def test_labels_of_old_classes_leave_erds_old_logits_alone() -> None:
 def test_old_labels_on_a_branch_that_cannot_name_them() -> None:
     """The new branch alone answers: SimOTA finds no candidate, and the losses are those of an empty image."""
     output = random_output(1, 5, 64, seed=0)
-    output.cls_logits_BAC[..., :NUM_OLD] = ABSENT_LOGIT
+    output.class_logits_BAC[..., :NUM_OLD] = ABSENT_LOGIT
     targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1)])
     found, empty = finetune().losses(clone(output), targets, None), finetune().losses(output, make_targets([]), None)
     for name, loss in found.items():

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ciod_core.model.assigner import Assignment, assign
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.model.base import HeadOutput, Targets
+from ciod_core.model.yolox.simota import Assignment, assign
 from tests.helpers.plain_simota import plain_simota
 from tests.helpers.scenes import GroundTruth, blank_output, make_targets, random_output, single_image
 
@@ -31,11 +31,11 @@ def rows_of(assignment: Assignment) -> list[tuple[int, int, int]]:
 def plain_rows(output: HeadOutput, targets: Targets) -> dict[tuple[int, int], tuple[int, float]]:
     """(image, anchor point) → (object, IoU) by the plain loops."""
     found = {}
-    for image in range(len(output.obj_logits_BA)):
+    for image in range(len(output.objectness_logits_BA)):
         own = (targets.image_N == image).nonzero().squeeze(1).tolist()
         positives = plain_simota(
-            output.cls_logits_BAC[image].tolist(),
-            output.obj_logits_BA[image].tolist(),
+            output.class_logits_BAC[image].tolist(),
+            output.objectness_logits_BA[image].tolist(),
             output.boxes_BA4[image].tolist(),
             output.points_A2.tolist(),
             output.strides_A.tolist(),
@@ -139,8 +139,8 @@ def test_class_and_objectness_steer_between_equal_boxes() -> None:
     box = (0.0, 0.0, 32.0, 32.0)
     output = blank_output(1, NUM_CLASSES)
     output.boxes_BA4[...] = torch.tensor([0.0, 0.0, 16.0, 16.0])
-    output.cls_logits_BAC[0, [5, 6, 9], [1, 2, 2]] = 4.0
-    output.obj_logits_BA[0, [6, 10]] = 4.0
+    output.class_logits_BAC[0, [5, 6, 9], [1, 2, 2]] = 4.0
+    output.objectness_logits_BA[0, [6, 10]] = 4.0
     # Ten IoUs of 0.25 ask for two positives: the point that has both, then the one with the right class.
     found = assign(output, make_targets([(0, box, 2)]))
     assert found.anchor_P.tolist() == [6, 9]
@@ -166,8 +166,8 @@ def test_no_objects(dtype: torch.dtype) -> None:
 
 def test_saturated_scores_and_degenerate_boxes_stay_finite() -> None:
     output = random_output(1, NUM_CLASSES, SIDE, seed=4)
-    output.cls_logits_BAC[0, ::2] = 200.0
-    output.obj_logits_BA[0, ::3] = 200.0
+    output.class_logits_BAC[0, ::2] = 200.0
+    output.objectness_logits_BA[0, ::3] = 200.0
     output.boxes_BA4[0, ::5, 2:] = output.boxes_BA4[0, ::5, :2]
     targets = make_targets([(0, (10.0, 10.0, 40.0, 40.0), 0), (0, (20.0, 20.0, 20.0, 20.0), 1)])
     found = assign(output, targets)
@@ -180,14 +180,14 @@ def test_many_classes_that_are_nearly_sure_are_told_apart(seed: int) -> None:
     """In float32, where the product of all of 1 − score is 0: costs far above the clamp of a single class."""
     output = random_output(1, 40, SIDE, seed)
     generator = torch.Generator().manual_seed(seed)
-    output.cls_logits_BAC.copy_(torch.randn(output.cls_logits_BAC.shape, generator=generator) + 7)
-    output.obj_logits_BA.fill_(9.0)
+    output.class_logits_BAC.copy_(torch.randn(output.class_logits_BAC.shape, generator=generator) + 7)
+    output.objectness_logits_BA.fill_(9.0)
     assert_equals_plain_loops(output, make_targets([(0, (10.0, 10.0, 40.0, 40.0), 0), (0, (4.0, 20.0, 60.0, 50.0), 1)]))
 
 
 def test_carries_no_gradient() -> None:
     output = random_output(1, NUM_CLASSES, SIDE, seed=4)
-    for tensor in (output.cls_logits_BAC, output.obj_logits_BA, output.boxes_BA4):
+    for tensor in (output.class_logits_BAC, output.objectness_logits_BA, output.boxes_BA4):
         tensor.requires_grad_()
     found = assign(output, make_targets([(0, (10.0, 10.0, 40.0, 40.0), 0)]))
     assert len(found.iou_P) and not found.iou_P.requires_grad

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou, generalized_box_iou
 
-from ciod_core.model.boxes import box_area, giou, iou, pairwise_iou
+from ciod_core.model.common.boxes import box_area, giou, iou, pairwise_iou
 
 coordinate = st.floats(-1000, 1000, allow_nan=False, width=32)
 extent = st.sampled_from([0.0, 0.5, 1.0, 7.25, 300.0])

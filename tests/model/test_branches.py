@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from ciod_core.config.schema import MODEL_NAMES, ModelConfig, ResamplerConfig
 from ciod_core.methods.selection import build_selection
-from ciod_core.model.assigner import assign
-from ciod_core.model.branches import among_classes, joined
-from ciod_core.model.detector import Detector, build_detector
-from ciod_core.model.head import PRIOR_BIAS
-from ciod_core.model.output import ABSENT_LOGIT, HeadOutput, Targets
-from ciod_core.model.postprocess import detect
+from ciod_core.model.base import ABSENT_LOGIT, HeadOutput, Targets
+from ciod_core.model.common.nms import detect
+from ciod_core.model.yolox.detector import Detector, build_detector
+from ciod_core.model.yolox.head import PRIOR_BIAS
+from ciod_core.model.yolox.predictions import among_classes, joined
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.networks import lively_detector
 from tests.helpers.scenes import assert_same_output, make_targets, random_output
 
@@ -48,19 +48,19 @@ def test_old_answers_stay_bit_for_bit_beside_a_branch(images: Tensor) -> None:
     before = detector(images, features=True)
     detector.add_branch(NUM_NEW)
     after = detector(images, features=True)
-    num_anchors = before.obj_logits_BA.shape[1]
-    assert after.cls_logits_BAC.shape == (3, 2 * num_anchors, NUM_OLD + NUM_NEW)
+    num_anchors = before.objectness_logits_BA.shape[1]
+    assert after.class_logits_BAC.shape == (3, 2 * num_anchors, NUM_OLD + NUM_NEW)
     old = HeadOutput(
-        after.cls_logits_BAC[:, :num_anchors, :NUM_OLD], after.obj_logits_BA[:, :num_anchors],
+        after.class_logits_BAC[:, :num_anchors, :NUM_OLD], after.objectness_logits_BA[:, :num_anchors],
         after.boxes_BA4[:, :num_anchors], after.points_A2[:num_anchors], after.strides_A[:num_anchors],
     )  # fmt: skip
     assert_same_output(old, before)
-    assert (after.cls_logits_BAC[:, :num_anchors, NUM_OLD:] == ABSENT_LOGIT).all()
-    assert (after.cls_logits_BAC[:, num_anchors:, :NUM_OLD] == ABSENT_LOGIT).all()
-    assert (after.cls_logits_BAC[:, num_anchors:, NUM_OLD:] > ABSENT_LOGIT).all()
+    assert (after.class_logits_BAC[:, :num_anchors, NUM_OLD:] == ABSENT_LOGIT).all()
+    assert (after.class_logits_BAC[:, num_anchors:, :NUM_OLD] == ABSENT_LOGIT).all()
+    assert (after.class_logits_BAC[:, num_anchors:, NUM_OLD:] > ABSENT_LOGIT).all()
     assert before.features is not None and after.features is not None
-    assert torch.equal(after.features.cls_features_BAF[:, :num_anchors], before.features.cls_features_BAF)
-    assert after.features.cls_features_BAF.shape[1] == 2 * num_anchors
+    assert torch.equal(after.features.class_features_BAF[:, :num_anchors], before.features.class_features_BAF)
+    assert after.features.class_features_BAF.shape[1] == 2 * num_anchors
 
 
 def test_an_absent_class_has_probability_zero_and_no_gradient_of_nan() -> None:
@@ -93,7 +93,9 @@ def test_what_is_frozen_does_not_move_in_training(images: Tensor) -> None:
     for _ in range(3):
         output = detector.train()(images)
         optimizer.zero_grad()
-        (output.cls_logits_BAC[..., NUM_OLD:].sum() + output.obj_logits_BA.sum() + output.boxes_BA4.mean()).backward()
+        (
+            output.class_logits_BAC[..., NUM_OLD:].sum() + output.objectness_logits_BA.sum() + output.boxes_BA4.mean()
+        ).backward()
         optimizer.step()
     moved = {name for name, tensor in detector.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {name for name in before if name.startswith("branches.0.")}
@@ -105,9 +107,9 @@ def test_a_frozen_head_answers_in_evaluation_only(images: Tensor) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
     detector.add_branch(NUM_NEW)
     in_training = detector.train()(images)
-    assert in_training.cls_logits_BAC.shape == (3, 126, NUM_OLD + NUM_NEW)
-    assert (in_training.cls_logits_BAC[..., :NUM_OLD] == ABSENT_LOGIT).all()
-    assert detector.eval()(images).cls_logits_BAC.shape[1] == 252
+    assert in_training.class_logits_BAC.shape == (3, 126, NUM_OLD + NUM_NEW)
+    assert (in_training.class_logits_BAC[..., :NUM_OLD] == ABSENT_LOGIT).all()
+    assert detector.eval()(images).class_logits_BAC.shape[1] == 252
 
 
 def test_a_chain_of_branches_freezes_all_but_the_youngest() -> None:
@@ -132,7 +134,7 @@ def test_every_model_takes_branches(name: str) -> None:
     with torch.device("meta"):
         detector = build_detector(ModelConfig(name=name, backbone_weights="none"), 7, 2, 3)
         output = detector.eval()(torch.empty(2, 3, 64, 96))
-    assert output.cls_logits_BAC.shape == (2, 3 * 126, 12)
+    assert output.class_logits_BAC.shape == (2, 3 * 126, 12)
     assert all(parameter.requires_grad for parameter in detector.parameters())
 
 

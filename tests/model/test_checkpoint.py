@@ -17,8 +17,8 @@ from ciod_core.classes import class_table
 from ciod_core.config.schema import ModelConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.model.checkpoint import CheckpointInfo, load_detector, read_info, save_detector
-from ciod_core.model.detector import Detector
 from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.model.yolox.detector import Detector
 from tests.helpers.networks import lively_detector
 from tests.helpers.scenes import assert_same_output
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ciod_core.config.schema import MODEL_NAMES, ModelConfig
-from ciod_core.model.detector import PIXEL_MEAN, PIXEL_STD, build_detector, uses_pretrained_backbone
+from ciod_core.model.yolox.detector import PIXEL_MEAN, PIXEL_STD, build_detector, uses_pretrained_backbone
 from tests.helpers.networks import lively_detector
 from tests.helpers.scenes import assert_same_output
 
@@ -34,8 +34,8 @@ def test_every_name_builds_and_answers_in_shape(name: str) -> None:
         detector = build_detector(config(name), 7)
         output = detector(torch.empty(2, 3, 64, 96))
     num_anchors = 8 * 12 + 4 * 6 + 2 * 3
-    assert output.cls_logits_BAC.shape == (2, num_anchors, 7)
-    assert output.obj_logits_BA.shape == (2, num_anchors)
+    assert output.class_logits_BAC.shape == (2, num_anchors, 7)
+    assert output.objectness_logits_BA.shape == (2, num_anchors)
     assert output.boxes_BA4.shape == (2, num_anchors, 4)
     assert output.points_A2.shape == (num_anchors, 2)
     assert output.strides_A.shape == (num_anchors,)
@@ -63,8 +63,8 @@ def test_pixels_are_normalised_inside() -> None:
     images = torch.rand(1, 3, 64, 64) * 255
     with torch.inference_mode():
         expected = detector.head(detector.neck(detector.backbone((images - mean) / std)))
-        assert torch.equal(detector(images).cls_logits_BAC, expected.cls_logits_BAC)
-        assert not torch.equal(detector(images / 255).cls_logits_BAC, expected.cls_logits_BAC)
+        assert torch.equal(detector(images).class_logits_BAC, expected.class_logits_BAC)
+        assert not torch.equal(detector(images / 255).class_logits_BAC, expected.class_logits_BAC)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_pretrained_resnet_freezes_its_first_layers_and_all_statistics() -> None
     assert frozen
     before = {name: buffer.clone() for name, buffer in detector.backbone.named_buffers()}
     neck_before = {name: buffer.clone() for name, buffer in detector.neck.named_buffers()}
-    detector(torch.rand(2, 3, 64, 64) * 255).cls_logits_BAC.sum().backward()
+    detector(torch.rand(2, 3, 64, 64) * 255).class_logits_BAC.sum().backward()
     assert all(torch.equal(buffer, before[name]) for name, buffer in detector.backbone.named_buffers())
     assert any(not torch.equal(buffer, neck_before[name]) for name, buffer in detector.neck.named_buffers())
     layer2 = [parameter.grad for name, parameter in detector.named_parameters() if name.startswith("backbone.layer2.")]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ciod_core.model.folding import fold_batch_norm
+from ciod_core.model.common.folding import fold_batch_norm
 from tests.helpers.networks import lively_detector
 
 
@@ -29,8 +29,8 @@ def test_a_folded_detector_answers_as_before(name: str) -> None:
     assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) < sum(
         isinstance(module, nn.BatchNorm2d) for module in detector.modules()
     )
-    torch.testing.assert_close(after.cls_logits_BAC, before.cls_logits_BAC, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(after.obj_logits_BA, before.obj_logits_BA, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(after.class_logits_BAC, before.class_logits_BAC, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(after.objectness_logits_BA, before.objectness_logits_BA, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(after.boxes_BA4, before.boxes_BA4, rtol=1e-3, atol=1e-2)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ciod_core.config.schema import ModelConfig
-from ciod_core.model.boxes import giou, iou
-from ciod_core.model.detector import Detector, build_detector
-from ciod_core.model.head import PRIOR_BIAS, anchor_points, decode_boxes
+from ciod_core.model.common.boxes import giou, iou
+from ciod_core.model.yolox.detector import Detector, build_detector
+from ciod_core.model.yolox.head import PRIOR_BIAS, anchor_points, decode_boxes
 from tests.helpers.networks import levels_of, lively_detector
 
 
@@ -84,10 +84,10 @@ def test_growing_keeps_what_was_learned(detector: Detector) -> None:
     for name, tensor in detector.state_dict().items():
         kept = tensor[:3] if ".cls_conv." in name else tensor
         assert torch.equal(kept, old[name]), name
-    assert before.cls_logits_BAC.std() > 0.3
-    assert after.cls_logits_BAC.shape[-1] == 5
-    torch.testing.assert_close(after.cls_logits_BAC[..., :3], before.cls_logits_BAC, rtol=1e-5, atol=1e-5)
-    assert torch.equal(after.obj_logits_BA, before.obj_logits_BA)
+    assert before.class_logits_BAC.std() > 0.3
+    assert after.class_logits_BAC.shape[-1] == 5
+    torch.testing.assert_close(after.class_logits_BAC[..., :3], before.class_logits_BAC, rtol=1e-5, atol=1e-5)
+    assert torch.equal(after.objectness_logits_BA, before.objectness_logits_BA)
     assert torch.equal(after.boxes_BA4, before.boxes_BA4)
 
 
@@ -100,7 +100,7 @@ def test_new_rows_have_the_prior_bias_and_train(detector: Detector) -> None:
         assert level.cls_conv.out_channels == 5
         assert all(parameter.requires_grad for parameter in level.cls_conv.parameters())
         assert level.cls_conv.weight[3:].std() > 0
-    logits = detector(torch.zeros(1, 3, 64, 64)).cls_logits_BAC
+    logits = detector(torch.zeros(1, 3, 64, 64)).class_logits_BAC
     logits[..., 3:].sum().backward()
     grad = levels_of(detector)[0].cls_conv.weight.grad
     assert grad is not None and grad[3:].abs().sum() > 0 and grad[:3].abs().sum() == 0
@@ -109,4 +109,4 @@ def test_new_rows_have_the_prior_bias_and_train(detector: Detector) -> None:
 def test_growing_twice_equals_growing_once_in_size(detector: Detector) -> None:
     detector.add_classes(1)
     detector.add_classes(3)
-    assert detector(torch.zeros(1, 3, 32, 32)).cls_logits_BAC.shape == (1, 21, 7)
+    assert detector(torch.zeros(1, 3, 32, 32)).class_logits_BAC.shape == (1, 21, 7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ciod_core.model.log_products import logs_of_products_
+from ciod_core.model.yolox.log_products import logs_of_products_
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 4, 5, 7, 8, 63, 80, 1000])

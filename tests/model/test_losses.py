@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ciod_core.methods.finetune import finetune
-from ciod_core.model.assigner import assign
-from ciod_core.model.losses import box_loss, class_loss, summed_bce
+from ciod_core.model.yolox.losses import box_loss, class_loss, summed_bce
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.scenes import make_targets, random_output
 
 
@@ -28,7 +28,7 @@ def test_objectness_is_one_at_positives_and_zero_elsewhere_over_all_anchor_point
     assert places
     expected = sum(
         bce(logit, 1.0 if (image, anchor) in places else 0.0)
-        for image, logits in enumerate(output.obj_logits_BA.tolist())
+        for image, logits in enumerate(output.objectness_logits_BA.tolist())
         for anchor, logit in enumerate(logits)
     )
     losses = finetune().losses(output, targets, None)
@@ -51,22 +51,22 @@ def test_box_loss_is_five_times_one_minus_squared_iou() -> None:
 
 def test_images_without_objects_contribute_objectness_only() -> None:
     output = random_output(3, 4, 32, seed=0)
-    for tensor in (output.cls_logits_BAC, output.obj_logits_BA, output.boxes_BA4):
+    for tensor in (output.class_logits_BAC, output.objectness_logits_BA, output.boxes_BA4):
         tensor.requires_grad_()
     losses = finetune().losses(output, make_targets([(1, (4.0, 4.0, 28.0, 28.0), 2)]), None)
     torch.stack(list(losses.values())).sum().backward()
-    assert output.cls_logits_BAC.grad is not None and output.boxes_BA4.grad is not None
+    assert output.class_logits_BAC.grad is not None and output.boxes_BA4.grad is not None
     for image in (0, 2):
-        assert not output.cls_logits_BAC.grad[image].any()
+        assert not output.class_logits_BAC.grad[image].any()
         assert not output.boxes_BA4.grad[image].any()
-        assert output.obj_logits_BA.grad is not None and output.obj_logits_BA.grad[image].all()
-    assert output.cls_logits_BAC.grad[1].any() and output.boxes_BA4.grad[1].any()
+        assert output.objectness_logits_BA.grad is not None and output.objectness_logits_BA.grad[image].all()
+    assert output.class_logits_BAC.grad[1].any() and output.boxes_BA4.grad[1].any()
 
 
 def test_a_batch_without_objects_has_objectness_alone_divided_by_one() -> None:
     output = random_output(2, 4, 32, seed=0)
     losses = finetune().losses(output, make_targets([]), None)
-    expected = sum(bce(logit, 0) for logit in output.obj_logits_BA.flatten().tolist())
+    expected = sum(bce(logit, 0) for logit in output.objectness_logits_BA.flatten().tolist())
     assert float(losses["objectness"]) == pytest.approx(expected, rel=1e-5)
     assert float(losses["class"]) == 0 and float(losses["box"]) == 0
 
@@ -76,8 +76,8 @@ def test_losses_are_divided_by_the_positives_of_the_whole_batch() -> None:
     output = random_output(2, 4, 32, seed=3)
     objects = [(0, (4.0, 4.0, 28.0, 28.0), 2), (1, (2.0, 2.0, 14.0, 20.0), 0)]
     twice = output._replace(
-        cls_logits_BAC=output.cls_logits_BAC.repeat(2, 1, 1),
-        obj_logits_BA=output.obj_logits_BA.repeat(2, 1),
+        class_logits_BAC=output.class_logits_BAC.repeat(2, 1, 1),
+        objectness_logits_BA=output.objectness_logits_BA.repeat(2, 1),
         boxes_BA4=output.boxes_BA4.repeat(2, 1, 1),
     )
     once = finetune().losses(output, make_targets(objects), None)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from ciod_core.model.postprocess import detect, grouped_nms, scores
+from ciod_core.model.common.nms import detect, grouped_nms, scores
 from tests.helpers.scenes import blank_output, random_output
 
 
@@ -84,7 +84,7 @@ def test_nothing_to_thin() -> None:
 
 def test_scores_multiply_class_and_objectness() -> None:
     output = random_output(2, 3, 32, seed=0)
-    expected = torch.sigmoid(output.cls_logits_BAC[1, 4, 2]) * torch.sigmoid(output.obj_logits_BA[1, 4])
+    expected = torch.sigmoid(output.class_logits_BAC[1, 4, 2]) * torch.sigmoid(output.objectness_logits_BA[1, 4])
     torch.testing.assert_close(scores(output)[1, 4, 2], expected)
 
 
@@ -92,8 +92,8 @@ def test_detections_are_thinned_per_class_and_image_best_first() -> None:
     output = blank_output(2, 2)
     output.boxes_BA4[:, 3] = output.boxes_BA4[:, 2] + 0.1
     for image, anchor, label, logit in [(0, 2, 0, 3.0), (0, 3, 0, 2.0), (0, 3, 1, 1.0), (1, 3, 0, 0.5)]:
-        output.cls_logits_BAC[image, anchor, label] = logit
-        output.obj_logits_BA[image, anchor] = 9.0
+        output.class_logits_BAC[image, anchor, label] = logit
+        output.objectness_logits_BA[image, anchor] = 9.0
     first, second = detect(output, score_threshold=0.3, nms_iou=0.65, max_detections=10)
     assert first.labels_D.tolist() == [0, 1]
     torch.testing.assert_close(first.boxes_D4, output.boxes_BA4[0, [2, 3]])

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from ciod_core.methods.finetune import finetune
-from ciod_core.model.assigner import assign
-from ciod_core.model.detector import SCALES, Detector
-from ciod_core.model.output import HeadOutput, Targets
+from ciod_core.model.base import HeadOutput, Targets
+from ciod_core.model.yolox.detector import SCALES, Detector
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.networks import levels_of, lively_detector
 from tests.oracles.yolox_weights import yolox_name, yolox_state
 
@@ -167,11 +167,11 @@ def test_same_head_output(pair: Pair) -> None:
         expected_BAD = pair.oracle.eval()(images)
     centres_BA2 = (output.boxes_BA4[..., :2] + output.boxes_BA4[..., 2:]) / 2
     sizes_BA2 = output.boxes_BA4[..., 2:] - output.boxes_BA4[..., :2]
-    assert output.obj_logits_BA.std() > 0.1
+    assert output.objectness_logits_BA.std() > 0.1
     torch.testing.assert_close(centres_BA2, expected_BAD[..., :2], rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(sizes_BA2, expected_BAD[..., 2:4], rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(output.obj_logits_BA, expected_BAD[..., 4].logit(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(output.cls_logits_BAC, expected_BAD[..., 5:].logit(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.objectness_logits_BA, expected_BAD[..., 4].logit(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.class_logits_BAC, expected_BAD[..., 5:].logit(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("objects_per_image", SCENES.values(), ids=SCENES.keys())

@@ -6,10 +6,10 @@ import re
 
 from torch import Tensor, nn
 
-from ciod_core.model.backbone import CspDarknet
-from ciod_core.model.blocks import Bottleneck, ConvBlock, CspLayer, DepthwiseConvBlock, SpatialPyramidPooling
-from ciod_core.model.detector import Detector
-from ciod_core.model.neck import Pafpn
+from ciod_core.model.common.backbones import CspDarknet
+from ciod_core.model.common.blocks import Bottleneck, ConvBlock, CspLayer, DepthwiseConvBlock, SpatialPyramidPooling
+from ciod_core.model.yolox.detector import Detector
+from ciod_core.model.yolox.neck import Pafpn
 
 # What a module of ciod calls its children → what YOLOX calls them.
 CHILDREN: dict[type[nn.Module], dict[str, str]] = {

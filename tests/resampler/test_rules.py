@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ciod_core.model.base import HeadOutput
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.output import HeadOutput
 from ciod_core.resampler import rules as resampler
 from ciod_core.resampler.rules import (
     SelectionRule,
@@ -69,8 +69,8 @@ def teachers(draw: st.DrawFn) -> HeadOutput:
         return torch.tensor(draw(st.lists(values, min_size=size, max_size=size)))
 
     return HeadOutput(
-        cls_logits_BAC=tensor(logits, count * classes).view(images, points, classes),
-        obj_logits_BA=tensor(logits, count).view(images, points),
+        class_logits_BAC=tensor(logits, count * classes).view(images, points, classes),
+        objectness_logits_BA=tensor(logits, count).view(images, points),
         boxes_BA4=tensor(boxes, count).view(images, points, 4),
         points_A2=torch.zeros(points, 2),
         strides_A=torch.full((points,), 8.0),
@@ -81,8 +81,8 @@ def plain_selection(
     teacher: HeadOutput, rule: Callable[[Sequence[Answer]], list[int]], nms_iou: float
 ) -> list[tuple[int, int]]:
     """(image, anchor point) of what the plain loops keep."""
-    class_scores = teacher.cls_logits_BAC.sigmoid()
-    scores = class_scores * teacher.obj_logits_BA.sigmoid().unsqueeze(-1)
+    class_scores = teacher.class_logits_BAC.sigmoid()
+    scores = class_scores * teacher.objectness_logits_BA.sigmoid().unsqueeze(-1)
     found = []
     for image in range(len(scores)):
         answers = plain_answers(class_scores[image].tolist(), scores[image].tolist(), teacher.boxes_BA4[image].tolist())
@@ -95,9 +95,9 @@ def assert_is_the_teachers(knowledge: Knowledge, teacher: HeadOutput, places: li
     anchor_K = torch.tensor([anchor for _, anchor in places], dtype=torch.int64)
     assert torch.equal(knowledge.image_K, image_K)
     assert torch.equal(knowledge.boxes_K4, teacher.boxes_BA4[image_K, anchor_K])
-    assert torch.equal(knowledge.class_logits_KC, teacher.cls_logits_BAC[image_K, anchor_K])
-    assert torch.equal(knowledge.obj_logits_K, teacher.obj_logits_BA[image_K, anchor_K])
-    assert torch.equal(knowledge.labels_K, teacher.cls_logits_BAC[image_K, anchor_K].argmax(dim=1))
+    assert torch.equal(knowledge.class_logits_KC, teacher.class_logits_BAC[image_K, anchor_K])
+    assert torch.equal(knowledge.obj_logits_K, teacher.objectness_logits_BA[image_K, anchor_K])
+    assert torch.equal(knowledge.labels_K, teacher.class_logits_BAC[image_K, anchor_K].argmax(dim=1))
     best = knowledge.class_logits_KC.sigmoid().amax(dim=1) if len(places) else torch.zeros(0)
     torch.testing.assert_close(knowledge.scores_K, best * knowledge.obj_logits_K.sigmoid())
 
@@ -137,9 +137,9 @@ def centre_and_others(ious: list[float]) -> HeadOutput:
     """A confident centre of class 1, and unsure answers of class 1 whose boxes overlap it by the given IoUs."""
     teacher = blank_output(1, 3)
     count = len(ious) + 1
-    teacher.obj_logits_BA[0, :count] = 9.0
-    teacher.cls_logits_BAC[0, 0, 1] = 0.0
-    teacher.cls_logits_BAC[0, 1:count, 1] = -1.5
+    teacher.objectness_logits_BA[0, :count] = 9.0
+    teacher.class_logits_BAC[0, 0, 1] = 0.0
+    teacher.class_logits_BAC[0, 1:count, 1] = -1.5
     teacher.boxes_BA4[0, :count] = torch.tensor([[0.0, 0.0, 20.0, 20.0]])
     teacher.boxes_BA4[0, 1:count, 2] = 20 * torch.tensor(ious)
     return teacher
@@ -157,17 +157,17 @@ def test_a_centre_brings_its_neighbours_along() -> None:
 
 def test_a_neighbour_of_another_class_stays_out() -> None:
     teacher = centre_and_others([0.9, 0.8])
-    teacher.cls_logits_BAC[0, 1, 2] = -1.4
+    teacher.class_logits_BAC[0, 1, 2] = -1.4
     assert [box[2] for box in crs(teacher)] == pytest.approx([20.0, 16.0])
 
 
 def test_a_centre_of_another_image_brings_nobody_along() -> None:
     near = centre_and_others([0.9])
     alone = centre_and_others([0.9])
-    alone.cls_logits_BAC[0, 0, 1] = -4.0
+    alone.class_logits_BAC[0, 0, 1] = -4.0
     teacher = near._replace(
-        cls_logits_BAC=torch.cat((near.cls_logits_BAC, alone.cls_logits_BAC)),
-        obj_logits_BA=near.obj_logits_BA.repeat(2, 1),
+        class_logits_BAC=torch.cat((near.class_logits_BAC, alone.class_logits_BAC)),
+        objectness_logits_BA=near.objectness_logits_BA.repeat(2, 1),
         boxes_BA4=near.boxes_BA4.repeat(2, 1, 1),
     )
     assert select_knowledge(teacher, PLAIN_RULES["crs"][0], nms_iou=0.95).image_K.tolist() == [0, 0]
@@ -180,10 +180,10 @@ def test_a_neighbour_of_a_neighbour_is_no_neighbour() -> None:
 
 def test_without_objectness_neither_centres_nor_neighbours_are_kept() -> None:
     teacher = centre_and_others([0.9])
-    teacher.obj_logits_BA[0, 0] = -3.0
+    teacher.objectness_logits_BA[0, 0] = -3.0
     # The centre itself is too weak to be kept, and still vouches for its neighbour.
     assert [box[2] for box in crs(teacher)] == pytest.approx([18.0])
-    teacher.obj_logits_BA[0, 1] = -3.0
+    teacher.objectness_logits_BA[0, 1] = -3.0
     assert crs(teacher) == []
 
 
@@ -195,11 +195,11 @@ def test_nms_at_095_leaves_the_cluster_and_at_065_one_box() -> None:
 
 def test_a_class_with_one_answer_uses_the_fixed_threshold() -> None:
     teacher = blank_output(1, 3)
-    teacher.obj_logits_BA[...] = 9.0
-    teacher.cls_logits_BAC[0, :, 0] = 0.0
+    teacher.objectness_logits_BA[...] = 9.0
+    teacher.class_logits_BAC[0, :, 0] = 0.0
     for label, logit in ((1, 0.5), (2, 2.0)):
-        teacher.cls_logits_BAC[0, label, :] = -9.0
-        teacher.cls_logits_BAC[0, label, label] = logit
+        teacher.class_logits_BAC[0, label, :] = -9.0
+        teacher.class_logits_BAC[0, label, label] = logit
     for fixed_score, expected in ((0.5, {1, 2}), (0.7, {2}), (0.9, set())):
         rule = class_statistics(num_std=1.0, fixed_score=fixed_score)
         labels = set(select_knowledge(teacher, rule, nms_iou=0.95).labels_K.tolist())
@@ -210,9 +210,9 @@ def test_a_class_with_one_answer_uses_the_fixed_threshold() -> None:
 def test_images_and_classes_without_answers(name: str) -> None:
     """A teacher that sees nothing in the second image, and never names class 3."""
     teacher = random_output(2, 4, 64, seed=7)
-    teacher.cls_logits_BAC[..., 3] = -30.0
-    teacher.cls_logits_BAC[1] = -9.0
-    teacher.obj_logits_BA[1] = -9.0
+    teacher.class_logits_BAC[..., 3] = -30.0
+    teacher.class_logits_BAC[1] = -9.0
+    teacher.objectness_logits_BA[1] = -9.0
     knowledge = select_knowledge(teacher, PLAIN_RULES[name][0], nms_iou=0.95)
     assert 3 not in knowledge.labels_K.tolist()
     assert (knowledge.image_K == 0).any()
@@ -231,7 +231,7 @@ def test_a_teacher_that_sees_nothing() -> None:
 @pytest.mark.parametrize("name", PLAIN_RULES)
 def test_only_old_classes_are_selected_and_nothing_carries_gradient(name: str) -> None:
     teacher = random_output(2, 4, 64, seed=3)
-    teacher.cls_logits_BAC.requires_grad_()
+    teacher.class_logits_BAC.requires_grad_()
     knowledge = select_knowledge(teacher, PLAIN_RULES[name][0], nms_iou=0.95)
     assert len(knowledge) > 0
     assert knowledge.class_logits_KC.shape[1] == 4
@@ -256,7 +256,7 @@ class RowsRead(TorchDispatchMode):
 def test_class_logits_of_an_anchor_point_are_read_once() -> None:
     """Two neighbours ask for the same two: a centre that is too weak to be kept, and the cell of 16 pixels there."""
     teacher = centre_and_others([0.9, 0.8])
-    teacher.obj_logits_BA[0, 0] = -3.0
+    teacher.objectness_logits_BA[0, 0] = -3.0
     answers = TeacherAnswers(teacher)
     with RowsRead(width=3) as rows:
         kept_BA = PLAIN_RULES["crs"][0](answers)
@@ -288,8 +288,8 @@ def test_size_of_coco_fits_into_memory() -> None:
     chosen = torch.randperm(8 * 8400, generator=generator)[:6000]
     image, anchor = chosen // 8400, chosen % 8400
     label = torch.randint(80, (6000,), generator=generator)
-    teacher.obj_logits_BA[image, anchor] = 6.0
-    teacher.cls_logits_BAC[image, anchor, label] = torch.where(torch.arange(6000) < 500, 1.0, -1.5)
+    teacher.objectness_logits_BA[image, anchor] = 6.0
+    teacher.class_logits_BAC[image, anchor, label] = torch.where(torch.arange(6000) < 500, 1.0, -1.5)
     with LargestTensor() as largest:
         knowledge = select_knowledge(teacher, PLAIN_RULES["crs"][0], nms_iou=0.95)
     assert len(knowledge) >= 490

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ciod_core.experiment.folder import Experiment
-from ciod_core.model.detector import Detector
+from ciod_core.model.yolox.detector import Detector
 from tests.cli.conftest import ciod, own_copy, trained
 
 __all__ = ["ciod", "own_copy", "trained"]

@@ -1,8 +1,9 @@
-"""Making a bank: the teacher is asked once about every image, and its answers lie in the image's own frame."""
+"""Making a bank: the teacher runs once on every image, and its boxes lie in the image's own frame."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +11,29 @@ import pytest
 import torch
 
 from ciod_core.classes import ClassTable, class_table
-from ciod_core.config.schema import ResamplerConfig
+from ciod_core.config.schema import Config, ResamplerConfig
+from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
+from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import ConfigError, DataError
-from ciod_core.model.boxes import pairwise_iou
-from ciod_core.model.detector import Detector
+from ciod_core.methods.registry import build_method
+from ciod_core.model.common.boxes import pairwise_iou
+from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.teachers import build
-from ciod_core.teachers.bank import BankInfo, KnowledgeBank
-from ciod_core.teachers.build import Built, Interview, build_bank
-from ciod_core.teachers.summary import summarise
+from ciod_core.teachers.bank import KnowledgeBank
+from ciod_core.teachers.base import TeacherIdentity
+from ciod_core.teachers.build import Built, build_bank
+from ciod_core.teachers.network import NetworkTeacher
+from ciod_core.teachers.report import StepBank, summarize
 from tests.helpers.networks import lively_detector
 
-INFO = BankInfo(
+IDENTITY = TeacherIdentity(
     teacher_sha256="ab" * 32,
     classes=("a", "b", "c"),
     image_size=64,
-    # An untrained teacher is sure of nothing; a low threshold makes it speak.
+    # An untrained teacher is sure of nothing; a low threshold makes it select boxes.
     resampler=ResamplerConfig(rule="fixed", fixed_score=0.02, nms_iou=0.65),
 )
 
@@ -43,19 +49,18 @@ class Setting:
         self.table = whole.select(np.ones(whole.num_boxes, dtype=np.bool_), first_I)
         self.detector = lively_detector(num_classes=3, seed=4).eval()
         self.classes = class_table([[(entry.name, entry.id) for entry in whole.categories[:3]]])
-        self.asked: list[int] = []
+        self.done: list[int] = []
 
-    def build(self, info: BankInfo = INFO, table: AnnotationTable | None = None, *, overwrite: bool = False) -> Built:
-        interview = Interview(
-            self.detector,
-            self.classes,
-            info,
-            self.images,
-            torch.device("cpu"),
-            batch_size=4,
-            on_images=self.asked.append,
-        )
-        return build_bank(self.folder / "bank.safetensors", interview, table or self.table, overwrite=overwrite)
+    def teacher(self, identity: TeacherIdentity = IDENTITY, table: AnnotationTable | None = None) -> NetworkTeacher:
+        method = build_method(Config(resampler=identity.resampler))
+        images = LocatedTable(table or self.table, self.images)
+        return NetworkTeacher(self.detector, method, identity, images, batch_size=2)
+
+    def build(
+        self, identity: TeacherIdentity = IDENTITY, table: AnnotationTable | None = None, *, overwrite: bool = False
+    ) -> Built:
+        path, teacher = self.folder / "bank.safetensors", self.teacher(identity, table)
+        return build_bank(path, teacher, ImageHashes(), overwrite=overwrite, on_images=self.done.append)
 
 
 @pytest.fixture
@@ -63,22 +68,22 @@ def setting(shapes_dataset: DatasetSource, tmp_path: Path) -> Setting:
     return Setting(shapes_dataset, tmp_path)
 
 
-def test_every_image_is_asked_about_once(setting: Setting) -> None:
+def test_the_teacher_runs_once_on_every_image(setting: Setting) -> None:
     built = setting.build()
-    assert built.num_asked == 6 and sum(setting.asked) == 6
-    assert len(built.bank) == 6 and built.bank.num_answers > 6
+    assert built.num_new == 6 and sum(setting.done) == 6
+    bank = built.teacher.bank
+    assert len(bank) == 6 and sum(len(kept) for _, kept in bank.items()) > 6
     again = setting.build()
-    assert again.num_asked == 0 and sum(setting.asked) == 6
+    assert again.num_new == 0 and sum(setting.done) == 6
 
 
 def test_answers_lie_in_the_image(setting: Setting) -> None:
     built = setting.build()
-    for row, sha256 in enumerate(built.hashes_I):
-        kept = built.bank.of_image(sha256)
-        assert kept is not None
+    for row in range(setting.table.num_images):
+        kept = built.teacher.knowledge_of(row)
         width, height = int(setting.table.widths_I[row]), int(setting.table.heights_I[row])
         assert (kept.boxes_K4 >= 0).all()
-        assert (kept.boxes_K4 <= np.array([width, height, width, height]) + 1e-3).all()
+        assert (kept.boxes_K4 <= torch.tensor([width, height, width, height]) + 1e-3).all()
         assert (kept.boxes_K4[:, 2:] > kept.boxes_K4[:, :2]).all()
         assert (kept.scores_K >= 0.02).all()
 
@@ -86,10 +91,10 @@ def test_answers_lie_in_the_image(setting: Setting) -> None:
 def test_only_new_and_changed_images_are_asked_about(setting: Setting) -> None:
     first_I = np.arange(setting.table.num_images) < 4
     setting.build(table=setting.table.select(np.ones(setting.table.num_boxes, dtype=np.bool_), first_I))
-    assert setting.build().num_asked == 2
+    assert setting.build().num_new == 2
     path = setting.images / str(setting.table.file_names_I[0])
     path.write_bytes(path.read_bytes() + b"\0")
-    assert setting.build().num_asked == 1
+    assert setting.build().num_new == 1
 
 
 def test_a_renamed_image_is_known(setting: Setting) -> None:
@@ -98,35 +103,34 @@ def test_a_renamed_image_is_known(setting: Setting) -> None:
     table = setting.table.select(np.ones(setting.table.num_boxes, dtype=np.bool_), one_I)
     old, new = (setting.images / name for name in (str(setting.table.file_names_I[0]), str(table.file_names_I[0])))
     new.write_bytes(old.read_bytes())
-    assert setting.build(table=table).num_asked == 0
+    assert setting.build(table=table).num_new == 0
 
 
 def test_an_interrupted_call_goes_on(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "IMAGES_PER_CHUNK", 2)
     monkeypatch.setattr(build, "SECONDS_BETWEEN_WRITES", 0.0)
-    forward, calls = Detector.forward, 0
+    forward, calls = YoloxDetector.forward, 0
 
-    def interrupted(self: Detector, *arguments: object, **options: object) -> object:
+    def interrupted(self: YoloxDetector, *arguments: object, **options: object) -> object:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
         return forward(self, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Detector, "forward", interrupted)
+    monkeypatch.setattr(YoloxDetector, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         setting.build()
     assert len(KnowledgeBank(setting.folder / "bank.safetensors")) == 4
-    assert setting.build().num_asked == 2
+    assert setting.build().num_new == 2
 
 
 def test_other_knowledge_is_not_mixed_in(setting: Setting) -> None:
     setting.build()
-    other = INFO.model_copy(update={"teacher_sha256": "cd" * 32})
-    with pytest.raises(ConfigError, match=r"a bank is there whose teacher_sha256 is abab.*--overwrite"):
+    other = IDENTITY.model_copy(update={"teacher_sha256": "cd" * 32})
+    with pytest.raises(ConfigError, match=r"a bank is there whose teacher_sha256 is abab.*`overwrite`"):
         setting.build(other)
-    assert setting.build(other, overwrite=True).num_asked == 6
-    assert KnowledgeBank(setting.folder / "bank.safetensors").info == other
+    assert setting.build(other, overwrite=True).num_new == 6
+    assert KnowledgeBank(setting.folder / "bank.safetensors").identity == other
 
 
 def test_a_missing_image(setting: Setting) -> None:
@@ -136,51 +140,55 @@ def test_a_missing_image(setting: Setting) -> None:
     assert not (setting.folder / "bank.safetensors").exists()
 
 
-def test_the_mirrored_look_comes_back_into_the_images_frame(setting: Setting) -> None:
-    """On images and their mirror images a look each way gives the same answers."""
-    looks = {}
-    for flip in (False, True):
-        dataset = build.DetectionDataset(setting.table, setting.images, setting.classes, build.EvalTransform(64, flip))
-        batch = next(iter(build.make_loader(dataset, 6, shuffle=False)))
-        images = batch.images_B3HW.flip(3) if flip else batch.images_B3HW
-        output = setting.detector(images)
-        if flip:
-            boxes = output.boxes_BA4.clone()
-            boxes[..., 0], boxes[..., 2] = 64 - output.boxes_BA4[..., 2], 64 - output.boxes_BA4[..., 0]
-            output = output._replace(boxes_BA4=boxes)
-        kept = build.select_knowledge(output, build.build_rule(INFO.resampler), nms_iou=0.65)
-        looks[flip] = build._in_source_frame(batch, 0, kept.pick(kept.image_K == 0), flip)
-    assert len(looks[False]) > 0
-    np.testing.assert_allclose(looks[False].boxes_K4, looks[True].boxes_K4, atol=0.1)
+def test_the_mirrored_view_comes_back_into_the_images_frame(setting: Setting) -> None:
+    """A network that sees mirrored images mirrored again gives the same boxes as for the images."""
+    plain = next(iter(setting.teacher().annotate([0])))
+    forward = YoloxDetector.forward
+
+    def mirrored(self: YoloxDetector, images_B3HW: torch.Tensor, **options: object) -> object:
+        output = forward(self, images_B3HW.flip(3), **options)  # type: ignore[arg-type]
+        boxes = output.boxes_BA4.clone()
+        boxes[..., 0], boxes[..., 2] = 64 - output.boxes_BA4[..., 2], 64 - output.boxes_BA4[..., 0]
+        return replace(output, boxes_BA4=boxes)
+
+    teacher = setting.teacher()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(YoloxDetector, "forward", mirrored)
+        (flipped,) = teacher._view(LocatedTable(first_image(setting.table), setting.images), 64, True)
+    assert len(plain) > 0
+    np.testing.assert_allclose(plain.boxes_K4, flipped.boxes_K4, atol=0.1)
 
 
-def test_averaging_keeps_the_answers_and_changes_them(setting: Setting) -> None:
-    plain = setting.build().bank
-    counts = {sha256: len(kept) for sha256, kept in plain.all_answers()}
-    logits = np.concatenate([kept.class_logits_KC for _, kept in plain.all_answers()])
-    info = INFO.model_copy(update={"flip": True, "scales": (1.5,)})
-    built = setting.build(info, overwrite=True)
-    assert {sha256: len(kept) for sha256, kept in built.bank.all_answers()} == counts
-    assert not np.allclose(np.concatenate([kept.class_logits_KC for _, kept in built.bank.all_answers()]), logits)
+def first_image(table: AnnotationTable) -> AnnotationTable:
+    return table.select(np.zeros(table.num_boxes, dtype=np.bool_), np.arange(table.num_images) < 1)
+
+
+def test_averaging_keeps_the_boxes_and_changes_their_logits(setting: Setting) -> None:
+    plain = dict(setting.build().teacher.bank.items())
+    identity = IDENTITY.model_copy(update={"flip": True, "scales": (1.5,)})
+    averaged = dict(setting.build(identity, overwrite=True).teacher.bank.items())
+    assert {key: len(kept) for key, kept in averaged.items()} == {key: len(kept) for key, kept in plain.items()}
+    assert not all(torch.allclose(averaged[key].class_logits_KC, plain[key].class_logits_KC) for key in plain)
 
 
 def test_recall_and_precision_against_hidden_labels(setting: Setting) -> None:
     """Counted again in plain loops."""
     built = setting.build()
-    summary = summarise(built.bank, built.hashes_I, setting.classes, setting.table, setting.table)
+    bank = StepBank(built.teacher, 2, setting.classes, built.num_new, hidden=setting.table)
+    summary = summarize(bank)
     found, boxes = plain_matches(built, setting.table, setting.classes)
     assert [entry.found for entry in summary.per_class] == found
     assert [entry.hidden_boxes for entry in summary.per_class] == boxes
-    assert sum(entry.answers for entry in summary.per_class) == built.bank.num_answers == sum(summary.histogram)
-    blind = summarise(built.bank, built.hashes_I, setting.classes, setting.table, None)
+    assert sum(entry.answers for entry in summary.per_class) == sum(summary.histogram)
+    assert sum(summary.histogram) == sum(len(kept) for _, kept in built.teacher.bank.items())
+    blind = summarize(replace(bank, hidden=None))
     assert all(entry.recall is None and entry.precision is None for entry in (*blind.per_class, blind.total))
 
 
 def plain_matches(built: Built, table: AnnotationTable, classes: ClassTable) -> tuple[list[int], list[int]]:
     found, boxes = [0] * len(classes), [0] * len(classes)
-    for row, sha256 in enumerate(built.hashes_I):
-        kept = built.bank.of_image(sha256)
-        assert kept is not None
+    for row in range(table.num_images):
+        kept = built.teacher.knowledge_of(row)
         rows = range(int(table.offsets[row]), int(table.offsets[row + 1]))
         for label, category_id in enumerate(classes.category_ids):
             free = [index for index in rows if table.category_ids_N[index] == category_id]
@@ -188,11 +196,7 @@ def plain_matches(built: Built, table: AnnotationTable, classes: ClassTable) -> 
             mine = [index for index in range(len(kept)) if kept.labels_K[index] == label]
             for answer in sorted(mine, key=lambda index: -float(kept.scores_K[index])):
                 overlaps = [
-                    float(
-                        pairwise_iou(
-                            torch.from_numpy(kept.boxes_K4[[answer]]), torch.from_numpy(table.boxes_N4[[index]])
-                        )
-                    )
+                    float(pairwise_iou(kept.boxes_K4[[answer]], torch.from_numpy(table.boxes_N4[[index]])))
                     for index in free
                 ]
                 if overlaps and max(overlaps) >= 0.5:

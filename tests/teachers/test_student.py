@@ -17,10 +17,10 @@ from ciod_core.evaluation.chain import chain_to
 from ciod_core.experiment.folder import Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import load_detector, read_info
-from ciod_core.runs.distill_student import distil_into
+from ciod_core.runs.distill_student import distill_into
 from ciod_core.runs.train import train_step
-from ciod_core.teachers.asking import Asking
-from ciod_core.teachers.distil import distil
+from ciod_core.teachers.distill import distill
+from ciod_core.teachers.sources import TeacherOptions
 from ciod_core.training.progress import SilentListener, TrainingRecord
 from tests.cli.conftest import Ciod
 
@@ -39,7 +39,7 @@ def config(**settings: object) -> Config:
 
 
 def test_the_student_and_its_record_say_what_it_learned_from(experiment: Experiment) -> None:
-    run = distil_into(experiment, config(), Asking("step1"))
+    run = distill_into(experiment, config(), TeacherOptions("step1"))
     assert (run.name, run.kind, run.method, run.step, run.parent) == (
         "step1-yolox-nano", "distilled", "distill", 1, "step1",
     )  # fmt: skip
@@ -67,7 +67,7 @@ def test_no_label_takes_part(experiment: Experiment, tmp_path: Path) -> None:
     relabelled.manifest_path.write_text(json.dumps(manifest))
     weights = []
     for each in (experiment, relabelled):
-        run = distil_into(each, config(), Asking("step1"))
+        run = distill_into(each, config(), TeacherOptions("step1"))
         weights.append(run.outputs["weights"].sha256)
     assert weights[0] == weights[1]
 
@@ -80,7 +80,7 @@ def test_a_folder_of_images(experiment: Experiment, tmp_path: Path) -> None:
     (tmp_path / "photos" / "deeper").mkdir(parents=True)
     for number, name in enumerate(table.file_names_I.tolist()[:5]):
         shutil.copy(source / name, tmp_path / "photos" / ("deeper" if number % 2 else "."))
-    run = distil_into(experiment, config(), Asking("step2", images=tmp_path / "photos"), run="small")
+    run = distill_into(experiment, config(), TeacherOptions("step2", images=tmp_path / "photos"), name="small")
     assert run.step == 2 and run.inputs["knowledge"].path == "small.knowledge.safetensors"
     assert len(read_info(experiment.weights_path("small")).classes) == 8
 
@@ -96,7 +96,7 @@ def test_what_is_learned_is_what_the_teacher_says(experiment: Experiment) -> Non
             assert record.kept_per_image and record.kept_per_image > 1
 
     settings = config(**{"training.epochs": 12, "training.lr": 0.01, "training.log_interval": 1000})
-    distil_into(experiment, settings, Asking("step1"), listener=Listener())
+    distill_into(experiment, settings, TeacherOptions("step1"), listener=Listener())
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
 
 
@@ -107,19 +107,19 @@ def test_an_interrupted_student_goes_on(experiment: Experiment) -> None:
                 raise KeyboardInterrupt
 
     settings = config(**{"training.epochs": 2})
-    whole = distil_into(experiment, settings, Asking("step1"), run="whole")
+    whole = distill_into(experiment, settings, TeacherOptions("step1"), name="whole")
     with pytest.raises(KeyboardInterrupt):
-        distil_into(experiment, settings, Asking("step1"), run="halved", listener=Impatient())
-    assert experiment.read().run("halved").status == "interrupted"
-    distil_into(experiment, settings, Asking("step1"), run="halved", resume=True)
+        distill_into(experiment, settings, TeacherOptions("step1"), name="halved", listener=Impatient())
+    assert experiment.run("halved").status == "interrupted"
+    distill_into(experiment, settings, TeacherOptions("step1"), name="halved", resume=True)
     ours, theirs = (load_detector(experiment.weights_path(name))[0].state_dict() for name in ("halved", "whole"))
     assert all((ours[name] == theirs[name]).all() for name in ours)
     assert whole.status == experiment.read().run("halved").status == "finished"
 
 
 def test_the_chain_goes_on_from_the_student(experiment: Experiment) -> None:
-    distil_into(experiment, config(), Asking("step1"))
-    live = Config.model_validate(experiment.read().run("step2").config)
+    distill_into(experiment, config(), TeacherOptions("step1"))
+    live = Config.model_validate(experiment.run("step2").config)
     settings = resolve_config(
         flags={"training.epochs": 1, "training.batch_size": 8, "data.workers": 0, "training.device": "cpu"}
     )
@@ -132,68 +132,69 @@ def test_the_chain_goes_on_from_the_student(experiment: Experiment) -> None:
 
 
 def test_chains_with_a_student_at_their_beginning_and_their_end(experiment: Experiment, tmp_path: Path) -> None:
-    images = experiment.folder / experiment.read().train_images()
-    last = distil_into(experiment, config(), Asking("step2", images=images))
+    images = experiment.train_images()
+    last = distill_into(experiment, config(), TeacherOptions("step2", images=images))
     chain = chain_to(experiment, last)
     assert chain is not None and chain.runs == ("step1", "step2-yolox-nano")
     # Of a teacher that no run of the experiment wrote, nobody here knows the steps before.
     elsewhere = shutil.copy(experiment.weights_path("step2"), tmp_path / "elsewhere.safetensors")
-    first = distil_into(experiment, config(), Asking(elsewhere, images=images), run="far")
+    first = distill_into(experiment, config(), TeacherOptions(elsewhere, images=images), name="far")
     assert (first.parent, first.step) == (None, 2)
     chain = chain_to(experiment, first)
     assert chain is not None and chain.runs == ("far",)
 
 
 def test_a_student_does_not_take_its_teachers_place(experiment: Experiment) -> None:
-    before = {run.name for run in experiment.read().leaf_runs()}
-    distil_into(experiment, config(), Asking("step2", images=(experiment.folder / experiment.read().train_images())))
-    assert {run.name for run in experiment.read().leaf_runs()} == before | {"step2-yolox-nano"}
+    before = {run.name for run in experiment.leaf_runs()}
+    distill_into(experiment, config(), TeacherOptions("step2", images=experiment.train_images()))
+    assert {run.name for run in experiment.leaf_runs()} == before | {"step2-yolox-nano"}
 
 
 def test_what_cannot_be(experiment: Experiment, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"knows the classes of the last step; .*--images"):
-        distil_into(experiment, config(), Asking("step2"))
-    with pytest.raises(ConfigError, match="'lwf' cannot learn from a teacher alone"):
-        distil_into(experiment, config(**{"method.name": "lwf"}), Asking("step1"))
+    with pytest.raises(ConfigError, match=r"knows the classes of the last step; .*`images`"):
+        distill_into(experiment, config(), TeacherOptions("step2"))
+    with pytest.raises(ConfigError, match="'lwf' cannot learn from a bank"):
+        distill_into(experiment, config(**{"method.name": "lwf"}), TeacherOptions("step1"))
     with pytest.raises(ConfigError, match="run 'joint2' exists already"):
-        distil_into(experiment, config(), Asking("step1"), run="joint2")
+        distill_into(experiment, config(), TeacherOptions("step1"), name="joint2")
     with pytest.raises(DataError, match="no such image folder"):
-        distil_into(experiment, config(), Asking("step1", images=tmp_path / "none"))
+        distill_into(experiment, config(), TeacherOptions("step1", images=tmp_path / "none"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image in this folder"):
-        distil_into(experiment, config(), Asking("step1", images=tmp_path / "empty"))
-    assert experiment.read().run("step1-yolox-nano") is None
+        distill_into(experiment, config(), TeacherOptions("step1", images=tmp_path / "empty"))
+    assert experiment.manifest.run("step1-yolox-nano") is None
 
 
 def test_the_bank_of_a_step_serves_both(experiment: Experiment) -> None:
-    bank = distil(experiment, config(), Asking("step1")).bank.path
+    bank = distill(experiment, config(), TeacherOptions("step1")).path
     before = bank.stat().st_mtime_ns
-    distil_into(experiment, config(), Asking("step1"))
+    distill_into(experiment, config(), TeacherOptions("step1"))
     assert bank.stat().st_mtime_ns == before, "the teacher was asked again"
 
 
 def test_the_command(ciod: Ciod, own_copy: Path) -> None:
     sets = [part for key, value in SPEAKING.items() for part in ("--set", f"{key}={value}")]
     options = ("--epochs", "1", "--batch-size", "8", "--workers", "0", "--device", "cpu")
-    answer = ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--into", "yolox-nano", *options, *sets)
+    answer = ciod("distill-into", "yolox-nano", "--experiment", own_copy, "--teacher", "step1", *options, *sets)
     assert answer.code == 0, answer.err
     assert answer.out.strip() == str(own_copy / "step1-yolox-nano.safetensors")
-    assert "learned without a single label" in answer.err and "its teacher" in answer.err
-    assert answer.err.count("Asking the teacher") == 1
+    assert "trained without labels" in answer.err and "its teacher" in answer.err
+    assert answer.err.count("Running the teacher") == 1
     status = ciod("status", own_copy)
     assert "step1-yolox-nano  distill  finished" in status.out and "without a label" in status.out
 
 
+@pytest.mark.parametrize("spelling", [("--into", "yolox-nano"), ("--into=yolox-nano",)])
+def test_the_old_spelling_says_where_it_went(ciod: Ciod, trained: Path, spelling: tuple[str, ...]) -> None:
+    answer = ciod("distill", "--experiment", trained, *spelling, "--epochs", "30")
+    assert answer.code == 2 and answer.err.splitlines() == [answer.error_line]
+    assert "ciod distill-into MODEL" in answer.error_line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        (("--epochs", "3"), "--epochs: it belongs to the student of --into"),
-        (("--images", "."), "--images: it belongs to the student of --into"),
-        (("--resume",), "--resume: it belongs to the student of --into"),
-        (("--into", "yolox-nan"), "did you mean 'yolox-nano'?"),
-        (("--into", "yolox-nano", "--name", "a/b"), "--name a/b"),
-    ],
+    [(("yolox-nan",), "did you mean 'yolox-nano'?"), (("yolox-nano", "--name", "a/b"), "a run's name holds letters")],
 )
 def test_mistakes_on_the_command_line(ciod: Ciod, trained: Path, arguments: tuple[str, ...], message: str) -> None:
-    answer = ciod("distill", "--experiment", trained, "--teacher", "step1", "--workers", "0", *arguments)
+    answer = ciod("distill-into", *arguments, "--experiment", trained, "--teacher", "step1", "--workers", "0")
     assert answer.code == 2 and message in answer.error_line

@@ -59,16 +59,16 @@ def test_what_names_no_classes(tmp_path: Path, name: str, data: bytes, message: 
 
 
 def teacher(*names: str) -> TeacherClasses:
-    return TeacherClasses.of(Path("names.txt"), ((10 * number, name) for number, name in enumerate(names)))
+    return TeacherClasses.from_pairs(Path("names.txt"), ((10 * number, name) for number, name in enumerate(names)))
 
 
 def test_classes_are_found_by_name() -> None:
     matching = match_classes(teacher("N/A", "dog", "owl", "cat", "N/A"), OLD)
     assert matching.ids == (30, 10)
-    columns = matching.teacher.columns_of(np.array([10, 30, 0, 99, 10]))
+    columns = matching.teacher.columns_for(np.array([10, 30, 0, 99, 10]))
     assert columns.tolist() == [1, 3, 0, -1, 1]
-    assert matching.labels_of(columns[:3]).tolist() == [1, 0, -1]
-    assert matching.notes == ("names.txt: classes that are not old and are ignored: 3 of 5 (N/A, owl, N/A)",)
+    assert matching.labels_for(columns[:3]).tolist() == [1, 0, -1]
+    assert matching.notes == ("names.txt: ignored classes (not among the old classes): 3 of 5 (N/A, owl, N/A)",)
     assert match_classes(teacher("cat", "dog"), OLD).notes == ()
 
 
@@ -77,7 +77,7 @@ def test_classes_are_found_by_name() -> None:
     [
         (("Cat", "dog"), r"names\.txt: 'cat' is not among the teacher's classes \(1 of 2 .*did you mean 'Cat'\?"),
         (("kiwi", "bus"), r"'cat' is not .* \(2 of 2 old classes are missing\); pass a teacher that knows every class"),
-        (("cat", "dog", "cat"), "'cat' is listed twice; which one is meant has to be clear"),
+        (("cat", "dog", "cat"), "'cat' is listed twice; give every class a name of its own"),
     ],
 )
 def test_a_teacher_has_to_know_every_old_class(names: tuple[str, ...], message: str) -> None:

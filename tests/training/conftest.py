@@ -14,13 +14,13 @@ from ciod_core.classes import class_table
 from ciod_core.config.schema import (
     Config,
     DataConfig,
-    DistillerConfig,
     EvaluationConfig,
     MethodConfig,
     ModelConfig,
     ResamplerConfig,
     TrainingConfig,
 )
+from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.data.loading.dataset import DetectionDataset
@@ -28,7 +28,10 @@ from ciod_core.data.loading.loader import make_loader
 from ciod_core.data.loading.transforms import TrainTransform
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
-from ciod_core.methods import build_method
+from ciod_core.methods.crs_ckd import DistillerConfig
+from ciod_core.methods.registry import build_method
+from ciod_core.teachers.base import TeacherIdentity
+from ciod_core.teachers.network import NetworkTeacher, freeze
 from ciod_core.training.progress import SilentListener
 from ciod_core.training.trainer import Trainer
 from tests.helpers.networks import lively_detector
@@ -88,14 +91,19 @@ def make_trainer(shapes_dataset: DatasetSource) -> MakeTrainer:
             TrainTransform(64, True, True, 0.5),
             seed=config.training.seed,
         )
-        teacher = lively_detector(num_classes=NUM_OLD, seed=1) if method == "crs-ckd" else None
+        built, teacher = build_method(config), None
+        if method == "crs-ckd":
+            frozen = freeze(lively_detector(num_classes=NUM_OLD, seed=1), torch.device(device), torch.channels_last)
+            identity = TeacherIdentity(teacher_sha256="", classes=(), image_size=64, resampler=config.resampler)
+            images = LocatedTable(table, shapes_dataset.train.images)
+            teacher = NetworkTeacher(frozen, built, identity, images, precision=config.training.precision)
         student = lively_detector(num_classes=NUM_OLD, seed=1)
         torch.manual_seed(2)
         student.add_classes(NUM_ALL - NUM_OLD)
         return Trainer(
             student,
             teacher,
-            build_method(config),
+            built,
             lambda epoch: make_loader(dataset, 8, shuffle=True, seed=config.training.seed, epoch=epoch),
             config.training,
             torch.device(device),

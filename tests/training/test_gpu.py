@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from ciod_core.config.schema import ModelConfig
-from ciod_core.model.assigner import assign
-from ciod_core.model.detector import build_detector
-from ciod_core.model.postprocess import detect
+from ciod_core.model.common.nms import detect
+from ciod_core.model.yolox.detector import build_detector
+from ciod_core.model.yolox.simota import assign
 from ciod_core.resampler.rules import centre_resampling, select_knowledge
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.training.progress import SilentListener, TrainingRecord

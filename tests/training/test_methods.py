@@ -19,7 +19,7 @@ from ciod_core.export.description import NmsSettings
 from ciod_core.export.graph import build_graph, capture
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import load_detector, read_info
-from ciod_core.model.detector import Detector
+from ciod_core.model.yolox.detector import Detector
 from ciod_core.runs.train import train_step
 from ciod_core.training.progress import SilentListener, TrainingRecord
 from tests.training.conftest import tiny_config
@@ -71,11 +71,11 @@ def assert_old_answers_kept(student: Detector, teacher: Detector) -> None:
     """Logits, objectness and boxes of the teacher's anchor points and classes, bit for bit."""
     images = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     ours, theirs = student(images), teacher(images)
-    num_anchors, num_classes = theirs.cls_logits_BAC.shape[1:]
-    assert torch.equal(ours.cls_logits_BAC[:, :num_anchors, :num_classes], theirs.cls_logits_BAC)
-    assert torch.equal(ours.obj_logits_BA[:, :num_anchors], theirs.obj_logits_BA)
+    num_anchors, num_classes = theirs.class_logits_BAC.shape[1:]
+    assert torch.equal(ours.class_logits_BAC[:, :num_anchors, :num_classes], theirs.class_logits_BAC)
+    assert torch.equal(ours.objectness_logits_BA[:, :num_anchors], theirs.objectness_logits_BA)
     assert torch.equal(ours.boxes_BA4[:, :num_anchors], theirs.boxes_BA4)
-    assert ours.cls_logits_BAC.shape[1] > num_anchors
+    assert ours.class_logits_BAC.shape[1] > num_anchors
 
 
 def losses_logged(experiment: Experiment, run: RunRecord) -> list[dict[str, float]]:

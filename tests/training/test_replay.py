@@ -17,7 +17,7 @@ from ciod_core.errors import CheckpointError
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import RunRecord
-from ciod_core.methods.unlabelled import suspected_objects
+from ciod_core.methods.unlabeled import suspected_objects
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.runs.train import train_step
 from ciod_core.training import trainer

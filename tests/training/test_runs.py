@@ -130,7 +130,7 @@ def test_a_finished_run_is_recorded_with_what_went_in_and_came_out(trained: Expe
     detector, info = load_detector(trained.weights_path("step2"))
     assert info.classes == trained.read().classes
     assert info.parent_sha256 == sha256_of_file(weights)
-    assert detector(torch.zeros(1, 3, 64, 64)).cls_logits_BAC.shape[-1] == 8
+    assert detector(torch.zeros(1, 3, 64, 64)).class_logits_BAC.shape[-1] == 8
     assert second.seconds is not None and second.seconds > 0
     assert iterations_logged(trained, "step2")
     assert not (trained.run_folder("step2") / STATE_FILE).exists()

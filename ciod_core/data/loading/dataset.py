@@ -5,8 +5,8 @@ Legend: B images, G ground-truth objects of an image, N objects of a batch, H he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,11 +25,7 @@ from ciod_core.data.loading.mixing import PAD_VALUE, DrawnImage, Mixing, Mixup, 
 from ciod_core.data.loading.placement import Placement, Size, move_boxes, place_alone
 from ciod_core.data.loading.transforms import STRIDE_MULTIPLE, Augmentation, ImageArray, Transform, render
 from ciod_core.errors import DataError
-from ciod_core.model.knowledge import ImageKnowledge, Knowledge, batched, joined
-from ciod_core.model.output import Targets
-
-Memory = Callable[[int], ImageKnowledge]
-"""From an image's index in its dataset to what is known of it, boxes in pixels of the source image."""
+from ciod_core.model.base import Targets
 
 
 class Sample(NamedTuple):
@@ -45,7 +41,6 @@ class Sample(NamedTuple):
         placements: where each source image lies in the input frame; what moved the boxes moves others alike.
         skipped: file names of images that could not be loaded and were replaced.
         replayed: whether an image of an earlier step is in it, on which objects of the new classes carry no label.
-        knowledge: what a bank knows of it, boxes in pixels of the input frame; None without a bank.
     """
 
     image_3HW: Tensor
@@ -57,7 +52,6 @@ class Sample(NamedTuple):
     placements: tuple[Placement, ...] = ()
     skipped: tuple[str, ...] = ()
     replayed: bool = False
-    knowledge: ImageKnowledge | None = None
 
 
 class Batch(NamedTuple):
@@ -71,7 +65,7 @@ class Batch(NamedTuple):
         sizes_B2: height and width of the part that is not padding, int64.
         replayed_B: which samples hold an image of an earlier step, bool.
         skipped: file names of images that could not be loaded and were replaced.
-        knowledge: what a bank knows of the images; None without a bank.
+        placements_B: where the source images of each sample lie in its input frame.
     """
 
     images_B3HW: Tensor
@@ -81,7 +75,7 @@ class Batch(NamedTuple):
     sizes_B2: Tensor
     replayed_B: Tensor
     skipped: tuple[str, ...] = ()
-    knowledge: Knowledge | None = None
+    placements_B: tuple[tuple[Placement, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,6 @@ class DetectionDataset(Dataset[Sample]):
         mixing: Mixing | None = None,
         skip_corrupt: bool = False,
         replayed_I: BoolArray | None = None,
-        memory: Memory | None = None,
     ) -> None:
         """Prepare the dataset; no image is read yet.
 
@@ -126,7 +119,6 @@ class DetectionDataset(Dataset[Sample]):
             mixing: mosaic and mixup; None leaves every image to itself.
             skip_corrupt: put the next image that can be loaded in the place of one that cannot.
             replayed_I: mask of the images of earlier steps; None where there are none.
-            memory: what a bank knows of each image; None without a bank.
         """
         labels_N = classes.labels_of(table.category_ids_N)
         kept_N = (labels_N >= 0) & ~(table.crowd_N & skip_crowd)
@@ -138,7 +130,6 @@ class DetectionDataset(Dataset[Sample]):
         self.seed = seed
         self.mixing = mixing
         self.skip_corrupt = skip_corrupt
-        self.memory = memory
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -229,18 +220,7 @@ class DetectionDataset(Dataset[Sample]):
             placements=placements,
             skipped=skipped,
             replayed=any(self.replayed_I[placement.index] for placement in placements),
-            knowledge=None if self.memory is None else _remembered(self.memory, placements),
         )
-
-
-def _remembered(memory: Memory, placements: Sequence[Placement]) -> ImageKnowledge:
-    """What is known of the source images, moved like their boxes."""
-    parts = []
-    for placement in placements:
-        kept = memory(placement.index)
-        moved = move_boxes(placement, kept.boxes_K4)
-        parts.append(replace(kept.pick(moved.keep_G), boxes_K4=moved.boxes_K4))
-    return joined(parts)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -266,5 +246,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         sizes_B2=sizes_B2,
         replayed_B=torch.tensor([sample.replayed for sample in samples], dtype=torch.bool),
         skipped=tuple(name for sample in samples for name in sample.skipped),
-        knowledge=batched([sample.knowledge for sample in samples if sample.knowledge is not None]),
+        placements_B=tuple(sample.placements for sample in samples),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
-from ciod_core.config.schema import METHOD_NAMES, Config, ReplayConfig
+from ciod_core.config.schema import Config, ReplayConfig
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import run_name
+from ciod_core.methods.registry import METHODS
 
 BASE = "base"
 JOINT = "joint"
@@ -114,7 +114,7 @@ def _named(name: str, seed: int) -> str:
 
 
 def _check_methods(methods: Sequence[str]) -> None:
-    known = [name for name in get_args(METHOD_NAMES) if name != JOINT]
+    known = [name for name in METHODS if name != JOINT]
     for position, method in enumerate(methods):
         if method.removesuffix(REPLAY_SUFFIX) not in known:
             close = difflib.get_close_matches(method, known, n=1)

@@ -17,7 +17,7 @@ from ciod_core.config.schema import Config, recorded_config
 from ciod_core.errors import CiodError, ConfigError
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import RunRecord
-from ciod_core.methods import unread_sections
+from ciod_core.methods.registry import unread_sections
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
 from ciod_core.runs.plan import FREE_ON_RESUME, plan_run, settle_config
 from ciod_core.runs.train import train_step

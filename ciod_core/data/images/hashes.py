@@ -1,0 +1,125 @@
+"""SHA-256 of image files, computed once for each path, size and modification time."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.images.files import image_path
+from ciod_core.errors import DataError
+from ciod_core.files import atomic_write_bytes, sha256_of_file
+
+# A file that changed a moment ago may change again without its modification time telling so.
+SETTLED_NS = 2_000_000_000
+SECONDS_BETWEEN_WRITES = 60.0
+THREADS = 4
+
+
+class _Entry(NamedTuple):
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class _Cache(msgspec.Struct):
+    files: dict[str, _Entry]
+    format_version: int = 1
+
+
+class ImageHashes:
+    """Hashes of image files, remembered in memory and, where there is a cache file, from one command to the next.
+
+    A file is read again when its size or modification time differ from those noted. The cache file only saves time: a
+    damaged one counts as empty, and one that cannot be written is not written.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self._cache = cache
+        self._entries = _read(cache) if cache is not None else {}
+        self._unsaved = False
+        self._saved_at = time.monotonic()
+
+    def cached(self, path: Path) -> str | None:
+        """The hash of a file as far as it is known without reading the file; None where it is not.
+
+        Raises:
+            DataError: the file is missing or out of reach.
+        """
+        return self._lookup(path, _stat(path))
+
+    def get(self, path: Path) -> str:
+        """The hash of a file, 64 hexadecimal digits.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        stat = _stat(path)
+        known = self._lookup(path, stat)
+        if known is not None:
+            return known
+        try:
+            sha256 = sha256_of_file(path)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
+            self._entries[_key(path)] = _Entry(stat.st_size, stat.st_mtime_ns, sha256)
+            self._unsaved = True
+        if time.monotonic() - self._saved_at > SECONDS_BETWEEN_WRITES:
+            self.save()
+        return sha256
+
+    def for_table(self, table: AnnotationTable, image_dir: Path) -> tuple[str, ...]:
+        """The hash of every image of a table, in its order.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        with ThreadPoolExecutor(THREADS) as pool:
+            paths = (image_path(image_dir, name, table.path) for name in table.file_names_I.tolist())
+            hashes = tuple(pool.map(self.get, paths))
+        self.save()
+        return hashes
+
+    def save(self) -> None:
+        """Write the cache file, if there is one and anything new to write."""
+        self._saved_at = time.monotonic()
+        if self._cache is not None and self._unsaved:
+            with suppress(OSError):
+                atomic_write_bytes(self._cache, msgspec.json.encode(_Cache(dict(self._entries))))
+                self._unsaved = False
+
+    def _lookup(self, path: Path, stat: os.stat_result) -> str | None:
+        entry = self._entries.get(_key(path))
+        if entry is None or (entry.size, entry.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+            return None
+        return entry.sha256
+
+
+def _read(cache: Path) -> dict[str, _Entry]:
+    try:
+        content = msgspec.json.decode(cache.read_bytes(), type=_Cache)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+    return content.files if content.format_version == 1 else {}
+
+
+def _key(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - resolve() would look at every folder on the way.
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: the image cannot be read ({error.strerror}); restore it")

@@ -1,0 +1,60 @@
+"""Continual-learning methods by name. A new method is a file and a line here. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ciod_core.config.schema import Config, Section
+    from ciod_core.methods.base import Method
+
+
+class MethodEntry(NamedTuple):
+    """Where a method is, as `module:Class`, and one line about it for help texts."""
+
+    location: str
+    description: str
+
+
+# Values of `method.name`, in the order in which they are listed.
+METHODS: dict[str, MethodEntry] = {
+    "crs-ckd": MethodEntry("ciod_core.methods.crs_ckd:CrsCkd", "center re-sampling and collaborative distillation"),
+    "erd": MethodEntry("ciod_core.methods.erd:Erd", "elastic response distillation"),
+    "sid": MethodEntry("ciod_core.methods.sid:Sid", "selective and inter-related distillation"),
+    "rilod": MethodEntry("ciod_core.methods.rilod:Rilod", "logits, boxes and features of the teacher"),
+    "lwf": MethodEntry("ciod_core.methods.lwf:Lwf", "learning without forgetting: logits of all anchor points"),
+    "frozen-branch": MethodEntry("ciod_core.methods.frozen_branch:FrozenBranch", "a new head beside a frozen detector"),
+    "pseudo-label": MethodEntry("ciod_core.methods.pseudo_label:PseudoLabel", "the teacher's boxes as ground truth"),
+    "finetune": MethodEntry("ciod_core.methods.finetune:Finetune", "labels of the new classes alone"),
+    # Joint training differs in its data, the labels of all classes so far, and not in its losses.
+    "joint": MethodEntry("ciod_core.methods.finetune:Finetune", "labels of all classes so far: the upper bound"),
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method; imports its module."""
+    module, _, attribute = METHODS[name].location.partition(":")
+    method: type[Method] = getattr(import_module(module), attribute)
+    return method
+
+
+def build_method(config: Config) -> Method:
+    """The method that `method.name` names, with its own settings."""
+    method = method_class(config.method.name)
+    return method(config.section(method.section, method.Config), config.resampler)
+
+
+def method_sections() -> dict[str, type[Section]]:
+    """The methods' own sections of the configuration, by name; imports all methods."""
+    methods = [method_class(name) for name in METHODS]
+    return {method.section: method.Config for method in methods if method.section}
+
+
+def unread_sections(name: str | None) -> frozenset[str]:
+    """The sections that only other methods read; without a teacher, which is None, those of all methods."""
+    read: set[str] = set()
+    if name is not None:
+        method = method_class(name)
+        read = {method.section} | ({"resampler"} if "selected" in method.needs else set())
+    return frozenset({"resampler", *method_sections()} - read)

@@ -1,0 +1,199 @@
+"""The contract of a detector family: what a detector predicts, how it is trained, and how it grows.
+
+A family is a folder beside this file and a line in `ciod_core.model.registry`. Methods, teachers, evaluation and export
+use these types alone.
+
+Legend: B images, A anchor points (or queries), C classes, F channels, H, W cells, N objects of a batch, P positives.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ciod_core.model.common.nms import ImageDetections, detections_after_nms
+
+# The logit of a class that an anchor point has no output for: a probability of exactly 0, and finite, so that
+# differences and cross-entropies with it are 0 and not NaN.
+ABSENT_LOGIT = -1e4
+
+Losses = dict[str, Tensor]
+"""Named scalar losses, weighted and normalized; their sum is minimized."""
+
+
+class Features(NamedTuple):
+    """Inputs of the predictions, for methods that compare them; in the precision they were computed in.
+
+    Attributes:
+        neck_maps: the neck's output, (B, F, H, W) per pyramid level, each with its own F.
+        class_features_BAF: what the class logits are a linear function of: the end of the class tower.
+    """
+
+    neck_maps: tuple[Tensor, ...]
+    class_features_BAF: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions(ABC):
+    """Raw predictions for a batch. Each family adds its own fields and says how scores are made of them.
+
+    Attributes:
+        boxes_BA4: decoded boxes, xyxy, pixels of the input frame.
+        class_logits_BAC: class logits; `ABSENT_LOGIT` where an anchor point cannot predict a class.
+        features: only where the caller requested them.
+    """
+
+    boxes_BA4: Tensor
+    class_logits_BAC: Tensor
+    features: Features | None = None
+
+    @abstractmethod
+    def presence(self) -> Tensor:
+        """(B, A) probability that there is an object of any class; an upper bound of `scores`."""
+
+    @abstractmethod
+    def location_confidence(self) -> Tensor:
+        """(B, A) how sure the detector is of each box, on any scale."""
+
+    @abstractmethod
+    def responses(self) -> dict[str, Tensor]:
+        """Further logits that may be distilled beside the class logits, by name, (B, A) or (B, A, any) each."""
+
+    @abstractmethod
+    def box_deltas(self, boxes_K4: Tensor, anchor_K: Tensor) -> Tensor:
+        """(K, 4) what the family regresses for boxes at these anchor points, up to a constant of the anchor point."""
+
+    def scores(self) -> Tensor:
+        """(B, A, C) detection scores, 0..1."""
+        return self.class_logits_BAC.sigmoid() * self.presence().unsqueeze(-1)
+
+    def class_logits_at(self, image_P: Tensor, anchor_P: Tensor) -> Tensor:
+        """(P, C) class logits of some anchor points."""
+        return rows_at(self.class_logits_BAC, image_P, anchor_P)
+
+
+class Targets(NamedTuple):
+    """Objects of a batch, flat; an image without objects has no row.
+
+    Attributes:
+        boxes_N4: boxes, xyxy, pixels of the input frame, float32.
+        labels_N: labels, int64.
+        image_N: index of the image within the batch, int64.
+    """
+
+    boxes_N4: Tensor
+    labels_N: Tensor
+    image_N: Tensor
+
+    def to(self, device: torch.device) -> Targets:
+        """The same targets on another device."""
+        return Targets(*(field.to(device, non_blocking=True) for field in self))
+
+
+class Assignment(NamedTuple):
+    """The positive anchor points of a batch, ordered by image and anchor point.
+
+    Attributes:
+        image_P, anchor_P: where the positive is.
+        object_P: index of its object in the targets.
+        iou_P: IoU between the predicted box there and the object.
+    """
+
+    image_P: Tensor
+    anchor_P: Tensor
+    object_P: Tensor
+    iou_P: Tensor
+
+
+class Detector(nn.Module, ABC):
+    """A detector that can grow: by classes of its last head, or by a branch, a further head.
+
+    Attributes:
+        size_multiple: input heights and widths are multiples of this many pixels.
+        backbone: gets pretrained weights.
+    """
+
+    size_multiple: ClassVar[int]
+    backbone: nn.Module
+
+    @abstractmethod
+    def forward(self, images_B3HW: Tensor, *, features: bool = False) -> Predictions:
+        """Predict for a batch.
+
+        Args:
+            images_B3HW: RGB in 0..255, uint8 or float; H and W are multiples of `size_multiple`.
+            features: whether to keep the features that the predictions were made from.
+        """
+
+    @property
+    @abstractmethod
+    def head_classes(self) -> tuple[int, ...]:
+        """Number of classes of each head; together, in this order, they are the detector's classes."""
+
+    @abstractmethod
+    def assign(self, predictions: Predictions, objects: Targets) -> Assignment:
+        """Assign anchor points to objects; without gradient."""
+
+    @abstractmethod
+    def losses(
+        self,
+        predictions: Predictions,
+        objects: Targets,
+        assignment: Assignment,
+        *,
+        chosen_P: Tensor | None = None,
+        first_class: int = 0,
+        ignored_BA: Tensor | None = None,
+        presence_P: Tensor | None = None,
+        background_BA: Tensor | None = None,
+    ) -> Losses:
+        """The family's own losses, each divided by its number of positives.
+
+        Args:
+            predictions: of the batch.
+            objects: what the anchor points were assigned to.
+            assignment: from `assign`.
+            chosen_P: mask of the positives that learn class and box; None: all.
+            first_class: the class loss leaves out the classes before this one.
+            ignored_BA: mask of anchor points that are not background, even if they are no positives.
+            presence_P: target presence of the positives; None: 1.
+            background_BA: target presence of all other anchor points; None: 0.
+        """
+
+    def detect(
+        self, predictions: Predictions, *, score_threshold: float, nms_iou: float, max_detections: int
+    ) -> list[ImageDetections]:
+        """Final detections of each image; an anchor point may predict several classes."""
+        return detections_after_nms(
+            predictions.boxes_BA4,
+            predictions.scores(),
+            score_threshold=score_threshold,
+            nms_iou=nms_iou,
+            max_detections=max_detections,
+        )
+
+    @abstractmethod
+    def add_classes(self, count: int) -> None:
+        """Append `count` classes, possibly 0, to the last head; learned weights stay."""
+
+    @abstractmethod
+    def add_branch(self, num_classes: int) -> None:
+        """Freeze everything, and append a copy of the last head for `num_classes` further classes."""
+
+    @abstractmethod
+    def keep_statistics(self) -> None:
+        """Normalize by the current batch statistics from now on, in training too."""
+
+    @abstractmethod
+    def trunk_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters of backbone and neck: everything but the heads."""
+
+
+def rows_at(x_BAF: Tensor, image_P: Tensor, anchor_P: Tensor) -> Tensor:
+    """Rows of some anchor points, (P, F) or (P,): like indexing with both, but several times as fast for long rows."""
+    return x_BAF.flatten(0, 1).index_select(0, image_P * x_BAF.shape[1] + anchor_P)

@@ -1,0 +1,119 @@
+"""A detector of ciod as a teacher. Legend: B images of a batch, K selected boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ciod_core.classes import ClassTable
+from ciod_core.data.annotations.merging import LocatedTable
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.loading.dataset import Batch, DetectionDataset
+from ciod_core.data.loading.loader import make_loader
+from ciod_core.data.loading.transforms import EvalTransform
+from ciod_core.methods.base import Method
+from ciod_core.model.base import Detector
+from ciod_core.model.common.folding import fold_batch_norm
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.runtime.device import autocast
+from ciod_core.teachers.base import TeacherIdentity
+from ciod_core.teachers.boxes import clip_to_image
+from ciod_core.teachers.tta import average_views
+
+
+class NetworkTeacher:
+    """A frozen detector whose predictions a method selects from."""
+
+    provides = frozenset({"selected", "dense", "features"})
+
+    def __init__(
+        self,
+        detector: Detector,
+        method: Method,
+        identity: TeacherIdentity,
+        images: LocatedTable,
+        *,
+        precision: str = "fp32",
+        batch_size: int = 1,
+        workers: int = 0,
+    ) -> None:
+        """Take a detector as it is.
+
+        Args:
+            detector: in evaluation mode, on the device where it is to run.
+            method: selects, and needs dense predictions and features or not.
+            identity: its `flip` and `scales` are the further views that `annotate` averages over.
+            images: the images to give knowledge for.
+            precision: of `answer`, as in `training.precision`.
+            batch_size: images per batch of `annotate`.
+            workers: loading processes of `annotate`.
+        """
+        self.detector = detector
+        self.identity = identity
+        self.images = images
+        self._method = method
+        self._precision = precision
+        self._batch_size = batch_size
+        self._workers = workers
+
+    @torch.no_grad()
+    def answer(self, batch: Batch) -> Knowledge:
+        """Knowledge for a batch, together with the dense predictions; see `Teacher`."""
+        images = batch.images_B3HW
+        with autocast(images.device, self._precision):
+            predictions = self.detector(images, features="features" in self._method.needs)
+        return replace(self._method.select(predictions), dense=predictions)
+
+    def annotate(self, chosen: Sequence[int]) -> Iterator[Knowledge]:
+        """Knowledge for each of the images with these indices, averaged over all views; see `Teacher`."""
+        table, image_dir = self.images
+        located = LocatedTable(_rows(table, chosen), image_dir)
+        size = self.identity.image_size
+        views = [(size, False), *([(size, True)] if self.identity.flip else [])]
+        views += [(_multiple_of_32(scale * size), False) for scale in self.identity.scales]
+        for of_image in zip(*(self._view(located, side, flip) for side, flip in views), strict=True):
+            yield average_views(of_image)
+
+    def _view(self, images: LocatedTable, longer_side: int, flip: bool) -> Iterator[Knowledge]:
+        """Knowledge for every image of a table as seen at one size, mirrored or not."""
+        dataset = DetectionDataset(*images, ClassTable(entries=()), EvalTransform(longer_side, flip))
+        for batch in make_loader(dataset, self._batch_size, shuffle=False, workers=self._workers):
+            selected = self._select(batch).to(torch.device("cpu"))
+            for index in range(len(batch.image_ids_B)):
+                yield _in_source_frame(batch, index, selected.of_image(index), flip)
+
+    @torch.inference_mode()
+    def _select(self, batch: Batch) -> Knowledge:
+        device = next(self.detector.parameters()).device
+        return self._method.select(self.detector(batch.images_B3HW.to(device, non_blocking=True)))
+
+
+def freeze(detector: Detector, device: torch.device, memory_format: torch.memory_format) -> Detector:
+    """Prepare a detector for running beside a student: batch normalization is folded into the convolutions."""
+    frozen = detector.to(device).eval().requires_grad_(False)
+    fold_batch_norm(frozen)
+    return frozen.to(memory_format=memory_format)
+
+
+def _rows(table: AnnotationTable, chosen: Sequence[int]) -> AnnotationTable:
+    chosen_I = np.zeros(table.num_images, dtype=np.bool_)
+    chosen_I[list(chosen)] = True
+    return table.select(np.zeros(table.num_boxes, dtype=np.bool_), chosen_I)
+
+
+def _in_source_frame(batch: Batch, index: int, selected: Knowledge, flip: bool) -> Knowledge:
+    """The boxes of one image in pixels of the source image, without those in the padding."""
+    height, width = batch.sizes_B2[index].tolist()
+    boxes_K4 = selected.boxes_K4.numpy().copy()
+    if flip:
+        boxes_K4[:, [0, 2]] = width - boxes_K4[:, [2, 0]]
+    inside = clip_to_image(replace(selected, boxes_K4=torch.from_numpy(boxes_K4)), (width, height))
+    source_K4 = (inside.boxes_K4.numpy() / float(batch.scales_B[index])).astype(np.float32)
+    return replace(inside, boxes_K4=torch.from_numpy(source_K4))
+
+
+def _multiple_of_32(side: float) -> int:
+    return max(32, round(side / 32) * 32)
