@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from ciod_core.errors import CheckpointError
+from ciod_core.records import Record
 
 
-class ClassEntry(BaseModel):
+class ClassEntry(Record):
     """One class.
 
     Attributes:
@@ -26,18 +27,14 @@ class ClassEntry(BaseModel):
             chain goes, or nothing but the answers of a teacher.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
     category_id: int
     step: int
     learned_from: Literal["labels", "knowledge"] = "labels"
 
 
-class ClassTable(BaseModel):
+class ClassTable(Record):
     """Ordered classes; the position of an entry is its label in the detector."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     entries: tuple[ClassEntry, ...]
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from ciod_core.config.schema import Config
 from ciod_core.config.yaml import one_line, read_yaml
 from ciod_core.errors import ConfigError
+from ciod_core.migrations import RENAMED_SETTINGS
 
 
 class _Given(NamedTuple):
@@ -85,6 +86,7 @@ _KEYS: dict[str, Any] = dict(_walk_keys())
 
 
 def _known_key(key: str, origin: str) -> str:
+    key = RENAMED_SETTINGS.get(key, key)
     if key in _KEYS:
         return key
     if key in Config.model_fields:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ciod_core.errors import CheckpointError
+from ciod_core.migrations import upgrade_settings
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -213,21 +214,14 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
-# What settings were before they existed: runs that do not record them were trained like that.
-BEFORE_THEY_EXISTED: dict[str, dict[str, object]] = {
-    "distiller": {"background": "zero", "batch_norm": "update", "trunk_balance": 0.0},
-}
-
-
 def recorded_config(recorded: dict[str, Any]) -> Config:
     """The settings that a run was trained with, from what its record holds.
 
     Raises:
         CheckpointError: settings that this version does not know.
     """
-    sections = recorded | {name: then | recorded.get(name, {}) for name, then in BEFORE_THEY_EXISTED.items()}
     try:
-        return Config.model_validate(sections)
+        return Config.model_validate(upgrade_settings(recorded))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
         raise CheckpointError(

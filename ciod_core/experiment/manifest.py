@@ -6,19 +6,20 @@ These models are the schema of `experiment.json`. They are immutable: a change i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ciod_core.classes import ClassEntry, ClassTable
 from ciod_core.data.annotations.protocols import Protocol
 from ciod_core.data.formats import FORMATS
 from ciod_core.errors import CheckpointError
 from ciod_core.files import relative_if_inside, sha256_of_file
-
-SCHEMA_VERSION = 1
+from ciod_core.migrations import MANIFEST_VERSION, upgrade_manifest
+from ciod_core.records import Record, first_problem
 
 RunKind = Literal["step", "joint", "imported", "distilled"]
 
@@ -31,12 +32,6 @@ def _known_format(name: str) -> str:
 
 FormatName = Annotated[str, AfterValidator(_known_format)]
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
-
-
-class Record(BaseModel):
-    """Base of every record: immutable, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FileRecord(Record):
@@ -184,10 +179,10 @@ class RunRecord(Record):
     method: str
     parent: str | None = None
     status: RunStatus
-    inputs: dict[str, FileRecord] = {}
-    outputs: dict[str, FileRecord] = {}
-    config: dict[str, Any] = {}
-    versions: dict[str, str] = {}
+    inputs: dict[str, FileRecord] = Field({})
+    outputs: dict[str, FileRecord] = Field({})
+    config: dict[str, Any] = Field({})
+    versions: dict[str, str] = Field({})
     seed: int | None = None
     device: str | None = None
     effective_batch_size: int | None = Field(None, ge=1)
@@ -195,13 +190,13 @@ class RunRecord(Record):
     seconds: float | None = None
     skipped_images: tuple[str, ...] = Field((), description="training images that could not be loaded, by file name")
     replayed: tuple[ReplayedImage, ...] = Field((), description="images of earlier steps, kept for this run")
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Any] = Field({})
 
 
 class ExperimentManifest(Record):
     """The whole of `experiment.json`; dataset and plan are None where no step was planned."""
 
-    schema_version: Literal[1] = 1
+    format_version: int = MANIFEST_VERSION
     created: str
     ciod_version: str
     dataset: DatasetRecord | None = None
@@ -267,24 +262,15 @@ def read_manifest(path: Path) -> ExperimentManifest:
     """Read and check an `experiment.json`.
 
     Raises:
-        CheckpointError: when it is not JSON, not of this schema version or contradicts itself.
+        CheckpointError: when it is not JSON, contradicts itself or was written by a newer version.
         OSError: when it cannot be read.
     """
-    text = path.read_bytes()
     try:
-        return ExperimentManifest.model_validate_json(text)
+        return ExperimentManifest.model_validate(upgrade_manifest(json.loads(path.read_bytes()), path))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if where == "schema_version":
-            raise CheckpointError(
-                f"{path}: schema_version is {first['input']!r}, this ciod reads {SCHEMA_VERSION}; "
-                "use the ciod version that wrote it"
-            ) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise CheckpointError(
-            f"{path}: {where + ': ' if where else ''}{message}; restore the file or split the dataset again"
-        ) from None
+        raise CheckpointError(f"{path}: {first_problem(error)}; restore the file or split the dataset again") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: Invalid JSON ({error}); restore the file or split the dataset again") from None
 
 
 def manifest_text(manifest: ExperimentManifest) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors import SafetensorError, safe_open
+from pydantic import Field, model_validator
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -16,17 +15,19 @@ from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Count, ModelConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
+from ciod_core.migrations import CHECKPOINT_VERSION, upgrade_checkpoint
 from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.records import Record, read_description
+
+METADATA_KEY = "ciod"
 
 
-class CheckpointInfo(BaseModel):
+class CheckpointInfo(Record):
     """The description inside a checkpoint's metadata."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format: Literal["ciod-detector"] = "ciod-detector"
-    format_version: Literal[1] = 1
+    format_version: int = CHECKPOINT_VERSION
     model: ModelConfig
     classes: ClassTable
     head_classes: tuple[Count, ...] | None = Field(
@@ -48,28 +49,17 @@ class CheckpointInfo(BaseModel):
 def save_detector(path: Path, state: dict[str, Tensor], info: CheckpointInfo) -> None:
     """Write weights and description atomically; the same input gives the same bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    atomic_write_bytes(path, save(tensors, metadata={"ciod": info.model_dump_json()}))
+    atomic_write_bytes(path, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
 
 
 def read_info(path: Path) -> CheckpointInfo:
     """The description of a checkpoint, without its weights.
 
     Raises:
-        CheckpointError: the file is missing, damaged or not one of ciod's.
+        CheckpointError: the file is missing, damaged, not one of ciod's, or written by a newer version.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist; pass weights that `ciod train-step` wrote") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); it may be damaged") from error
-    if "ciod" not in metadata:
-        raise CheckpointError(f"{path} holds weights but no ciod description; pass a file that `ciod train-step` wrote")
-    try:
-        return CheckpointInfo.model_validate(json.loads(metadata["ciod"]))
-    except (ValidationError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} was written by another version of ciod; its description is unknown") from error
+    remedy = "pass weights that 'ciod train-step' wrote"
+    return read_description(path, METADATA_KEY, CheckpointInfo, upgrade_checkpoint, kind="checkpoint", remedy=remedy)
 
 
 def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detector, CheckpointInfo]:

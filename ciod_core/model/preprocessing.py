@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from ciod_core.records import Record
 
 
-class Preprocessing(BaseModel):
+class Preprocessing(Record):
     """From an image to the detector's input; normalisation is the detector's own business.
 
     Attributes:
@@ -17,8 +17,6 @@ class Preprocessing(BaseModel):
         channels: order of the colours.
         value_range: values of black and full colour.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: int
     stride_multiple: int = 32

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ciod_core.config.schema import ResamplerConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
+from ciod_core.migrations import BANK_VERSION, upgrade_bank
 from ciod_core.model.knowledge import ImageKnowledge, no_answers
+from ciod_core.records import Record, read_description
 
 # What a run's record calls the bank it learned from.
 KNOWLEDGE_KEY = "knowledge"
@@ -34,7 +35,7 @@ LOGIT_TYPE = np.float16
 TeacherKind = Literal["ciod", "results", "onnx"]
 
 
-class BankInfo(BaseModel):
+class BankInfo(Record):
     """What the knowledge came from: two banks with equal descriptions hold equal answers for equal images.
 
     Attributes:
@@ -48,8 +49,7 @@ class BankInfo(BaseModel):
         teacher_ids: of a teacher from elsewhere, its id of every class, by label.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+    format_version: int = BANK_VERSION
     teacher_sha256: str
     classes: tuple[str, ...]
     image_size: int
@@ -154,19 +154,8 @@ def read_bank_info(path: Path) -> BankInfo:
     Raises:
         CheckpointError: the file is missing, damaged or no bank.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; pass a bank that 'ciod distill' wrote") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); it may be damaged") from None
-    if METADATA_KEY not in metadata:
-        raise CheckpointError(f"{path} is no knowledge bank; pass a file that 'ciod distill' wrote")
-    try:
-        return BankInfo.model_validate(json.loads(metadata[METADATA_KEY]))
-    except (ValidationError, json.JSONDecodeError):
-        raise CheckpointError(f"{path} was written by another version of ciod; make it again") from None
+    remedy = "pass a bank that 'ciod distill' wrote, or make it again"
+    return read_description(path, METADATA_KEY, BankInfo, upgrade_bank, kind="knowledge bank", remedy=remedy)
 
 
 def write_bank(path: Path, info: BankInfo, answers: Mapping[str, ImageKnowledge]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -12,10 +11,20 @@ from torch import Tensor
 
 from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
+from ciod_core.migrations import STATE_VERSION, upgrade_state
+from ciod_core.records import Record, read_description
 
 STATE_FILE = Path("state") / "last.safetensors"
+METADATA_KEY = "ciod-state"
 
 Tensors = dict[str, Tensor]
+
+
+class StateInfo(Record):
+    """The description inside a state's metadata."""
+
+    format_version: int = STATE_VERSION
+    epochs_done: int
 
 
 def save_state(folder: Path, *, epochs_done: int, parts: dict[str, Tensors]) -> None:
@@ -25,7 +34,7 @@ def save_state(folder: Path, *, epochs_done: int, parts: dict[str, Tensors]) -> 
         for part, group in parts.items()
         for name, tensor in group.items()
     }
-    metadata = {"ciod-state": json.dumps({"epochs_done": epochs_done})}
+    metadata = {METADATA_KEY: StateInfo(epochs_done=epochs_done).model_dump_json()}
     atomic_write_bytes(folder / STATE_FILE, save(tensors, metadata=metadata))
 
 
@@ -37,17 +46,20 @@ def load_state(folder: Path) -> tuple[int, dict[str, Tensors]]:
     """
     path = folder / STATE_FILE
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist: no epoch of this run was completed; start it with --overwrite")
+        raise CheckpointError(
+            f"{path} does not exist: no epoch of this run was completed; start it again with `overwrite`"
+        )
+    remedy = "start the run again with `overwrite`"
+    info = read_description(path, METADATA_KEY, StateInfo, upgrade_state, kind="training state", remedy=remedy)
     parts: dict[str, Tensors] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            epochs_done = int(json.loads((file.metadata() or {})["ciod-state"])["epochs_done"])
             for key in file.keys():  # noqa: SIM118 - safe_open is no dict
                 part, name = key.split("/", 1)
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); start the run again with --overwrite") from error
-    return epochs_done, parts
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
+    return info.epochs_done, parts
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:

@@ -129,7 +129,7 @@ def test_run_names_are_file_names(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"schema_version": 2, "something_new": 1}, "schema_version is 2"),
+        ({"format_version": 99, "something_new": 1}, "written by a newer version of ciod (format 99); upgrade ciod"),
         ({"created": None}, "created"),
         ({"surplus": 1}, "surplus"),
         ({"steps": []}, "class"),

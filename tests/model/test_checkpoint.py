@@ -150,16 +150,15 @@ def test_nothing_unpickles_while_reading(path: Path, monkeypatch: pytest.MonkeyP
 
 def test_foreign_weights(detector: Detector, path: Path) -> None:
     save_file(detector.state_dict(), path)
-    assert "no ciod description" in refusal(path)
-    assert "no ciod description" in refusal(path, read_info)
+    assert "no 'ciod' description" in refusal(path)
+    assert "no 'ciod' description" in refusal(path, read_info)
     save_file(detector.state_dict(), path, metadata={"format": "pt"})
-    assert "no ciod description" in refusal(path)
+    assert "no 'ciod' description" in refusal(path)
 
 
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda description: description.update(format_version=2),
         lambda description: description.update(format="something"),
         lambda description: description.update(novelty=True),
         lambda description: description.pop("classes"),
@@ -170,7 +169,12 @@ def test_foreign_weights(detector: Detector, path: Path) -> None:
 )
 def test_a_description_of_another_version(edit: Callable[[dict[str, Any]], None], path: Path) -> None:
     rewrite(path, edit)
-    assert "another version" in refusal(path)
+    assert "its description is unknown to this version" in refusal(path)
+
+
+def test_a_description_of_a_newer_version(path: Path) -> None:
+    rewrite(path, lambda description: description.update(format_version=99, novelty=True))
+    assert refusal(path).endswith("written by a newer version of ciod (format 99); upgrade ciod")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"ciod"'])

@@ -21,7 +21,7 @@ def refusal(folder: Path) -> str:
         load_state(folder)
     message = str(caught.value)
     assert "\n" not in message
-    assert str(folder / STATE_FILE) in message and "--overwrite" in message
+    assert str(folder / STATE_FILE) in message and "overwrite" in message
     return message
 
 
@@ -68,7 +68,7 @@ def test_a_state_of_something_else(saved: Path) -> None:
     (saved / STATE_FILE).write_bytes(b"this is no safetensors file at all, however long it is")
     assert "damaged" in refusal(saved)
     save_file({"student/a": torch.ones(2)}, saved / STATE_FILE)
-    assert "damaged" in refusal(saved)
+    assert "no training state" in refusal(saved)
     save_file({"student/a": torch.ones(2)}, saved / STATE_FILE, metadata={"ciod-state": "not json"})
     assert "damaged" in refusal(saved)
     save_file({"no part": torch.ones(2)}, saved / STATE_FILE, metadata={"ciod-state": '{"epochs_done": 1}'})

@@ -1,0 +1,125 @@
+"""Upgrade what older versions of ciod wrote: functions from a raw document to one that this version reads.
+
+Every file format has a `format_version`; a document without one is of version 1. To change a format, append a function
+to its tuple below: the first leads from version 1 to 2, the second from 2 to 3, and so on. No upgrade modifies its
+argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ciod_core.errors import CheckpointError
+
+Document = dict[str, Any]
+Upgrades = tuple[Callable[[Document], Document], ...]
+
+# Settings that have another name by now: old dotted key → new dotted key. Configuration files may use either.
+RENAMED_SETTINGS: Mapping[str, str] = {}
+
+# What settings were before they existed: runs that do not record them were trained like that.
+LEGACY_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "distiller": {"background": "zero", "batch_norm": "update", "trunk_balance": 0.0},
+}
+
+
+def upgrade_settings(recorded: Document) -> Document:
+    """The settings of a recorded run (sections with values), under today's names and complete."""
+    settings = {name: then | recorded.get(name, {}) for name, then in LEGACY_DEFAULTS.items()}
+    return _renamed(recorded | settings)
+
+
+def upgrade_manifest(document: Document, where: object) -> Document:
+    """Upgrade an `experiment.json`.
+
+    Args:
+        document: its raw content; of the settings of its runs see `upgrade_settings`.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: the document is no mapping, or a newer version of ciod wrote it.
+    """
+    return _upgraded(document, where, _MANIFEST)
+
+
+def upgrade_checkpoint(document: Document, where: object) -> Document:
+    """Upgrade the description in weights; like `upgrade_manifest`."""
+    return _upgraded(document, where, _CHECKPOINT)
+
+
+def upgrade_bank(document: Document, where: object) -> Document:
+    """Upgrade the description in a knowledge bank; like `upgrade_manifest`."""
+    return _upgraded(document, where, _BANK)
+
+
+def upgrade_report(document: Document, where: object) -> Document:
+    """Upgrade an evaluation's `metrics.json`; like `upgrade_manifest`."""
+    return _upgraded(document, where, _REPORT)
+
+
+def upgrade_state(document: Document, where: object) -> Document:
+    """Upgrade the description in the state of an unfinished run; like `upgrade_manifest`."""
+    return _upgraded(document, where, _STATE)
+
+
+def upgrade_export(document: Document, where: object) -> Document:
+    """Upgrade the description in an exported model; like `upgrade_manifest`."""
+    return _upgraded(document, where, _EXPORT)
+
+
+def _upgraded(document: Document, where: object, upgrades: Upgrades) -> Document:
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{where}: its description is unknown (not a JSON object); the file may be damaged")
+    latest = _latest(upgrades)
+    # Manifests of version 1 called it schema_version.
+    version = document.get("format_version", document.get("schema_version", 1))
+    if type(version) is not int or version < 1:
+        raise CheckpointError(f"{where}: format_version is {version!r}; the file may be damaged")
+    if version > latest:
+        raise CheckpointError(f"{where}: written by a newer version of ciod (format {version}); upgrade ciod")
+    for upgrade in upgrades[version - 1 :]:
+        document = upgrade(document)
+    return document | {"format_version": latest}
+
+
+def _latest(upgrades: Upgrades) -> int:
+    return len(upgrades) + 1
+
+
+def _renamed(sections: Document) -> Document:
+    renamed: Document = {}
+    for section, values in sections.items():
+        if not isinstance(values, dict):
+            renamed[section] = values
+            continue
+        renamed.setdefault(section, {})
+        for name, value in values.items():
+            new_section, new_name = RENAMED_SETTINGS.get(f"{section}.{name}", f"{section}.{name}").split(".", 1)
+            renamed.setdefault(new_section, {})[new_name] = value
+    return renamed
+
+
+def _manifest_2(document: Document) -> Document:
+    """`schema_version` becomes `format_version`."""
+    return {key: value for key, value in document.items() if key != "schema_version"}
+
+
+def _bank_2(document: Document) -> Document:
+    """The settings of the selection get today's names."""
+    return document | _renamed({key: value for key, value in document.items() if key == "resampler"})
+
+
+_MANIFEST: Upgrades = (_manifest_2,)
+_CHECKPOINT: Upgrades = ()
+_BANK: Upgrades = (_bank_2,)
+_REPORT: Upgrades = ()
+_STATE: Upgrades = ()
+_EXPORT: Upgrades = ()
+
+MANIFEST_VERSION = _latest(_MANIFEST)
+CHECKPOINT_VERSION = _latest(_CHECKPOINT)
+BANK_VERSION = _latest(_BANK)
+REPORT_VERSION = _latest(_REPORT)
+STATE_VERSION = _latest(_STATE)
+EXPORT_VERSION = _latest(_EXPORT)
