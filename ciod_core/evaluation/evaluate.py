@@ -76,7 +76,7 @@ def _ground_truth(
     if not steps:
         raise ConfigError(
             f"{experiment.folder}: no validation image labels a class of step {step} or an earlier one; add a step "
-            "whose data has validation images (--val)"
+            "whose data has validation images (`val`)"
         )
     parts = [read_validation(experiment, manifest, number) for number in steps]
     labelled = LabelledSets.of([part.table for part in parts], classes)

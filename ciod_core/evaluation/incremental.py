@@ -1,4 +1,4 @@
-"""How much a detector kept and learned over its steps: pure functions on average precisions.
+"""Measures of incremental learning: pure functions on average precisions.
 
 An AP matrix `ap_KJ` holds in row k, column j the AP on the classes of step j+1 after step k+1 (both count from 0 in the
 array). Entries above the diagonal are not read. The functions accept any kind of AP (AP, AP50, …) in any unit;

@@ -32,7 +32,7 @@ def predict(
         classes: what the detector's labels mean.
         config: thresholds.
         device: where to compute.
-        on_batch: told the number of images of each finished batch.
+        on_batch: called with the number of images of each finished batch.
     """
     category_ids = np.asarray(classes.category_ids)
     parts = []

@@ -1,6 +1,6 @@
 """Validation images of several steps, of which each labels some of the classes.
 
-Where a class is not labelled, nobody can say whether a detection of it is right. So a class is measured on the
+Where a class is not labelled, it is unknown whether a detection of it is right. So a class is measured on the
 validation sets that label it, and on no others, as federated datasets such as LVIS do.
 
 Legend: I images, S validation sets, C classes, N boxes or detections.
@@ -20,7 +20,7 @@ from ciod_core.data.annotations.table import AnnotationTable
 
 @dataclass(frozen=True)
 class LabelledSets:
-    """Which classes are labelled on which validation images.
+    """The classes that are labelled on each validation image.
 
     Attributes:
         image_ids_I: image ids, ascending.
@@ -55,7 +55,7 @@ class LabelledSets:
 
     @property
     def images_C(self) -> Int64Array:
-        """How many images every class is measured on."""
+        """Number of images that every class is measured on."""
         images_S = np.bincount(self.set_I, minlength=len(self.labelled_SC))
         return images_S @ self.labelled_SC.astype(np.int64)
 
@@ -65,7 +65,7 @@ class LabelledSets:
         return replace(self, labelled_SC=self.labelled_SC & (before_SC == 0))
 
     def count(self, image_ids_N: Int64Array, category_ids_N: Int64Array) -> BoolArray:
-        """Which boxes count: those of a class that is labelled on their image."""
+        """Mask of the boxes that count: those of a class that is labelled on their image."""
         labels_N = self.classes.labels_of(category_ids_N)
         set_N = self.set_I[np.searchsorted(self.image_ids_I, image_ids_N)]
         return np.asarray((labels_N >= 0) & self.labelled_SC[set_N, labels_N], dtype=np.bool_)
