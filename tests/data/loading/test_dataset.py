@@ -225,12 +225,6 @@ def test_collate_of_images_without_objects() -> None:
     assert batch.targets.image_N.shape == (0,)
 
 
-def test_a_batch_moves_as_a_whole() -> None:
-    moved = collate([make_sample(32, 32, 1, 1)]).to(torch.device("meta"))
-    tensors = [moved.images_B3HW, *moved.targets, moved.image_ids_B, moved.scales_B, moved.sizes_B2, moved.replayed_B]
-    assert {tensor.device.type for tensor in tensors} == {"meta"}
-
-
 @pytest.mark.parametrize(("name", "size"), [("bccd", 320), ("neu-det", 96), ("coco-tiny", 160)])
 def test_real_boxes_return_to_their_place_through_the_scale(real_data: Path, name: str, size: int) -> None:
     source = resolve_dataset(str(real_data / name))
