@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ciod_core.experiment.folder import Experiment
-from ciod_core.model.yolox.detector import Detector
+from ciod_core.model.yolox.detector import YoloxDetector
 from tests.cli.conftest import ciod, own_copy, trained
 
 __all__ = ["ciod", "own_copy", "trained"]
@@ -23,11 +23,11 @@ def experiment(own_copy: Path) -> Experiment:
 def widths_of_answers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """Fills with the number of classes of every detector that answers from now on."""
     widths: set[int] = set()
-    forward = Detector.forward
+    forward = YoloxDetector.forward
 
-    def watched(self: Detector, *arguments: Any, **options: Any) -> Any:
+    def watched(self: YoloxDetector, *arguments: Any, **options: Any) -> Any:
         widths.add(sum(self.head_classes))
         return forward(self, *arguments, **options)
 
-    monkeypatch.setattr(Detector, "forward", watched)
+    monkeypatch.setattr(YoloxDetector, "forward", watched)
     return widths
