@@ -9,15 +9,14 @@ import torch
 
 from ciod_core.config.schema import Config
 from ciod_core.data.formats.source import resolve_dataset
-from ciod_core.errors import ConfigError
 from ciod_core.evaluation import evaluate_run
 from ciod_core.evaluation.evaluate_run import RunEvaluation
 from ciod_core.experiment import add_step as steps
 from ciod_core.experiment import create
 from ciod_core.experiment.folder import Experiment
-from ciod_core.export.description import ExportDescription
-from ciod_core.export.onnx import export_onnx
-from ciod_core.export.pt2 import export_pt2
+from ciod_core.export.description import DEFAULT_NMS, ExportDescription
+from ciod_core.export.export import ExportFormat
+from ciod_core.export.export import export as export_weights
 from ciod_core.model.checkpoint import CheckpointInfo, load_detector
 from ciod_core.model.detector import Detector
 from ciod_core.runtime.device import pick_device
@@ -117,7 +116,9 @@ def load(weights: str | Path, device: str = "auto") -> LoadedDetector:
     return LoadedDetector(detector, info, chosen)
 
 
-def export(weights: str | Path, out: str | Path, format: str = "onnx", *, nms: bool = True) -> ExportDescription:
+def export(
+    weights: str | Path, out: str | Path, format: ExportFormat = "onnx", *, nms: bool = True
+) -> ExportDescription:
     """Write weights as an ONNX model (`onnx`) or a torch.export archive (`pt2`) and check the written file.
 
     Raises:
@@ -125,7 +126,4 @@ def export(weights: str | Path, out: str | Path, format: str = "onnx", *, nms: b
         ConfigError: an unknown format.
         ExportError: a file that cannot be written or gives other outputs than the detector.
     """
-    if format not in ("onnx", "pt2"):
-        raise ConfigError(f"`format`: '{format}' is none of onnx, pt2")
-    write = export_onnx if format == "onnx" else export_pt2
-    return write(Path(weights), Path(out), nms=nms)
+    return export_weights(Path(weights), Path(out), format, nms=DEFAULT_NMS if nms else None)

@@ -19,7 +19,7 @@ from ciod_core.data.formats.source import resolve_dataset
 from ciod_core.data.loading.dataset import DetectionDataset, collate
 from ciod_core.data.loading.mixing import Mixing
 from ciod_core.data.loading.transforms import TrainTransform
-from ciod_core.drawing.boxes import draw_detections
+from ciod_core.drawing.detections import draw_detections
 
 GAP = 8
 

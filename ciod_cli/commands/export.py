@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ciod_cli import console
 from ciod_cli.options import ExperimentOption, JsonOption, OverwriteOption
 from ciod_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ciod_core.export.description import ExportDescription
 
 FORMATS = ("onnx", "pt2")
 
@@ -39,9 +36,11 @@ def export(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Export weights, and check that the exported file gives the detector's outputs."""
+    """Export weights, and check that the exported file gives the outputs of the detector."""
     from ciod_cli.weights import locate_weights
     from ciod_core.experiment.manifest import FileRecord
+    from ciod_core.export.description import nms_settings
+    from ciod_core.export.export import export as write
 
     if format_name not in FORMATS:
         raise ConfigError(f"`format`: '{format_name}' is none of {', '.join(FORMATS)}")
@@ -49,9 +48,8 @@ def export(
     target = out or source.path.with_suffix(f".{format_name}")
     if target.exists() and not overwrite:
         raise ConfigError(f"`out` {target}: the file exists; pass `overwrite` or another name")
-    description = _export(
-        format_name, source.path, target, nms=nms, score=score, nms_iou=nms_iou, max_detections=max_detections
-    )
+    settings = nms_settings(score, nms_iou, max_detections) if nms else None
+    description = write(source.path, target, "pt2" if format_name == "pt2" else "onnx", nms=settings)
     record = FileRecord.of(target, found.folder if found else target.parent)
     if found and source.run:
         found.record_output(source.run.name, target.name, record)
@@ -65,13 +63,3 @@ def export(
         "its outputs agree with the detector's"
     )
     console.show(str(target))
-
-
-def _export(
-    format_name: str, weights: Path, target: Path, *, nms: bool, score: float, nms_iou: float, max_detections: int
-) -> ExportDescription:
-    if format_name == "onnx":
-        from ciod_core.export.onnx import export_onnx as write
-    else:
-        from ciod_core.export.pt2 import export_pt2 as write
-    return write(weights, target, nms=nms, score_threshold=score, nms_iou=nms_iou, max_detections=max_detections)

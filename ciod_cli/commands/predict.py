@@ -13,7 +13,7 @@ from ciod_cli.options import DeviceOption, ExperimentOption, JsonOption
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ciod_core.evaluation.predict import Found
+    from ciod_core.evaluation.predict import ImagePredictions
 
 
 def predict(
@@ -69,7 +69,7 @@ def _targets(files: Sequence[Path], out: Path) -> list[Path]:
     return targets
 
 
-def _entry(found: Found) -> dict[str, Any]:
+def _entry(found: ImagePredictions) -> dict[str, Any]:
     return {
         "image": str(found.image),
         "detections": [

@@ -1,4 +1,4 @@
-"""Several kinds of boxes on one image, told apart by colour and line, with a legend below the image.
+"""Draw several kinds of boxes on one image, told apart by color and line, with a legend below the image.
 
 Legend: D boxes of a layer.
 """
@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ciod_core.drawing.boxes import DARK, LIGHT, Colour, Font, Rectangle, free_place, inside
+from ciod_core.drawing.detections import DARK, LIGHT, Color, Font, Rectangle, free_place, inside
 
-# Small images are enlarged until lines and text leave room to see what they are about.
+# Small images are enlarged, so that lines and text do not cover the objects.
 SMALLEST_SIDE, LARGEST_SIDE = 960, 1920
 _MARGIN = 2
 
@@ -23,14 +23,14 @@ class Layer(NamedTuple):
 
     Attributes:
         title: what they are, for the legend.
-        colour: of lines and texts.
+        color: of lines and texts.
         dashed: broken lines instead of full ones.
         boxes_D4: xyxy in pixels of the image.
         texts: what is written at each box.
     """
 
     title: str
-    colour: Colour
+    color: Color
     dashed: bool
     boxes_D4: np.ndarray
     texts: Sequence[str]
@@ -58,14 +58,14 @@ def draw_layers(image: Image.Image, layers: Sequence[Layer]) -> Image.Image:
             _outline(drawing, box, layer, line)
     for layer, boxes in reversed(placed):
         for box, text in zip(boxes, layer.texts, strict=True):
-            taken.append(_write(drawing, text, box, layer.colour, font, size, taken))
+            taken.append(_write(drawing, text, box, layer.color, font, size, taken))
     return _with_legend(canvas, layers, line, font)
 
 
 def _outline(drawing: ImageDraw.ImageDraw, box: Rectangle, layer: Layer, line: int) -> None:
     left, top, right, bottom = box
     if not layer.dashed:
-        drawing.rectangle(box, outline=layer.colour, width=line)
+        drawing.rectangle(box, outline=layer.color, width=line)
         return
     for ends in (
         (left, top, right, top),
@@ -73,23 +73,23 @@ def _outline(drawing: ImageDraw.ImageDraw, box: Rectangle, layer: Layer, line: i
         (right, bottom, left, bottom),
         (left, bottom, left, top),
     ):
-        _dashes(drawing, ends, layer.colour, line)
+        _dashes(drawing, ends, layer.color, line)
 
 
-def _dashes(drawing: ImageDraw.ImageDraw, ends: tuple[float, float, float, float], colour: Colour, line: int) -> None:
+def _dashes(drawing: ImageDraw.ImageDraw, ends: tuple[float, float, float, float], color: Color, line: int) -> None:
     start, end = np.array(ends[:2]), np.array(ends[2:])
     # An odd number of equal parts: every side begins and ends with a dash.
     count = 2 * max(1, round(float(np.abs(end - start).max()) / (8 * line))) + 1
     for part in range(0, count, 2):
         first, last = (start + (end - start) * share for share in (part / count, (part + 1) / count))
-        drawing.line((*first.tolist(), *last.tolist()), fill=colour, width=line)
+        drawing.line((*first.tolist(), *last.tolist()), fill=color, width=line)
 
 
 def _write(
     drawing: ImageDraw.ImageDraw,
     text: str,
     box: Rectangle,
-    colour: Colour,
+    color: Color,
     font: Font,
     image_size: tuple[int, int],
     taken: Sequence[Rectangle],
@@ -98,7 +98,7 @@ def _write(
     left, top, right, bottom = font.getbbox(text)
     place = free_place(box, (right - left + 2 * _MARGIN, bottom - top + 2 * _MARGIN), image_size, taken)
     position = (place.left + _MARGIN - left, place.top + _MARGIN - top)
-    drawing.text(position, text, fill=colour, font=font, stroke_width=_MARGIN, stroke_fill=DARK)
+    drawing.text(position, text, fill=color, font=font, stroke_width=_MARGIN, stroke_fill=DARK)
     return place
 
 

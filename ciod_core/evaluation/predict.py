@@ -1,4 +1,4 @@
-"""Detect objects in image files that belong to no dataset, and draw what was found."""
+"""Detect objects in image files that belong to no dataset, and draw the detections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ciod_core.data.images.decode import decode_image
 from ciod_core.data.images.files import IMAGE_SUFFIXES
 from ciod_core.data.loading.dataset import Batch, Sample, collate
 from ciod_core.data.loading.transforms import Augmentation, apply_augmentation
-from ciod_core.drawing.boxes import draw_detections
+from ciod_core.drawing.detections import draw_detections
 from ciod_core.errors import DataError
 from ciod_core.evaluation.inference import predict
 from ciod_core.files import atomic_path
@@ -23,8 +23,8 @@ from ciod_core.model.checkpoint import load_detector
 from ciod_core.runtime.device import pick_device
 
 
-class Found(NamedTuple):
-    """What was found in one image, best first.
+class ImagePredictions(NamedTuple):
+    """Detections of one image file, best first.
 
     Attributes:
         image: the image file.
@@ -68,7 +68,7 @@ def detect_in_images(
     *,
     device: torch.device | str = "auto",
     on_image: Callable[[int], None] | None = None,
-) -> Iterator[Found]:
+) -> Iterator[ImagePredictions]:
     """Run a detector over image files, one at a time.
 
     Raises:
@@ -82,7 +82,7 @@ def detect_in_images(
         batch = _single_image_batch(path, info.preprocessing.image_size)
         detections = predict(detector, [batch], info.classes, config, chosen, on_image)
         category_ids = tuple(detections.category_ids_D.tolist())
-        yield Found(
+        yield ImagePredictions(
             image=path,
             names=tuple(names[category_id] for category_id in category_ids),
             category_ids=category_ids,
@@ -91,14 +91,16 @@ def detect_in_images(
         )
 
 
-def draw(found: Found, target: Path) -> None:
+def draw(predictions: ImagePredictions, target: Path) -> None:
     """Write the image with its boxes, class names and scores; the format follows the suffix of `target`.
 
     Raises:
         DataError: the image cannot be read.
         OSError: `target` cannot be written.
     """
-    image = draw_detections(decode_image(found.image), found.boxes_D4, found.names, found.scores)
+    image = draw_detections(
+        decode_image(predictions.image), predictions.boxes_D4, predictions.names, predictions.scores
+    )
     with atomic_path(target) as temporary:
         image.save(temporary)
 

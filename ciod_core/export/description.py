@@ -1,4 +1,4 @@
-"""What an exported model says about itself; readable without torch.
+"""The description inside an exported model; readable without torch.
 
 The description travels inside the file as JSON: in the metadata of an ONNX model under the key `ciod`, in a pt2
 archive as the extra file `ciod.json`.
@@ -8,29 +8,43 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, ValidationError
 
 from ciod_core import __version__
 from ciod_core.classes import ClassTable
+from ciod_core.errors import ConfigError
+from ciod_core.migrations import EXPORT_VERSION
 from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.records import Record, first_problem
 
 METADATA_KEY = "ciod"
 EXTRA_FILE = "ciod.json"
 PADDING_ID = -1
 
 
-class Part(BaseModel):
-    """Base of every part of the description: immutable, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NmsSettings(Part):
+class NmsSettings(Record):
     """Thresholds that are fixed inside a model exported with non-maximum suppression."""
 
     score_threshold: float = Field(0.01, ge=0.0, lt=1.0, description="lowest score of a detection")
-    nms_iou: float = Field(0.65, ge=0.0, le=1.0, description="IoU above which the lower of two boxes of a class goes")
+    nms_iou: float = Field(0.65, ge=0.0, le=1.0, description="IoU above which the lower box of a class is dropped")
     max_detections: int = Field(100, ge=1, description="rows of the output per image")
+
+
+DEFAULT_NMS = NmsSettings()
+
+
+def nms_settings(score_threshold: float, nms_iou: float, max_detections: int) -> NmsSettings:
+    """Checked thresholds.
+
+    Raises:
+        ConfigError: naming the first value that is out of range.
+    """
+    try:
+        return NmsSettings(score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
+    except ValidationError as error:
+        name, problem = first_problem(error).split(": ", 1)
+        value = error.errors()[0]["input"]
+        raise ConfigError(f"`{name}`: {value} cannot be used; {problem.lower()}") from error
 
 
 class InputFormat(Preprocessing):
@@ -47,12 +61,12 @@ class InputFormat(Preprocessing):
     layout: Literal["BCHW"] = "BCHW"
 
 
-class ExportDescription(Part):
+class ExportDescription(Record):
     """The metadata of an exported model.
 
     Attributes:
         format: fixed; tells the description from other metadata.
-        format_version: raised when a reader of an older version would misunderstand.
+        format_version: see `ciod_core.migrations`.
         ciod_version: version that exported the model.
         model: name of the architecture.
         run: name of the run that trained the weights.
@@ -64,7 +78,7 @@ class ExportDescription(Part):
     """
 
     format: Literal["ciod-export"] = "ciod-export"
-    format_version: Literal[1] = 1
+    format_version: int = EXPORT_VERSION
     ciod_version: str = __version__
     model: str
     run: str

@@ -1,4 +1,4 @@
-"""The detector as one graph from images to boxes in pixels, for runtimes that know nothing of ciod.
+"""The detector as one graph from images to boxes in pixels, for runtimes without ciod.
 
 Legend: B images, H height, W width, A anchor points, C classes, M rows of the fixed-size output, N surviving boxes.
 """
@@ -20,12 +20,9 @@ from ciod_core.export.description import PADDING_ID, NmsSettings
 from ciod_core.model.detector import Detector
 from ciod_core.model.postprocess import LARGEST_COORDINATE, scores
 
-# (boxes_BA4, scores_BCA, settings) → survivors_N3 with columns image, class, anchor point.
-Suppression = Callable[[Tensor, Tensor, NmsSettings], Tensor]
+# (boxes_BA4, scores_BCA, score_threshold, nms_iou, max_detections) → survivors_N3: image, class, anchor point.
+Suppression = Callable[[Tensor, Tensor, float, float, int], Tensor]
 
-# Sides of 2 and 3 cells at the coarsest stride: small, and no size of 1 that tracing would take for a constant.
-EXAMPLE_SHAPE = (2, 3, 64, 96)
-STRIDE_MULTIPLE = 32
 NOISY_LOGGERS = ("onnx_ir", "onnxscript", "torch.onnx", "torch.export")
 
 
@@ -47,7 +44,7 @@ class RawGraph(nn.Module):
         self.register_buffer("category_ids_C", torch.tensor(category_ids, dtype=torch.int64))
 
     def forward(self, images: Tensor) -> GraphOutput:
-        """(B, 3, H, W) float RGB in 0..255, H and W multiples of 32."""
+        """(B, 3, H, W) float RGB in 0..255, H and W multiples of the detector's size multiple."""
         output = self.detector(images)
         return output.boxes_BA4, scores(output), self.category_ids_C.clone()
 
@@ -62,15 +59,17 @@ class NmsGraph(nn.Module):
         self.suppression = suppression
 
     def forward(self, images: Tensor) -> GraphOutput:
-        """(B, 3, H, W) float RGB in 0..255, H and W multiples of 32."""
+        """(B, 3, H, W) float RGB in 0..255, H and W as for `RawGraph`."""
         boxes_BA4, scores_BAC, category_ids_C = self.raw(images)
-        survivors_N3 = self.suppression(boxes_BA4, scores_BAC.transpose(1, 2), self.settings)
+        rows = self.settings.max_detections
+        survivors_N3 = self.suppression(
+            boxes_BA4, scores_BAC.transpose(1, 2), self.settings.score_threshold, self.settings.nms_iou, rows
+        )
         image_N, class_N, anchor_N = survivors_N3.unbind(1)
         surviving_N = scores_BAC[image_N, anchor_N, class_N]
         surviving_BAC = torch.zeros_like(scores_BAC).index_put((image_N, anchor_N, class_N), surviving_N)
 
         # The padding guarantees M candidates even where an image has fewer anchor points than that.
-        rows = self.settings.max_detections
         candidates = nn.functional.pad(surviving_BAC.flatten(1), (0, rows))
         scores_BM, position_BM = candidates.topk(rows, dim=1)
         found_BM = scores_BM > 0
@@ -84,14 +83,16 @@ class NmsGraph(nn.Module):
         )
 
 
-def suppress(boxes_BA4: Tensor, scores_BCA: Tensor, settings: NmsSettings) -> Tensor:
+def suppress(
+    boxes_BA4: Tensor, scores_BCA: Tensor, score_threshold: float, nms_iou: float, max_detections: int
+) -> Tensor:
     """Survivors of class-wise suppression, (N, 3) int64: image, class, anchor point.
 
     One call serves all images and classes, because boxes of different ones are moved apart; in float64, since in
-    float32 the shift would cost the digits that the threshold decides on. The shift is fixed, because the largest of
-    no boxes at all is nothing a graph can compute.
+    float32 the shift would cost the digits that the threshold decides on. The shift is fixed, because a graph cannot
+    compute the largest of no boxes. All survivors are returned; `max_detections` is for runtimes that may stop early.
     """
-    image_N, class_N, anchor_N = (scores_BCA >= settings.score_threshold).nonzero(as_tuple=True)
+    image_N, class_N, anchor_N = (scores_BCA >= score_threshold).nonzero(as_tuple=True)
     boxes_N4 = boxes_BA4[image_N, anchor_N].double().clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
     group_N = (image_N * scores_BCA.shape[1] + class_N).double()
     # torchvision declares to torch.export that two boxes or more survive; two that lie apart from all make it true.
@@ -99,7 +100,7 @@ def suppress(boxes_BA4: Tensor, scores_BCA: Tensor, settings: NmsSettings) -> Te
     keep = nms(
         torch.cat((boxes_N4 + (group_N * (2 * LARGEST_COORDINATE + 1)).unsqueeze(1), apart_24)),
         nn.functional.pad(scores_BCA[image_N, class_N, anchor_N].double(), (0, 2), value=-1.0),
-        settings.nms_iou,
+        nms_iou,
     )
     return torch.stack((image_N, class_N, anchor_N), dim=1)[keep[keep < image_N.shape[0]]]
 
@@ -112,17 +113,18 @@ def build_graph(
     return (raw if settings is None else NmsGraph(raw, settings, suppression)).eval()
 
 
-def capture(graph: nn.Module) -> ExportedProgram:
-    """Trace a graph for any batch size and any height and width that are multiples of 32, from 64 on.
+def capture(graph: nn.Module, size_multiple: int) -> ExportedProgram:
+    """Trace a graph for any batch size, and any height and width that are 2, 3, … times `size_multiple`.
 
-    A side of one cell at the coarsest stride is left out because torch.export treats sizes of 1 as constants.
+    Sides of once the multiple are left out because torch.export treats sizes of 1 as constants.
     """
-    sides = {2: STRIDE_MULTIPLE * Dim("rows", min=2), 3: STRIDE_MULTIPLE * Dim("columns", min=2)}
+    sides = {2: size_multiple * Dim("rows", min=2), 3: size_multiple * Dim("columns", min=2)}
     sizes = {0: Dim("batch", min=1)} | sides
+    example = torch.zeros(2, 3, 2 * size_multiple, 3 * size_multiple)
     with torch.no_grad(), quiet():
-        program = torch.export.export(graph, (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes={"images": sizes})
+        program = torch.export.export(graph, (example,), dynamic_shapes={"images": sizes})
     for node in program.graph.nodes:
-        # They would carry the folder names of this machine into the file.
+        # Stack traces would carry the folder names of this machine into the file.
         node.meta.pop("stack_trace", None)
     return program
 

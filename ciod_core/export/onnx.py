@@ -1,7 +1,4 @@
-"""Export as an ONNX model: runs with onnxruntime or any other runtime, without torch.
-
-Legend: B images, A anchor points, C classes, N surviving boxes.
-"""
+"""Write a graph as an ONNX model, which onnxruntime and other runtimes run without torch."""
 
 from __future__ import annotations
 
@@ -14,80 +11,50 @@ import torch
 from torch import Tensor, nn
 
 from ciod_core.errors import ExportError
-from ciod_core.export.description import METADATA_KEY, ExportDescription, NmsSettings
-from ciod_core.export.graph import build_graph, capture, quiet, suppress
-from ciod_core.export.source import exported_file, load_source, nms_settings
-from ciod_core.export.verify import Answer, Answering, answers_of, require_same_answers
+from ciod_core.export.description import METADATA_KEY, ExportDescription
+from ciod_core.export.graph import capture, quiet, suppress
+from ciod_core.export.verify import Inference, Outputs
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 18
 
-
-def export_onnx(
-    weights: Path,
-    out: Path,
-    *,
-    nms: bool = True,
-    score_threshold: float = 0.01,
-    nms_iou: float = 0.65,
-    max_detections: int = 100,
-) -> ExportDescription:
-    """Write a checkpoint as an ONNX model and check in onnxruntime that it answers like the detector.
-
-    The input `images` is (batch, 3, height, width) float32, RGB in 0..255, sides padded to multiples of 32; all three
-    sizes stay free. The outputs, boxes being xyxy in pixels of the input:
-
-    - with `nms`: `boxes` (batch, max_detections, 4), `scores` (batch, max_detections) from high to low and
-      `category_ids` (batch, max_detections) int64, the dataset's own ids; unused rows have score 0 and id −1;
-    - without: `boxes` (batch, anchors, 4), `scores` (batch, anchors, classes) and `category_ids` (classes).
-
-    Class table and preprocessing are in the model's metadata as JSON under the key `ciod` (`ExportDescription`).
-
-    Args:
-        weights: checkpoint of a run.
-        out: file to write; replaced when it exists.
-        nms: put class-wise non-maximum suppression into the model.
-        score_threshold: lowest score of a detection, with `nms`.
-        nms_iou: IoU above which the lower of two boxes of a class goes, with `nms`.
-        max_detections: rows of the output per image, with `nms`.
-
-    Raises:
-        CheckpointError: when the weights cannot be used.
-        ConfigError: when a threshold is out of range.
-        ExportError: when the model cannot be converted or written, or answers differently; nothing is left behind.
-    """
-    _require_packages()
-    settings = nms_settings(score_threshold, nms_iou, max_detections) if nms else None
-    detector, description = load_source(weights, settings)
-    graph = build_graph(detector, description.classes.category_ids, settings, _suppress_as_operator)
-    with exported_file(out, "torch.onnx") as temporary:
-        temporary.write_bytes(_convert(graph, description).SerializeToString())
-        require_same_answers(answers_of(graph), _answers_of_file(temporary), description, where=str(out))
-    return description
+# Suppression that stays one node when traced, so that it becomes one NonMaxSuppression node.
+suppress_as_operator = torch.library.custom_op("ciod::suppress", suppress, mutates_args=())
 
 
-@torch.library.custom_op("ciod::suppress", mutates_args=())
-def _suppress_operator(
-    boxes_BA4: Tensor, scores_BCA: Tensor, score_threshold: float, nms_iou: float, max_detections: int
-) -> Tensor:
-    settings = NmsSettings(score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
-    return suppress(boxes_BA4, scores_BCA, settings)
-
-
-@_suppress_operator.register_fake
+@suppress_as_operator.register_fake
 def _(boxes_BA4: Tensor, scores_BCA: Tensor, score_threshold: float, nms_iou: float, max_detections: int) -> Tensor:
     survivors = torch.library.get_ctx().new_dynamic_size()
     return boxes_BA4.new_empty((survivors, 3), dtype=torch.int64)
 
 
-def _suppress_as_operator(boxes_BA4: Tensor, scores_BCA: Tensor, settings: NmsSettings) -> Tensor:
-    """Suppression that stays one node when traced, so that it becomes one NonMaxSuppression node."""
-    survivors_N3: Tensor = _suppress_operator(
-        boxes_BA4, scores_BCA, settings.score_threshold, settings.nms_iou, settings.max_detections
-    )
-    return survivors_N3
+def require_packages() -> None:
+    """Check that the packages of ONNX export are installed.
+
+    Raises:
+        ExportError: naming the first that is not.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise ExportError(f"ONNX export needs the package {package}; run: pip install 'ciod[export]'")
+
+
+def write_onnx(graph: nn.Module, description: ExportDescription, path: Path) -> Inference:
+    """Write a graph whose suppression is `suppress_as_operator`, and load the file into onnxruntime."""
+    import onnx
+    import onnxruntime
+
+    path.write_bytes(_convert(graph, description).SerializeToString())
+    onnx.checker.check_model(str(path), full_check=True)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def infer(images: np.ndarray) -> Outputs:
+        boxes, scores, category_ids = session.run(None, {description.input.name: images})
+        return boxes, scores, category_ids
+
+    return infer
 
 
 def _suppress_in_onnx(
@@ -96,7 +63,7 @@ def _suppress_in_onnx(
     from onnxscript import opset18
 
     op: Any = opset18
-    # The operator wants scores above the threshold, the detector takes those equal to it too.
+    # The operator keeps scores above the threshold, the detector also those equal to it.
     just_below = float(np.nextafter(np.float32(score_threshold), np.float32(-1)))
     return op.NonMaxSuppression(
         boxes_BA4,
@@ -108,7 +75,7 @@ def _suppress_in_onnx(
 
 
 def _convert(graph: nn.Module, description: ExportDescription) -> ModelProto:
-    program = capture(graph)
+    program = capture(graph, description.input.stride_multiple)
     with torch.no_grad(), quiet():
         converted = torch.onnx.export(
             program,
@@ -125,7 +92,7 @@ def _convert(graph: nn.Module, description: ExportDescription) -> ModelProto:
 
 
 def _tidy(model: ModelProto, description: ExportDescription) -> None:
-    """Name the free sizes, attach the description and drop notes about the machine that traced the model."""
+    """Name the free sizes, attach the description and drop traces of the machine that exported the model."""
     graph = model.graph
     del graph.value_info[:]
     for node in graph.node:
@@ -144,23 +111,3 @@ def _tidy(model: ModelProto, description: ExportDescription) -> None:
 def _name_sizes(value: Any, names: dict[int, str]) -> None:
     for axis, name in names.items():
         value.type.tensor_type.shape.dim[axis].dim_param = name
-
-
-def _answers_of_file(path: Path) -> Answering:
-    import onnx
-    import onnxruntime
-
-    onnx.checker.check_model(str(path), full_check=True)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def answer(images: np.ndarray) -> Answer:
-        boxes, scores, category_ids = session.run(None, {session.get_inputs()[0].name: images})
-        return boxes, scores, category_ids
-
-    return answer
-
-
-def _require_packages() -> None:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if find_spec(package) is None:
-            raise ExportError(f"ONNX export needs the package {package}; run: pip install 'ciod[export]'")

@@ -5,6 +5,7 @@ Legend: B images, M rows of the fixed-size output, D detections, H height, W wid
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +15,15 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ciod_core.data.loading.transforms import Augmentation, apply_augmentation
-from ciod_core.errors import ExportError
+from ciod_core.errors import CheckpointError, ExportError
 from ciod_core.evaluation.detections import Detections
 from ciod_core.export.description import METADATA_KEY, ExportDescription
+from ciod_core.migrations import upgrade_export
+from ciod_core.records import first_problem
 
 
 class Letterboxed(NamedTuple):
-    """A batch as the model wants it.
+    """A batch in the input format of a model.
 
     Attributes:
         images_B3HW: float32, RGB in 0..255, padded at the right and the bottom.
@@ -37,7 +40,7 @@ class OnnxDetector:
     """A detector that was exported with non-maximum suppression.
 
     Attributes:
-        description: what the model says about itself.
+        description: classes, preprocessing and thresholds of the model.
         names: class name by the dataset's category id.
     """
 
@@ -45,7 +48,7 @@ class OnnxDetector:
         """Load a model.
 
         Args:
-            path: file that `export_onnx` wrote.
+            path: ONNX file that `export` wrote.
             providers: execution providers of onnxruntime, best first.
 
         Raises:
@@ -122,9 +125,15 @@ def _read_description(path: Path, metadata: dict[str, str]) -> ExportDescription
     if METADATA_KEY not in metadata:
         raise ExportError(f"{path}: not a model that ciod exported (its metadata has no '{METADATA_KEY}')")
     try:
-        description = ExportDescription.model_validate_json(metadata[METADATA_KEY])
-    except ValidationError as error:
-        raise ExportError(f"{path}: exported by another version of ciod; export the checkpoint again") from error
+        document = upgrade_export(json.loads(metadata[METADATA_KEY]), path)
+        description = ExportDescription.model_validate(document)
+    except CheckpointError as error:
+        raise ExportError(f"{error}, or export the checkpoint again") from error
+    except ValueError as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise ExportError(
+            f"{path}: its description is unknown to this version ({reason}); export the checkpoint again"
+        ) from error
     if description.nms is None:
         raise ExportError(f"{path}: exported without suppression, so it gives no detections; export it again with it")
     return description

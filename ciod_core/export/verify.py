@@ -1,4 +1,4 @@
-"""Does an exported file answer like the detector it came from?
+"""Compare the outputs of an exported file with those of the detector it was exported from.
 
 Legend: B images, A anchor points, C classes, M rows of the fixed-size output, N detections, K others.
 """
@@ -14,8 +14,8 @@ from torch import nn
 from ciod_core.errors import ExportError
 from ciod_core.export.description import ExportDescription
 
-Answer = tuple[np.ndarray, np.ndarray, np.ndarray]
-Answering = Callable[[np.ndarray], Answer]
+Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
+Inference = Callable[[np.ndarray], Outputs]
 
 SCORE_TOLERANCE = 1e-4
 BOX_ATOL = 0.01
@@ -24,29 +24,29 @@ BOX_RTOL = 1e-3
 AGREEING_SHARE = 0.98
 
 
-def check_images(image_size: int, stride_multiple: int) -> list[np.ndarray]:
-    """Batches to compare answers on: one image of noise; three structured ones of another size."""
+def check_images(image_size: int, size_multiple: int) -> list[np.ndarray]:
+    """Batches to compare outputs on: one image of noise; three structured ones of another size."""
     rng = np.random.default_rng(0)
-    # Two cells of the coarsest stride is the smallest side that a pt2 archive accepts.
-    longer = max(image_size, 2 * stride_multiple)
-    shorter = max(longer * 5 // 8 // stride_multiple, 2) * stride_multiple
+    # Twice the multiple is the smallest side that a pt2 archive accepts.
+    longer = max(image_size, 2 * size_multiple)
+    shorter = max(longer * 5 // 8 // size_multiple, 2) * size_multiple
     noise_1 = rng.uniform(0, 255, (1, 3, longer, longer)).astype(np.float32)
     return [noise_1, np.stack([_structured_image(rng, shorter, longer) for _ in range(3)])]
 
 
-def answers_of(graph: nn.Module) -> Answering:
+def inference_of(graph: nn.Module) -> Inference:
     """A graph as a function of NumPy arrays."""
 
-    def answer(images: np.ndarray) -> Answer:
+    def infer(images: np.ndarray) -> Outputs:
         with torch.no_grad():
             boxes, scores, category_ids = graph(torch.from_numpy(images))
         return boxes.numpy(), scores.numpy(), category_ids.numpy()
 
-    return answer
+    return infer
 
 
-def require_same_answers(
-    expected: Answering, exported: Answering, description: ExportDescription, *, where: str
+def require_same_outputs(
+    expected: Inference, exported: Inference, description: ExportDescription, *, where: str
 ) -> None:
     """Compare an exported model with the original on every check image.
 
@@ -65,12 +65,12 @@ def require_same_answers(
         difference = agree(wanted, got)
         if difference is not None:
             raise ExportError(
-                f"{where}: the exported model does not answer like the detector ({difference} in a batch of "
+                f"{where}: the exported model does not give the outputs of the detector ({difference} in a batch of "
                 f"{len(images)}); nothing was written; try another version of torch or onnxruntime"
             )
 
 
-def _same_raw(wanted: Answer, got: Answer) -> str | None:
+def _same_raw(wanted: Outputs, got: Outputs) -> str | None:
     if not _close_boxes(wanted[0], got[0]).all():
         return "boxes differ"
     if not np.allclose(wanted[1], got[1], rtol=0, atol=SCORE_TOLERANCE):
@@ -78,7 +78,7 @@ def _same_raw(wanted: Answer, got: Answer) -> str | None:
     return None if np.array_equal(wanted[2], got[2]) else "category ids differ"
 
 
-def _same_detections(wanted: Answer, got: Answer) -> str | None:
+def _same_detections(wanted: Outputs, got: Outputs) -> str | None:
     for image in range(len(wanted[0])):
         one = tuple(column[image] for column in wanted)
         other = tuple(column[image] for column in got)
@@ -107,13 +107,13 @@ def _close_boxes(wanted: np.ndarray, got: np.ndarray) -> np.ndarray:
 
 
 def _structured_image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Rectangles and discs of random colours on a gradient, with a little noise so that no two places are equal."""
+    """Rectangles and discs of random colors on a gradient, with a little noise so that no two places are equal."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     image_3HW = rng.uniform(0, 200, (3, 1, 1)) + rng.uniform(-50, 50, (3, 1, 1)) * (x / width + y / height)
     for _ in range(12):
-        centre_x, centre_y = rng.uniform(0, width), rng.uniform(0, height)
+        center_x, center_y = rng.uniform(0, width), rng.uniform(0, height)
         half_x, half_y = rng.uniform(4, width / 4), rng.uniform(4, height / 4)
-        apart_x, apart_y = np.abs(x - centre_x) / half_x, np.abs(y - centre_y) / half_y
+        apart_x, apart_y = np.abs(x - center_x) / half_x, np.abs(y - center_y) / half_y
         inside = apart_x**2 + apart_y**2 < 1 if rng.random() < 0.5 else np.maximum(apart_x, apart_y) < 1
         image_3HW = np.where(inside, rng.uniform(0, 255, (3, 1, 1)), image_3HW)
     noisy_3HW = image_3HW + rng.normal(0, 4, image_3HW.shape)

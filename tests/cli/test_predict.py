@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ciod_core.data.formats.source import DatasetSource
-from ciod_core.evaluation.predict import Found, draw, find_images
+from ciod_core.evaluation.predict import ImagePredictions, draw, find_images
 from tests.cli.conftest import Ciod
 
 LOW = ("--score", "0", "--device", "cpu")
@@ -50,7 +50,7 @@ def test_by_run_name_and_with_pictures(ciod: Ciod, trained: Path, pictures: Path
 
 def test_drawing_marks_the_box_and_leaves_the_rest(tmp_path: Path) -> None:
     Image.new("RGB", (200, 160), "white").save(tmp_path / "white.png")
-    found = Found(tmp_path / "white.png", ("cat",), (0,), (0.5,), np.array([[60, 60, 120, 110]], np.float32))
+    found = ImagePredictions(tmp_path / "white.png", ("cat",), (0,), (0.5,), np.array([[60, 60, 120, 110]], np.float32))
     draw(found, tmp_path / "out" / "drawn.png")
     with Image.open(tmp_path / "out" / "drawn.png") as image:
         pixels = np.asarray(image)

@@ -15,12 +15,12 @@ def _grey(width: int, height: int) -> Image.Image:
     return Image.new("L", (width, height), 128)
 
 
-def _layer(colour: tuple[int, int, int], *boxes: tuple[float, ...], dashed: bool = False, text: str = "") -> Layer:
-    return Layer("some", colour, dashed, np.array(boxes, dtype=np.float32).reshape(-1, 4), [text] * len(boxes))
+def _layer(color: tuple[int, int, int], *boxes: tuple[float, ...], dashed: bool = False, text: str = "") -> Layer:
+    return Layer("some", color, dashed, np.array(boxes, dtype=np.float32).reshape(-1, 4), [text] * len(boxes))
 
 
-def _is(picture: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
-    return (np.asarray(picture) == colour).all(axis=-1)
+def _is(picture: Image.Image, color: tuple[int, int, int]) -> np.ndarray:
+    return (np.asarray(picture) == color).all(axis=-1)
 
 
 @pytest.mark.parametrize("size", [(96, 72), (960, 720), (4000, 3000)])

@@ -12,8 +12,7 @@ from torch import nn
 
 from ciod_core.classes import class_table
 from ciod_core.config.schema import ModelConfig
-from ciod_core.export.onnx import export_onnx
-from ciod_core.export.pt2 import export_pt2
+from ciod_core.export.export import export
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.detector import Detector, build_detector
 from ciod_core.model.preprocessing import Preprocessing
@@ -72,7 +71,7 @@ def checkpoint(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> 
 def onnx_model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ONNX with suppression."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export_onnx(checkpoint, path)
+    export(checkpoint, path)
     return path
 
 
@@ -80,7 +79,7 @@ def onnx_model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def raw_onnx_model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ONNX without suppression."""
     path = tmp_path_factory.mktemp("onnx-raw") / "model.onnx"
-    export_onnx(checkpoint, path, nms=False)
+    export(checkpoint, path, nms=None)
     return path
 
 
@@ -88,7 +87,7 @@ def raw_onnx_model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
 def pt2_model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pt2 archive with suppression."""
     path = tmp_path_factory.mktemp("pt2") / "model.pt2"
-    export_pt2(checkpoint, path)
+    export(checkpoint, path, "pt2")
     return path
 
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from ciod_core.export.description import ExportDescription, NmsSettings
-from ciod_core.export.onnx import export_onnx
-from ciod_core.export.pt2 import export_pt2
+from ciod_core.export.export import export
 from ciod_core.files import sha256_of_file
 from ciod_core.model.detector import Detector
 from ciod_core.model.postprocess import detect, scores
@@ -140,8 +139,9 @@ def test_nothing_found_is_a_valid_answer(
     checkpoint: Path, tmp_path: Path, make_noise: MakeNoise, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Suppression of no boxes at all; and exporting, which is chatty by nature, prints nothing."""
-    export_onnx(checkpoint, tmp_path / "model.onnx", score_threshold=0.9999999, max_detections=5)
-    export_pt2(checkpoint, tmp_path / "model.pt2", score_threshold=0.9999999, max_detections=5)
+    nms = NmsSettings(score_threshold=0.9999999, max_detections=5)
+    export(checkpoint, tmp_path / "model.onnx", nms=nms)
+    export(checkpoint, tmp_path / "model.pt2", "pt2", nms=nms)
     assert capfd.readouterr() == ("", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.pt2"]
     images = make_noise((2, 3, 64, 96))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ciod_core.errors import ConfigError, ExportError
-from ciod_core.export.description import NmsSettings
+from ciod_core.export.description import NmsSettings, nms_settings
+from ciod_core.export.export import exported_file
 from ciod_core.export.graph import build_graph, capture
-from ciod_core.export.source import exported_file, nms_settings
 from ciod_core.model.detector import Detector
 from ciod_core.model.postprocess import detect, scores
 
@@ -73,7 +73,7 @@ def test_without_suppression_every_anchor_point_answers(detector: Detector, make
     [((1.0, 0.65, 100), "score_threshold"), ((0.01, 1.2, 100), "nms_iou"), ((0.01, 0.65, 0), "max_detections")],
 )
 def test_thresholds_out_of_range_are_named(values: tuple[float, float, int], name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{name}: .* cannot be used"):
+    with pytest.raises(ConfigError, match=rf"^`{name}`: .* cannot be used"):
         nms_settings(*values)
 
 
@@ -86,7 +86,7 @@ class _Untraceable(nn.Module):
 
 def test_a_graph_that_cannot_be_exported_gives_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ExportError) as caught, exported_file(tmp_path / "model.pt2", "torch.export"):
-        capture(_Untraceable())
+        capture(_Untraceable(), 32)
     assert "\n" not in str(caught.value)
     assert "cannot export this model" in str(caught.value)
     assert capfd.readouterr() == ("", "")

@@ -124,8 +124,12 @@ def test_models_it_cannot_run_are_named(onnx_model: Path, raw_onnx_model: Path, 
         OnnxDetector(raw_onnx_model)
     stranger = onnx.load(str(onnx_model))
     stranger.metadata_props[0].value = "{}"
+    onnx.save(stranger, str(tmp_path / "other.onnx"))
+    with pytest.raises(ExportError, match="its description is unknown to this version"):
+        OnnxDetector(tmp_path / "other.onnx")
+    stranger.metadata_props[0].value = '{"format_version": 99}'
     onnx.save(stranger, str(tmp_path / "newer.onnx"))
-    with pytest.raises(ExportError, match="exported by another version of ciod"):
+    with pytest.raises(ExportError, match=r"written by a newer version of ciod \(format 99\); upgrade ciod"):
         OnnxDetector(tmp_path / "newer.onnx")
     del stranger.metadata_props[:]
     onnx.save(stranger, str(tmp_path / "stranger.onnx"))

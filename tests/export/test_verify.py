@@ -9,9 +9,9 @@ import pytest
 
 from ciod_core.classes import class_table
 from ciod_core.errors import CheckpointError, ExportError
-from ciod_core.export import pt2
+from ciod_core.export import export as exporting
 from ciod_core.export.description import ExportDescription, InputFormat, NmsSettings
-from ciod_core.export.verify import Answer, Answering, answers_of, require_same_answers
+from ciod_core.export.verify import Inference, Outputs, inference_of, require_same_outputs
 
 ROWS = 50
 
@@ -28,7 +28,7 @@ def _description(nms: NmsSettings | None) -> ExportDescription:
     )
 
 
-def _detections(images: np.ndarray) -> Answer:
+def _detections(images: np.ndarray) -> Outputs:
     """40 distinct detections and 10 unused rows for each image."""
     rng = np.random.default_rng(int(images.sum()) % 1000)
     boxes = rng.uniform(0, 64, (len(images), ROWS, 4)).astype(np.float32)
@@ -38,14 +38,14 @@ def _detections(images: np.ndarray) -> Answer:
     return boxes, scores, ids
 
 
-def _raw(images: np.ndarray) -> Answer:
+def _raw(images: np.ndarray) -> Outputs:
     rng = np.random.default_rng(len(images))
     boxes = rng.uniform(0, 64, (len(images), 21, 4)).astype(np.float32)
     return boxes, rng.uniform(0, 1, (len(images), 21, 2)).astype(np.float32), np.array([4, 9])
 
 
-def _changed(original: Answering, output: int, change: str) -> Answering:
-    def answer(images: np.ndarray) -> Answer:
+def _changed(original: Inference, output: int, change: str) -> Inference:
+    def infer(images: np.ndarray) -> Outputs:
         boxes, scores, ids = (column.copy() for column in original(images))
         columns = [boxes, scores, ids]
         if change == "rounding":
@@ -69,13 +69,13 @@ def _changed(original: Answering, output: int, change: str) -> Answering:
                 column[:, 20:] = unused
         return columns[0], columns[1], columns[2]
 
-    return answer
+    return infer
 
 
 @pytest.mark.parametrize(("output", "change"), [(0, "rounding"), (1, "rounding"), (0, "swapped rows"), (0, "nothing")])
 def test_rounding_and_order_are_accepted(output: int, change: str) -> None:
     settings = NmsSettings(max_detections=ROWS)
-    require_same_answers(_detections, _changed(_detections, output, change), _description(settings), where="model.onnx")
+    require_same_outputs(_detections, _changed(_detections, output, change), _description(settings), where="model.onnx")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_rounding_and_order_are_accepted(output: int, change: str) -> None:
 def test_other_detections_are_refused(output: int, change: str, message: str) -> None:
     settings = NmsSettings(max_detections=ROWS)
     with pytest.raises(ExportError, match=rf"model\.onnx: .*{message}"):
-        require_same_answers(
+        require_same_outputs(
             _detections, _changed(_detections, output, change), _description(settings), where="model.onnx"
         )
 
@@ -109,18 +109,18 @@ def test_other_detections_are_refused(output: int, change: str, message: str) ->
     ],
 )
 def test_other_raw_answers_are_refused(output: int, change: str, message: str) -> None:
-    require_same_answers(_raw, _changed(_raw, 0, "rounding"), _description(None), where="model.onnx")
+    require_same_outputs(_raw, _changed(_raw, 0, "rounding"), _description(None), where="model.onnx")
     with pytest.raises(ExportError, match=message):
-        require_same_answers(_raw, _changed(_raw, output, change), _description(None), where="model.onnx")
+        require_same_outputs(_raw, _changed(_raw, output, change), _description(None), where="model.onnx")
 
 
 def test_not_a_number_is_refused() -> None:
-    def broken(images: np.ndarray) -> Answer:
+    def broken(images: np.ndarray) -> Outputs:
         boxes, scores, ids = _raw(images)
         return np.full_like(boxes, np.nan), scores, ids
 
     with pytest.raises(ExportError, match="boxes differ"):
-        require_same_answers(_raw, broken, _description(None), where="model.onnx")
+        require_same_outputs(_raw, broken, _description(None), where="model.onnx")
 
 
 @pytest.mark.slow
@@ -129,25 +129,25 @@ def test_a_refused_export_leaves_nothing_behind(
 ) -> None:
     calls = []
 
-    def answers_wrongly_when_reloaded(graph: object) -> Answering:
+    def wrong_when_reloaded(graph: object) -> Inference:
         calls.append(graph)
-        original = answers_of(graph)  # type: ignore[arg-type]
-        return original if len(calls) == 1 else _changed(original, 0, "moved")
+        original = inference_of(graph)  # type: ignore[arg-type]
+        return original if len(calls) == 2 else _changed(original, 0, "moved")
 
-    monkeypatch.setattr(pt2, "answers_of", answers_wrongly_when_reloaded)
+    monkeypatch.setattr(exporting, "inference_of", wrong_when_reloaded)
     (tmp_path / "model.pt2").write_text("the export of yesterday")
-    with pytest.raises(ExportError, match=r"model\.pt2: the exported model does not answer like the detector"):
-        pt2.export_pt2(checkpoint, tmp_path / "model.pt2", nms=False)
+    with pytest.raises(ExportError, match=r"model\.pt2: the exported model does not give the outputs of the detector"):
+        exporting.export(checkpoint, tmp_path / "model.pt2", "pt2", nms=None)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
     assert (tmp_path / "model.pt2").read_text() == "the export of yesterday"
 
 
 def test_a_folder_that_cannot_be_written_is_named(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match=r"file/model\.pt2: cannot be written \(.*\); choose another --out"):
-        pt2.export_pt2(checkpoint, tmp_path / "file" / "model.pt2")
+    with pytest.raises(ExportError, match=r"file/model\.pt2: cannot be written \(.*\); choose another `out`"):
+        exporting.export(checkpoint, tmp_path / "file" / "model.pt2", "pt2")
 
 
 def test_weights_that_do_not_exist_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"absent\.safetensors"):
-        pt2.export_pt2(tmp_path / "absent.safetensors", tmp_path / "model.pt2")
+        exporting.export(tmp_path / "absent.safetensors", tmp_path / "model.pt2", "pt2")

@@ -16,7 +16,8 @@ from torch import nn
 
 from ciod_core.config.schema import ResamplerConfig
 from ciod_core.errors import ConfigError, DataError, ExportError
-from ciod_core.export.onnx import export_onnx
+from ciod_core.export.description import NmsSettings
+from ciod_core.export.export import export as export_detector
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.teachers.bank import BankInfo
 from ciod_core.teachers.build import Interview
@@ -84,7 +85,8 @@ def write_model(
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of ciod, with their export beside them."""
     weights = write_teacher(tmp_path_factory.mktemp("teacher") / "step1.safetensors", OLD)
-    export_onnx(weights, weights.with_suffix(".onnx"), score_threshold=0.05, max_detections=1000)
+    nms = NmsSettings(score_threshold=0.05, max_detections=1000)
+    export_detector(weights, weights.with_suffix(".onnx"), nms=nms)
     return weights
 
 

@@ -93,7 +93,7 @@ def test_every_kind_of_box_is_shown_for_what_it_is(distilled: Distilled, monkeyp
     assert list(layers["hidden"].texts) == [names[label] for label in labels_G[1:]]
     assert np.array_equal(layers["labels"].boxes_D4, distilled.table.boxes_N4[distilled.table.rows_of(image)])
     assert set(layers["labels"].texts) <= {category.name for category in distilled.table.categories} - set(names)
-    assert len({(layer.colour, layer.dashed) for layer in layers.values()}) == 3
+    assert len({(layer.color, layer.dashed) for layer in layers.values()}) == 3
 
     unknown = layers_on(changed._replace(hidden=None), image, monkeypatch)
     assert set(unknown) == {"answers", "labels"}

@@ -156,7 +156,7 @@ def test_a_detector_with_branches_is_captured_for_export(branched_folder: Path) 
     graph = build_graph(detector, (1, 2, 3, 4, 5, 6), NmsSettings(score_threshold=0.0001))
     images = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
-        expected, found = graph(images), capture(graph).module()(images)
+        expected, found = graph(images), capture(graph, 32).module()(images)
     assert (expected[1] > 0).any()
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)

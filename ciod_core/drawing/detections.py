@@ -1,4 +1,4 @@
-"""Boxes and labels on an image.
+"""Draw detections: one color per class, a label beside every box.
 
 Legend: D detections.
 """
@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-DARK: Colour = (20, 20, 20)
-LIGHT: Colour = (255, 255, 255)
+DARK: Color = (20, 20, 20)
+LIGHT: Color = (255, 255, 255)
 
 
 class Rectangle(NamedTuple):
@@ -39,13 +39,13 @@ class Label(NamedTuple):
     """A text, the rectangle behind it and where the text starts (left, top)."""
 
     text: str
-    background: Colour
+    background: Color
     place: Rectangle
     text_at: tuple[float, float]
 
 
-def class_colour(name: str) -> Colour:
-    """The colour of a class: strong, the same on every image and in every run."""
+def class_color(name: str) -> Color:
+    """The color of a class: strong, the same on every image and in every run."""
     hue, shade = divmod(zlib.crc32(name.encode()), 3)
     red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, (0.95, 0.75, 0.85)[shade], (0.95, 0.9, 0.75)[shade])
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -73,12 +73,12 @@ def draw_detections(
     font = ImageFont.load_default(size=max(11, round(longer_side / 45)))
     order = np.argsort(np.asarray(scores_D), kind="stable") if scores_D is not None else np.arange(len(names))
     for index in order:
-        drawing.rectangle(inside(boxes_D4[index], canvas.size), outline=class_colour(names[index]), width=line)
+        drawing.rectangle(inside(boxes_D4[index], canvas.size), outline=class_color(names[index]), width=line)
     labels: list[Label] = []
     for index in reversed(order):
         text = names[index] if scores_D is None else f"{names[index]} {scores_D[index]:.2f}"
         box = inside(boxes_D4[index], canvas.size)
-        labels.append(_place_label(text, class_colour(names[index]), font, box, canvas.size, labels))
+        labels.append(_place_label(text, class_color(names[index]), font, box, canvas.size, labels))
     for label in reversed(labels):
         drawing.rectangle(label.place, fill=label.background)
         drawing.text(label.text_at, label.text, fill=_ink_on(label.background), font=font)
@@ -94,7 +94,7 @@ def inside(box_4: np.ndarray, size: tuple[int, int]) -> Rectangle:
 
 
 def _place_label(
-    text: str, background: Colour, font: Font, box: Rectangle, image_size: tuple[int, int], labels: Sequence[Label]
+    text: str, background: Color, font: Font, box: Rectangle, image_size: tuple[int, int], labels: Sequence[Label]
 ) -> Label:
     left, top, right, bottom = font.getbbox(text)
     margin = max(2, round((bottom - top) / 5))
@@ -117,6 +117,6 @@ def free_place(
     return (free or places or [Rectangle(left, 0.0, left + width, height)])[0]
 
 
-def _ink_on(background: Colour) -> Colour:
+def _ink_on(background: Color) -> Color:
     red, green, blue = background
     return DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else LIGHT
