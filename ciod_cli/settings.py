@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from contextvars import ContextVar
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_args
 
 import typer
@@ -18,6 +20,11 @@ _GIVEN = "ciod_cli.settings"
 _NAME_IN_MESSAGE = re.compile(r"`([a-z_][a-z0-9_]*(?:\.[a-z0-9_]+)?)`")
 
 
+# Settings whose values are registered by name; where there is no registry, the schema lists them.
+_REGISTRIES = {
+    "method.name": ("ciod_core.methods.registry", "METHODS"),
+    "model.name": ("ciod_core.model.registry", "DETECTORS"),
+}
 _running: ContextVar[typer.Context | None] = ContextVar("running", default=None)
 
 
@@ -84,9 +91,13 @@ def settings(ctx: typer.Context) -> Config:
 
 
 def choices(key: str) -> tuple[str, ...]:
-    """The values of a setting that has a fixed list of them, else nothing."""
+    """The values of a setting that has a list of them, else nothing."""
     from ciod_core.config import schema
 
+    if key in _REGISTRIES:
+        module, attribute = _REGISTRIES[key]
+        with suppress(ModuleNotFoundError):
+            return tuple(getattr(import_module(module), attribute))
     section, _, name = key.partition(".")
     field = getattr(schema.Config.model_fields[section].annotation, "model_fields")[name]  # noqa: B009
     return tuple(value for value in get_args(field.annotation) if isinstance(value, str))

@@ -18,7 +18,6 @@ from ciod_core.export.description import DEFAULT_NMS, ExportDescription
 from ciod_core.export.export import ExportFormat
 from ciod_core.export.export import export as export_weights
 from ciod_core.model.checkpoint import CheckpointInfo, load_detector
-from ciod_core.model.detector import Detector
 from ciod_core.runtime.device import pick_device
 
 
@@ -32,7 +31,7 @@ class LoadedDetector:
         device: where it is.
     """
 
-    detector: Detector
+    detector: torch.nn.Module
     info: CheckpointInfo
     device: torch.device
 
