@@ -12,8 +12,8 @@ from ciod_core.experiment.manifest import RunRecord
 from ciod_core.files import relative_if_inside, sha256_of_file
 from ciod_core.methods import build_method
 from ciod_core.model.checkpoint import read_info
-from ciod_core.runs.plan import RunPlan
 from ciod_core.runs.replay import TrainingData
+from ciod_core.runs.spec import RunSpec
 from ciod_core.teachers.bank import KNOWLEDGE_KEY, BankInfo, KnowledgeBank, read_bank_info
 from ciod_core.teachers.use import BankMemory, from_bank, open_bank
 
@@ -42,7 +42,7 @@ class Chosen(NamedTuple):
 
 def choose_knowledge(
     experiment: Experiment,
-    plan: RunPlan,
+    spec: RunSpec,
     config: Config,
     data: TrainingData,
     *,
@@ -53,7 +53,7 @@ def choose_knowledge(
 
     Args:
         experiment: where the run belongs.
-        plan: what the run is.
+        spec: the run.
         config: its settings.
         data: what it trains on.
         asked: a bank; `auto` for the step's own where that says what the teacher would; `none` for the teacher; None
@@ -68,12 +68,12 @@ def choose_knowledge(
     if begun is not None:
         path = _begun_with(experiment, begun, asked)
     elif asked == AUTO:
-        return _picked_up(experiment, plan, config, data)
+        return _picked_up(experiment, spec, config, data)
     else:
         path = None if asked is None or asked == NONE else Path(asked)
     if path is None:
         return Chosen(config)
-    bank = open_bank(path, from_bank(config), plan.teacher)
+    bank = open_bank(path, from_bank(config), spec.teacher)
     return _learning_from(experiment, bank, config, data)
 
 
@@ -113,16 +113,16 @@ def check_same_bank(begun: RunRecord, path: Path) -> None:
         raise ConfigError(f"--resume: run '{begun.name}' began with the bank {named}; pass it as it was")
 
 
-def _picked_up(experiment: Experiment, plan: RunPlan, config: Config, data: TrainingData) -> Chosen:
+def _picked_up(experiment: Experiment, spec: RunSpec, config: Config, data: TrainingData) -> Chosen:
     """The step's own bank where it says what the teacher would; else the teacher, with a word about a near miss."""
-    path = experiment.knowledge_path(run_name(plan.step))
-    if plan.teacher is None or config.replay.on or not path.is_file() or build_method(from_bank(config)).recall is None:
+    path = experiment.knowledge_path(run_name(spec.step))
+    if spec.teacher is None or config.replay.on or not path.is_file() or build_method(from_bank(config)).recall is None:
         return Chosen(config)
     try:
         bank = KnowledgeBank(path)
-        if bank.info.teacher_sha256 != plan.teacher.sha256:
+        if bank.info.teacher_sha256 != spec.teacher.sha256:
             return Chosen(config)
-        reason = _why_not(bank, config, plan.teacher)
+        reason = _why_not(bank, config, spec.teacher)
         if reason is None:
             return _learning_from(experiment, bank, config, data)
     except CiodError as error:

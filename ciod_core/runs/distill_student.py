@@ -16,8 +16,8 @@ from ciod_core.model.detector import build_detector
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.runs.choose_knowledge import check_same_bank
 from ciod_core.runs.execute import PreparedRun, execute
-from ciod_core.runs.plan import RunPlan, check_free, resumed_config
 from ciod_core.runs.replay import TrainingData
+from ciod_core.runs.spec import RunSpec, claim
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.asking import Asking, Witness, find_witness
@@ -59,23 +59,20 @@ def distil_into(
         ExportError: a model that cannot be loaded.
     """
     witness = find_witness(experiment, asking)
-    plan = plan_student(witness, config, run)
-    check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
-    begun = experiment.read().run(plan.name) if resume else None
-    config = settle_student(config, witness)
-    if begun is not None:
-        config = resumed_config(begun, plan, config)
+    spec = plan_student(witness, settle_student(config, witness), run)
+    spec = claim(experiment, spec, resume=resume, overwrite=overwrite)
+    config = spec.config
     if out is None and asking.images is not None:
-        out = experiment.knowledge_path(plan.name)
+        out = experiment.knowledge_path(spec.name)
     distilled = distil(experiment, config, asking, out=out, overwrite=overwrite, on_images=on_images)
-    if begun is not None:
-        check_same_bank(begun, distilled.bank.path)
+    if spec.begun is not None:
+        check_same_bank(spec.begun, distilled.bank.path)
     with reproducible(config.training.seed, strict=config.training.deterministic):
-        prepared = _prepared(plan, config, distilled)
+        prepared = _prepared(spec, distilled)
         return execute(experiment, prepared, resume=resume, listener=listener)
 
 
-def plan_student(witness: Witness, config: Config, run: str | None) -> RunPlan:
+def plan_student(witness: Witness, config: Config, run: str | None) -> RunSpec:
     """What the run is: step and classes are those that its teacher knows.
 
     Raises:
@@ -85,7 +82,7 @@ def plan_student(witness: Witness, config: Config, run: str | None) -> RunPlan:
     if witness.teacher is not None and witness.teacher.run is not None:
         known_as = witness.teacher.run.name
     name = check_run_name(run or f"{known_as}-{config.model.name}")
-    return RunPlan(name, witness.step, "distilled", witness.teacher, witness.classes.from_knowledge())
+    return RunSpec(name, witness.step, "distilled", witness.teacher, witness.classes.from_knowledge(), config)
 
 
 def settle_student(config: Config, witness: Witness) -> Config:
@@ -104,17 +101,16 @@ def settle_student(config: Config, witness: Witness) -> Config:
     return settled
 
 
-def _prepared(plan: RunPlan, config: Config, distilled: Distilled) -> PreparedRun:
-    student = build_detector(config.model, len(plan.classes))
-    load_backbone_weights(student, config.model)
+def _prepared(spec: RunSpec, distilled: Distilled) -> PreparedRun:
+    student = build_detector(spec.config.model, len(spec.classes))
+    load_backbone_weights(student, spec.config.model)
     return PreparedRun(
-        plan,
-        config,
-        build_method(config),
-        student,
+        spec=spec,
+        method=build_method(spec.config),
+        student=student,
         teacher=None,
         data=TrainingData(without_labels(distilled.table), distilled.images_root),
-        device=pick_device(config.training.device),
+        device=pick_device(spec.config.training.device),
         memory=BankMemory(distilled.bank, distilled.hashes_I),
         notes=(*distilled.notes, f"learns from {distilled.bank.path.name} alone; no label takes part"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ciod_core.experiment.manifest import FileRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
-from ciod_core.runs.plan import plan_run, settle_config
+from ciod_core.runs.spec import plan_run, settle
 from ciod_core.runs.train import train_step, training_table
 from tests.helpers.experiments import make_experiment, make_run
 from tests.helpers.networks import lively_detector
@@ -164,12 +165,12 @@ class TestTeachers:
     def test_settings_come_from_the_teacher_where_nothing_else_was_asked(self, experiment: Experiment) -> None:
         add_teacher(experiment)
         plan = plan_run(experiment, config(), teacher="step1")
-        settled = settle_config(plan, Config())
+        settled = settle(replace(plan, config=Config())).config
         assert settled.model == MODEL
         assert settled.data.image_size == 96
         asked = config(model=ModelConfig(name="yolox-nano"), data=DataConfig(image_size=128))
-        assert settle_config(plan, asked).model == MODEL
-        assert settle_config(plan, asked).data.image_size == 128
+        assert settle(replace(plan, config=asked)).config.model == MODEL
+        assert settle(replace(plan, config=asked)).config.data.image_size == 128
 
 
 class TestJoint:

@@ -16,7 +16,7 @@ from ciod_core.files import sha256_of_file
 from ciod_core.runs.choose_knowledge import AUTO, NONE, Chosen, choose_knowledge
 from ciod_core.runs.compare.plan import SuiteRun
 from ciod_core.runs.compare.runner import train_missing
-from ciod_core.runs.plan import plan_run, settle_config
+from ciod_core.runs.spec import plan_run, settle
 from ciod_core.runs.train import train_step, training_data
 from ciod_core.teachers.asking import Asking
 from ciod_core.teachers.bank import BankInfo, KnowledgeBank, write_bank
@@ -37,8 +37,8 @@ def choose(
     experiment: Experiment, settings: Config, asked: Path | str | None = AUTO, teacher: str | None = "step1"
 ) -> Chosen:
     plan = plan_run(experiment, settings, teacher=teacher, run="other")
-    settled = settle_config(plan, settings)
-    return choose_knowledge(experiment, plan, settled, training_data(experiment, plan, ()), asked=asked)
+    config_used = settle(plan).config
+    return choose_knowledge(experiment, plan, config_used, training_data(experiment, plan, ()), asked=asked)
 
 
 def rewrite(bank: KnowledgeBank, **changes: Any) -> None:
@@ -143,7 +143,7 @@ def test_a_damaged_bank_stops_only_who_asks_for_it(experiment: Experiment) -> No
 
 
 def test_what_is_none_of_a_runs_business_is_not_mentioned(experiment: Experiment) -> None:
-    assert choose(experiment, config(**ZERO)) == Chosen(settle(experiment, config(**ZERO)))
+    assert choose(experiment, config(**ZERO)) == Chosen(settled(experiment, config(**ZERO)))
     bank = distil(experiment, config(**ZERO), Asking("step1")).bank
     for settings in (
         {"method.name": "lwf"},
@@ -151,14 +151,14 @@ def test_what_is_none_of_a_runs_business_is_not_mentioned(experiment: Experiment
         {"method.name": "finetune"},
         ZERO | {"replay.images": 3},
     ):
-        assert choose(experiment, config(**settings)) == Chosen(settle(experiment, config(**settings)))
+        assert choose(experiment, config(**settings)) == Chosen(settled(experiment, config(**settings)))
     assert choose(experiment, config(**ZERO), teacher=None).notes == ()
     rewrite(bank, teacher_sha256="ab" * 32)
-    assert choose(experiment, config(**ZERO)) == Chosen(settle(experiment, config(**ZERO)))
+    assert choose(experiment, config(**ZERO)) == Chosen(settled(experiment, config(**ZERO)))
 
 
-def settle(experiment: Experiment, settings: Config) -> Config:
-    return settle_config(plan_run(experiment, settings, teacher="step1", run="other"), settings)
+def settled(experiment: Experiment, settings: Config) -> Config:
+    return settle(plan_run(experiment, settings, teacher="step1", run="other")).config
 
 
 def test_no_teacher_runs_and_the_record_says_so(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
