@@ -62,12 +62,12 @@ def train_step(
     """
     spec = describe_run(experiment, config, teacher=teacher, step=step, run=run, resume=resume, overwrite=overwrite)
     check_step_files(experiment, experiment.read(), spec.step)
+    device = pick_device(spec.config.training.device)
     replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)
     data = training_data(experiment, spec, replayed)
     learned = choose_knowledge(experiment, spec, spec.config, data, asked=knowledge, begun=spec.begun)
     spec = replace(spec, config=learned.config)
     training = spec.config.training
-    device = pick_device(training.device)
     with reproducible(training.seed, strict=training.deterministic):
         method = build_method(spec.config)
         student, teacher_model = _build_models(spec, method)
