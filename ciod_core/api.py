@@ -88,8 +88,7 @@ def add_step(
         DataError: data that cannot be used.
     """
     source = resolve_dataset(str(dataset), val=val, val_optional=True)
-    with steps.added_step(source, experiment=Path(experiment) if experiment else None, teacher=teacher) as added:
-        return added.experiment
+    return steps.add_step(source, experiment=Path(experiment) if experiment else None, teacher=teacher).experiment
 
 
 def evaluate(
