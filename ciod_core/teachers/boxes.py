@@ -67,8 +67,8 @@ def one_score_each(
 def select_boxes(found: ScoredBoxes, size: tuple[int, int], resampler: ResamplerConfig) -> Knowledge:
     """The boxes that the resampler keeps, clipped to an image of this width and height.
 
-    A score combines the probability of an object and that of its class. The probability of an object is the best score of a box for
-    any class, that of a class is its score as a share of that, so that their product is the score. Both
+    A score combines the probability of an object and that of its class. The probability of an object is the best score
+    of a box for any class, that of a class is its score as a share of that, so that their product is the score. Both
     are kept within 0.0001 of 0 and 1 and turned into logits.
     """
     shares_KC = found.scores_KC / np.maximum(found.best_K, CLAMP)[:, None]
