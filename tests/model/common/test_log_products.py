@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ciod_core.model.yolox.log_products import logs_of_products_
+from ciod_core.model.common.log_products import logs_of_products_
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 4, 5, 7, 8, 63, 80, 1000])
@@ -17,7 +17,7 @@ def test_the_sum_of_all_logarithms_by_few_of_them(num_classes: int, halvings: in
     assert logs.shape[1] == max(1, -(-num_classes // 2**halvings))
 
 
-def test_a_nought_spoils_its_own_group_alone() -> None:
+def test_a_zero_affects_its_own_group_alone() -> None:
     entries = torch.full((2, 10), 0.5)
     entries[0, 3] = 0
     logs = logs_of_products_(entries, 2)
