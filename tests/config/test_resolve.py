@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from ciod_core.config.resolve import config_text, resolve_config
 from ciod_core.config.schema import Config, recorded_config
 from ciod_core.errors import CheckpointError, ConfigError
+from ciod_core.migrations import RENAMED_SETTINGS
 
 
 def write(path: Path, text: str) -> Path:
@@ -134,6 +137,50 @@ def test_replay_has_one_budget() -> None:
 def test_a_mistake_in_a_flag_names_the_flag() -> None:
     with pytest.raises(ConfigError, match=r"^--epochs: training\.epochs: should be greater"):
         resolve_config(None, {"training.epochs": 0}, flag_names={"training.epochs": "--epochs"})
+
+
+# Old name of a setting, its name today, and a value that is no default.
+RENAMED: list[tuple[str, str, Any]] = [
+    ("resampler.centre_score", "resampler.center_score", 0.125),
+    ("replay.unlabelled", "replay.unlabeled", "background"),
+    ("replay.suspect_score", "replay.unlabeled_score", 0.375),
+]
+
+
+def value_of(config: Config, key: str) -> Any:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def test_every_renamed_setting_is_tested() -> None:
+    assert {old: new for old, new, _ in RENAMED} == RENAMED_SETTINGS
+
+
+@pytest.mark.parametrize(("old", "new", "value"), RENAMED)
+@pytest.mark.parametrize("dotted", [True, False])
+def test_a_file_may_use_the_old_name_of_a_setting(old: str, new: str, value: Any, dotted: bool, tmp_path: Path) -> None:
+    section, name = old.split(".")
+    file = write(tmp_path / "old.yaml", yaml.safe_dump({old: value} if dotted else {section: {name: value}}))
+    config = resolve_config(file)
+    assert value_of(config, new) == value != value_of(Config(), new)
+    assert resolve_config(write(tmp_path / "new.yaml", config_text(config))) == config
+    assert f"  {name}:" not in config_text(config)
+
+
+@pytest.mark.parametrize(("old", "new", "value"), RENAMED)
+def test_set_may_use_the_old_name_of_a_setting(old: str, new: str, value: Any, tmp_path: Path) -> None:
+    assert value_of(resolve_config(assignments=[f"{old}={value}"]), new) == value
+    # An old name overrides the new one of an earlier layer, and the other way round.
+    default = value_of(Config(), new)
+    file = write(tmp_path / "new.yaml", yaml.safe_dump({new: default}))
+    assert value_of(resolve_config(file, assignments=[f"{old}={value}"]), new) == value
+    file = write(tmp_path / "old.yaml", yaml.safe_dump({old: value}))
+    assert value_of(resolve_config(file, assignments=[f"{new}={default}"]), new) == default
+
+
+def test_a_mistake_under_an_old_name_states_both() -> None:
+    with pytest.raises(ConfigError, match=r"^--set resampler\.centre_score=2: resampler\.center_score: should be less"):
+        resolve_config(assignments=["resampler.centre_score=2"])
 
 
 def test_a_run_that_records_less_was_trained_as_ciod_was_then() -> None:
