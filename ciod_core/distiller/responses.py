@@ -43,6 +43,10 @@ def squared_error(student: Predictions, knowledge: Knowledge, weight: float) -> 
 
 
 def bernoulli_divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL divergence of the student's probability from the teacher's, logit by logit; 0 where they agree."""
+    """KL divergence of the student's probability from the teacher's, logit by logit; 0 where they agree.
+
+    The teacher's logits get no gradient.
+    """
+    teacher_logits = teacher_logits.detach()
     target = teacher_logits.sigmoid()
     return bce(student_logits, target, reduction="none") - bce(teacher_logits, target, reduction="none")
