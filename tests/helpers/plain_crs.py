@@ -32,20 +32,20 @@ def plain_answers(
     return answers
 
 
-def plain_centre_resampling(
-    answers: Sequence[Answer], *, centre_score: float, other_iou: float, min_score: float
+def plain_center_resampling(
+    answers: Sequence[Answer], *, center_score: float, other_iou: float, min_score: float
 ) -> list[int]:
     """CRS before NMS: (∪_c Q_c ∪ R_c) ∩ { f ≥ min_score }."""
     kept = []
     for label in {answer.label for answer in answers}:
         of_class = [index for index, answer in enumerate(answers) if answer.label == label]
-        centres = [index for index in of_class if answers[index].class_score >= centre_score]
+        centers = [index for index in of_class if answers[index].class_score >= center_score]
         others = [
             index
             for index in of_class
-            if centres and max(box_iou(answers[index].box, answers[centre].box) for centre in centres) >= other_iou
+            if centers and max(box_iou(answers[index].box, answers[center].box) for center in centers) >= other_iou
         ]
-        kept += [index for index in {*centres, *others} if answers[index].score >= min_score]
+        kept += [index for index in {*centers, *others} if answers[index].score >= min_score]
     return sorted(kept)
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ciod_core.model.base import HeadOutput
+from ciod_core.model.yolox.predictions import YoloxPredictions
 from tests.helpers.plain_crs import Answer, mean_and_deviation, plain_answers, plain_class_nms
 from tests.helpers.plain_simota import Box, sigmoid
 
@@ -26,7 +26,7 @@ class Point(NamedTuple):
     stride: float
 
 
-def points_of(output: HeadOutput, num_old: int) -> list[list[Point]]:
+def points_of(output: YoloxPredictions, num_old: int) -> list[list[Point]]:
     """The anchor points of every image, with the logits of the old classes."""
     points, strides = output.points_A2.tolist(), output.strides_A.tolist()
     fields = zip(
@@ -38,7 +38,7 @@ def points_of(output: HeadOutput, num_old: int) -> list[list[Point]]:
     ]
 
 
-def answers_of(teacher: HeadOutput) -> list[list[Answer]]:
+def answers_of(teacher: YoloxPredictions) -> list[list[Answer]]:
     """The teacher's answers, image by image, as the selection rules compare them."""
     class_scores = teacher.class_logits_BAC.sigmoid()
     scores = class_scores * teacher.objectness_logits_BA.sigmoid().unsqueeze(-1)
@@ -46,7 +46,7 @@ def answers_of(teacher: HeadOutput) -> list[list[Answer]]:
     return [plain_answers(*image) for image in images]
 
 
-def plain_elastic_classes(teacher: HeadOutput, num_std: float) -> list[Place]:
+def plain_elastic_classes(teacher: YoloxPredictions, num_std: float) -> list[Place]:
     """A: the best class score of the anchor point exceeds mean + num_std · std of its image."""
     places = []
     for image, answers in enumerate(answers_of(teacher)):
@@ -55,7 +55,7 @@ def plain_elastic_classes(teacher: HeadOutput, num_std: float) -> list[Place]:
     return places
 
 
-def plain_elastic_boxes(teacher: HeadOutput, num_std: float, nms_iou: float) -> list[Place]:
+def plain_elastic_boxes(teacher: YoloxPredictions, num_std: float, nms_iou: float) -> list[Place]:
     """B′: the objectness logit exceeds mean + num_std · std of its image; then class-wise NMS."""
     places = []
     for image, (answers, logits) in enumerate(

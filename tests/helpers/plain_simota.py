@@ -40,9 +40,9 @@ def plain_simota(
         for index, (x1, y1, x2, y2) in enumerate(boxes_G4):
             in_box = x1 < x < x2 and y1 < y < y2
             away = max(abs(x - (x1 + x2) / 2), abs(y - (y1 + y2) / 2))
-            in_centre = away < 2.5 * stride
-            inside_both[index, anchor] = in_box and in_centre
-            if in_box or in_centre:
+            in_center = away < 2.5 * stride
+            inside_both[index, anchor] = in_box and in_center
+            if in_box or in_center:
                 candidates.add(anchor)
 
     costs: dict[int, dict[int, float]] = {}

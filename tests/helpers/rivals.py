@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ciod_core.config.schema import Config, ErdConfig, LwfConfig, MethodConfig, ResamplerConfig, RilodConfig, SidConfig
-from ciod_core.methods import build_method
+from ciod_core.config.schema import Config, MethodConfig, ResamplerConfig
 from ciod_core.methods.base import Method
-from ciod_core.model.base import HeadOutput, Targets
-from ciod_core.model.yolox.losses import Losses
-from tests.helpers.scenes import GroundTruth, make_targets, random_output, with_features
+from ciod_core.methods.erd import ErdConfig
+from ciod_core.methods.lwf import LwfConfig
+from ciod_core.methods.registry import build_method
+from ciod_core.methods.rilod import RilodConfig
+from ciod_core.methods.sid import SidConfig
+from ciod_core.model.base import Losses, Targets
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.model.yolox.predictions import YoloxPredictions
+from tests.helpers.scenes import YOLOX, GroundTruth, make_targets, random_output, with_features
 
 SIDE, NUM_OLD, NUM_ALL = 64, 3, 5
 KEEP_ALL = 1.0
@@ -22,8 +28,8 @@ RIVALS = ("lwf", "rilod", "sid", "erd")
 class Scene(NamedTuple):
     """Three images: two new objects, none, one."""
 
-    student: HeadOutput
-    teacher: HeadOutput
+    student: YoloxPredictions
+    teacher: YoloxPredictions
     targets: Targets
 
 
@@ -54,7 +60,7 @@ def make_scene(seed: int = 0, num_old: int = NUM_OLD, num_all: int = NUM_ALL) ->
     return Scene(student, teacher, make_targets(listed))
 
 
-def leaves(output: HeadOutput) -> dict[str, Tensor]:
+def leaves(output: YoloxPredictions) -> dict[str, Tensor]:
     """The tensors of an output that can carry gradient, made to do so."""
     assert output.features is not None
     named = {
@@ -65,10 +71,15 @@ def leaves(output: HeadOutput) -> dict[str, Tensor]:
     return {name: tensor.requires_grad_() for name, tensor in named.items()}
 
 
+def knowledge_of(method: Method, teacher: YoloxPredictions, targets: Targets) -> Knowledge:
+    """What a network teacher and the method make of the teacher's predictions."""
+    return method.reconcile(replace(method.select(teacher), dense=teacher), targets)
+
+
 def teach(method: Method, scene: Scene) -> Losses:
-    knowledge = method.select(scene.teacher, scene.targets)
-    assert knowledge is not None
-    return method.losses(scene.student, scene.targets, knowledge, scene.teacher)
+    """The losses of one training step."""
+    knowledge = knowledge_of(method, scene.teacher, scene.targets)
+    return method.losses(YOLOX, scene.student, scene.targets, knowledge)
 
 
 def total(losses: Losses) -> Tensor:
@@ -81,6 +92,5 @@ def distilled(losses: Losses) -> Tensor:
 
 
 def kept_places(method: Method, scene: Scene) -> list[tuple[int, int]]:
-    knowledge = method.select(scene.teacher, scene.targets)
-    assert knowledge is not None
+    knowledge = knowledge_of(method, scene.teacher, scene.targets)
     return list(zip(knowledge.image_K.tolist(), knowledge.anchor_K.tolist(), strict=True))

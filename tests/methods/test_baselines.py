@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 import torch
 
-from ciod_core.config.schema import METHOD_NAMES, Config, MethodConfig, ResamplerConfig
-from ciod_core.methods import build_method
-from ciod_core.methods.finetune import finetune
-from ciod_core.methods.pseudo_label import pseudo_label
-from ciod_core.model.yolox.losses import normaliser
+from ciod_core.config.schema import Config, MethodConfig, ResamplerConfig, Section
+from ciod_core.methods.base import supervised
+from ciod_core.methods.pseudo_label import PseudoLabel
+from ciod_core.methods.registry import METHODS, build_method
+from ciod_core.model.common.losses import normalizer
 from ciod_core.model.yolox.simota import assign
 from tests.helpers.plain_crs import plain_answers, plain_class_nms, plain_fixed_threshold
-from tests.helpers.scenes import blank_output, make_targets, random_output, with_features
+from tests.helpers.rivals import knowledge_of
+from tests.helpers.scenes import YOLOX, blank_output, make_targets, random_output, with_features
 
-PSEUDO_LABEL = ResamplerConfig(rule="crs", fixed_score=0.3, nms_iou=0.95, ground_truth_iou=1.0)
+RESAMPLER = ResamplerConfig(rule="crs", fixed_score=0.3, nms_iou=0.95, ground_truth_iou=1.0)
 
 
-@pytest.mark.parametrize("name", get_args(METHOD_NAMES))
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_builds_and_gives_finite_losses(name: str) -> None:
     method = build_method(Config(method=MethodConfig(name=name)))
     student = with_features(random_output(2, 5, 64, seed=0), 64, seed=2)
     teacher = with_features(random_output(2, 3, 64, seed=1), 64, seed=3)
     student.class_logits_BAC.requires_grad_()
     targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 4)])
-    losses = method.losses(student, targets, method.select(teacher, targets), teacher)
+    losses = method.losses(YOLOX, student, targets, knowledge_of(method, teacher, targets))
     total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert total.isfinite() and all(loss.ndim == 0 for loss in losses.values())
     assert student.class_logits_BAC.grad is not None and student.class_logits_BAC.grad.any()
 
 
-@pytest.mark.parametrize("name", ["finetune", "joint"])
-def test_learning_from_labels_alone_asks_no_teacher(name: str) -> None:
+@pytest.mark.parametrize("name", ["finetune", "joint", "frozen-branch"])
+def test_learning_from_labels_alone_needs_no_teacher(name: str) -> None:
     method = build_method(Config(method=MethodConfig(name=name)))
-    assert method.selection is None
-    assert method.select(random_output(1, 3, 32, seed=0), make_targets([])) is None
+    assert not method.needs and method.selection is None
 
 
 def test_pseudo_labels_are_the_teachers_confident_boxes_one_per_object() -> None:
@@ -46,8 +44,7 @@ def test_pseudo_labels_are_the_teachers_confident_boxes_one_per_object() -> None
     for tensor in (teacher.class_logits_BAC, teacher.objectness_logits_BA, teacher.boxes_BA4):
         tensor[:, 1::2] = tensor[:, 0::2]
     teacher.boxes_BA4[:, 1::2] += 0.5
-    knowledge = pseudo_label(PSEUDO_LABEL).select(teacher, make_targets([]))
-    assert knowledge is not None
+    knowledge = PseudoLabel(Section(), RESAMPLER).select(teacher)
     class_scores = teacher.class_logits_BAC.sigmoid()
     scores = class_scores * teacher.objectness_logits_BA.sigmoid().unsqueeze(-1)
     expected = []
@@ -65,11 +62,11 @@ def test_pseudo_labels_are_the_teachers_confident_boxes_one_per_object() -> None
 def test_pseudo_labels_count_as_ground_truth() -> None:
     student, teacher = random_output(1, 5, 64, seed=2), random_output(1, 3, 64, seed=3)
     targets = make_targets([(0, (4.0, 4.0, 20.0, 20.0), 4)])
-    method = pseudo_label(PSEUDO_LABEL)
-    knowledge = method.select(teacher, targets)
-    assert knowledge is not None and len(knowledge) > 0
-    losses = method.losses(student, targets, knowledge)
-    expected = finetune().losses(student, knowledge.before(targets), None)
+    method = PseudoLabel(Section(), RESAMPLER)
+    knowledge = knowledge_of(method, teacher, targets)
+    assert len(knowledge) > 0
+    losses = method.losses(YOLOX, student, targets, knowledge)
+    expected = supervised(YOLOX, student, knowledge.before(targets))
     assert losses.keys() == expected.keys() == {"objectness", "class", "box"}
     assert all(torch.equal(loss, expected[name]) for name, loss in losses.items())
     assert (assign(student, knowledge.before(targets)).object_P < len(knowledge)).any()
@@ -80,13 +77,12 @@ def test_pseudo_labels_over_ground_truth_are_dropped() -> None:
     teacher.class_logits_BAC[0, [2, 8], 1] = 3.0
     teacher.objectness_logits_BA[0, [2, 8]] = 3.0
     targets = make_targets([(0, tuple(teacher.boxes_BA4[0, 8].tolist()), 3)])
-    method = pseudo_label(PSEUDO_LABEL.model_copy(update={"ground_truth_iou": 0.7}))
-    knowledge = method.select(teacher, targets)
-    assert knowledge is not None
+    method = PseudoLabel(Section(), RESAMPLER.model_copy(update={"ground_truth_iou": 0.7}))
+    knowledge = knowledge_of(method, teacher, targets)
     assert torch.equal(knowledge.boxes_K4, teacher.boxes_BA4[0, [2]])
 
 
-def test_the_normaliser_is_at_least_one() -> None:
-    assert float(normaliser(torch.zeros(4, dtype=torch.bool))) == 1
-    assert float(normaliser(torch.zeros(0, dtype=torch.bool))) == 1
-    assert float(normaliser(torch.tensor([True, False, True]))) == 2
+def test_the_normalizer_is_at_least_one() -> None:
+    assert float(normalizer(torch.zeros(4, dtype=torch.bool))) == 1
+    assert float(normalizer(torch.zeros(0, dtype=torch.bool))) == 1
+    assert float(normalizer(torch.tensor([True, False, True]))) == 2

@@ -14,27 +14,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from ciod_core.config.schema import DistillerConfig, ResamplerConfig
+from ciod_core.config.schema import ResamplerConfig
 from ciod_core.distiller.ckd import TargetKind, Weighting, class_targets, collaborative_weights
-from ciod_core.methods.base import Method
-from ciod_core.methods.crs_ckd import crs_ckd
-from ciod_core.methods.finetune import finetune
-from ciod_core.model.base import HeadOutput, Targets
+from ciod_core.methods.base import supervised
+from ciod_core.methods.crs_ckd import CrsCkd, DistillerConfig
+from ciod_core.model.base import Losses, Targets
 from ciod_core.model.common.boxes import iou
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.yolox.losses import Losses
+from ciod_core.model.yolox.predictions import YoloxPredictions
 from ciod_core.model.yolox.simota import assign
 from tests.helpers.networks import lively_detector
-from tests.helpers.scenes import GroundTruth, blank_output, clone, make_targets, random_output
+from tests.helpers.rivals import knowledge_of
+from tests.helpers.scenes import YOLOX, GroundTruth, blank_output, clone, make_targets, random_output
 
 NUM_OLD, NUM_ALL = 3, 5
 KEEP_ALL = 1.0
 
 
-def method(ground_truth_iou: float = KEEP_ALL, **distiller: Any) -> Method:
+def method(ground_truth_iou: float = KEEP_ALL, **distiller: Any) -> CrsCkd:
     """The method with every setting spelled out."""
     resampler = ResamplerConfig(
-        rule="crs", centre_score=0.3, other_iou=0.65, min_score=0.1, nms_iou=0.95, ground_truth_iou=ground_truth_iou
+        rule="crs", center_score=0.3, other_iou=0.65, min_score=0.1, nms_iou=0.95, ground_truth_iou=ground_truth_iou
     )
     settings = {
         "weighting": "balanced",
@@ -46,10 +46,10 @@ def method(ground_truth_iou: float = KEEP_ALL, **distiller: Any) -> Method:
         "class_weight": 1.0,
         "location_weight": 1.0,
     }
-    return crs_ckd(resampler, DistillerConfig(**(settings | distiller)))
+    return CrsCkd(DistillerConfig(**(settings | distiller)), resampler)
 
 
-def random_scene(seed: int) -> tuple[HeadOutput, HeadOutput, Targets]:
+def random_scene(seed: int) -> tuple[YoloxPredictions, YoloxPredictions, Targets]:
     """Student, teacher and ground truth of four images; the second has no ground truth, the fourth nothing at all."""
     student, teacher = random_output(4, NUM_ALL, 64, seed), random_output(4, NUM_OLD, 64, seed + 100)
     teacher.class_logits_BAC[3] = -9.0
@@ -61,14 +61,18 @@ def random_scene(seed: int) -> tuple[HeadOutput, HeadOutput, Targets]:
     return student, teacher, make_targets(listed)
 
 
-def teacher_answer(teacher: HeadOutput, image: int, box_4: Tensor) -> tuple[Tensor, Tensor]:
+def teacher_answer(teacher: YoloxPredictions, image: int, box_4: Tensor) -> tuple[Tensor, Tensor]:
     """Class and objectness logits at the anchor point of the teacher that predicted this very box."""
     anchor = int((teacher.boxes_BA4[image] == box_4).all(dim=1).nonzero())
     return teacher.class_logits_BAC[image, anchor], teacher.objectness_logits_BA[image, anchor]
 
 
 def plain_losses(
-    student: HeadOutput, teacher: HeadOutput, targets: Targets, knowledge: Knowledge, settings: dict[str, Any]
+    student: YoloxPredictions,
+    teacher: YoloxPredictions,
+    targets: Targets,
+    knowledge: Knowledge,
+    settings: dict[str, Any],
 ) -> dict[str, float]:
     """The method's losses, one positive after the other."""
     objects = knowledge.before(targets)
@@ -128,9 +132,8 @@ def test_losses_positive_by_positive(settings: dict[str, str], ground_truth_iou:
     for seed in range(2):
         student, teacher, targets = random_scene(seed)
         chosen = method(ground_truth_iou, **settings)
-        knowledge = chosen.select(teacher, targets)
-        assert knowledge is not None
-        losses = chosen.losses(student, targets, knowledge, teacher)
+        knowledge = knowledge_of(chosen, teacher, targets)
+        losses = chosen.losses(YOLOX, student, targets, knowledge)
         expected = plain_losses(student, teacher, targets, knowledge, defaults | settings)
         assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(expected, rel=1e-4)
 
@@ -138,7 +141,7 @@ def test_losses_positive_by_positive(settings: dict[str, str], ground_truth_iou:
 def test_part_weights_scale_their_part() -> None:
     student, teacher, targets = random_scene(0)
     plain, scaled = (
-        chosen.losses(student, targets, chosen.select(teacher, targets))
+        chosen.losses(YOLOX, student, targets, knowledge_of(chosen, teacher, targets))
         for chosen in (method(), method(class_weight=3.0, location_weight=0.5))
     )
     factors = {"old class": 3.0, "old box": 0.5}
@@ -146,13 +149,12 @@ def test_part_weights_scale_their_part() -> None:
         torch.testing.assert_close(scaled[name], loss * factors.get(name, 1.0))
 
 
-def none_of(knowledge: Knowledge | None) -> Knowledge:
+def none_of(knowledge: Knowledge) -> Knowledge:
     """Knowledge without entries."""
-    assert knowledge is not None
     return knowledge.pick(torch.zeros(len(knowledge), dtype=torch.bool))
 
 
-def lone_answer() -> tuple[HeadOutput, HeadOutput]:
+def lone_answer() -> tuple[YoloxPredictions, YoloxPredictions]:
     """A teacher that answers at anchor point 5 of one image, and a student whose only boxes are at 6, 9 and 10."""
     student, teacher = blank_output(1, NUM_ALL), blank_output(1, NUM_OLD)
     student.boxes_BA4[..., 2:] = student.boxes_BA4[..., :2]
@@ -176,11 +178,11 @@ def test_defect_teacher_read_at_the_students_positions(objectness: str) -> None:
         edited = clone(teacher)
         edited.class_logits_BAC[0, edit_anchor, 2] = logit
         edited.objectness_logits_BA[0, edit_anchor] = 1.5
-        knowledge = chosen.select(edited, targets)
-        assert knowledge is not None and torch.equal(knowledge.boxes_K4, teacher.boxes_BA4[0, [5]])
+        knowledge = knowledge_of(chosen, edited, targets)
+        assert torch.equal(knowledge.boxes_K4, teacher.boxes_BA4[0, [5]])
         found = assign(student, knowledge.before(targets))
         assert len(found.anchor_P) == 2 and set(found.anchor_P.tolist()) < {6, 9, 10}
-        return chosen.losses(student, targets, knowledge)
+        return chosen.losses(YOLOX, student, targets, knowledge)
 
     reference = losses_with(20, -3.0)
     for position in (6, 9, 10):
@@ -198,9 +200,9 @@ def test_defect_division_when_nothing_is_positive(objectness: str) -> None:
     for tensor in (student.class_logits_BAC, student.objectness_logits_BA, student.boxes_BA4):
         tensor.requires_grad_()
     chosen = method(objectness=objectness)
-    knowledge = chosen.select(teacher, make_targets([]))
-    assert knowledge is not None and len(knowledge) == 0
-    losses = chosen.losses(student, make_targets([]), knowledge)
+    knowledge = knowledge_of(chosen, teacher, make_targets([]))
+    assert len(knowledge) == 0
+    losses = chosen.losses(YOLOX, student, make_targets([]), knowledge)
     torch.stack(list(losses.values())).sum().backward()
     assert {name: loss.item() for name, loss in losses.items() if name != "objectness"} == {
         "class": 0.0, "box": 0.0, "old class": 0.0, "old box": 0.0,
@@ -214,15 +216,13 @@ def test_defect_only_one_kind_of_object() -> None:
     """Knowledge without ground truth, and ground truth without knowledge: the absent part is 0, not NaN."""
     student, teacher, targets = random_scene(1)
     chosen = method()
-    knowledge = chosen.select(teacher, make_targets([]))
-    losses = chosen.losses(student, make_targets([]), knowledge)
+    knowledge = knowledge_of(chosen, teacher, make_targets([]))
+    losses = chosen.losses(YOLOX, student, make_targets([]), knowledge)
     assert float(losses["class"]) == 0 and float(losses["box"]) == 0 and float(losses["old class"]) > 0
-    assert knowledge is not None
     nothing = knowledge.pick(torch.zeros(len(knowledge), dtype=torch.bool))
-    losses = chosen.losses(student, targets, nothing)
+    losses = chosen.losses(YOLOX, student, targets, nothing)
     assert float(losses["old class"]) == 0 and float(losses["old box"]) == 0 and float(losses["class"]) > 0
-    supervised = finetune().losses(student, targets, None)
-    assert all(torch.equal(losses[name], loss) for name, loss in supervised.items())
+    assert all(torch.equal(losses[name], loss) for name, loss in supervised(YOLOX, student, targets).items())
 
 
 def test_defect_images_with_neither_ground_truth_nor_knowledge() -> None:
@@ -231,9 +231,9 @@ def test_defect_images_with_neither_ground_truth_nor_knowledge() -> None:
     for tensor in (student.class_logits_BAC, student.objectness_logits_BA, student.boxes_BA4):
         tensor.requires_grad_()
     chosen = method()
-    knowledge = chosen.select(teacher, targets)
-    assert knowledge is not None and 3 not in knowledge.image_K.tolist() and 1 in knowledge.image_K.tolist()
-    losses = chosen.losses(student, targets, knowledge)
+    knowledge = knowledge_of(chosen, teacher, targets)
+    assert 3 not in knowledge.image_K.tolist() and 1 in knowledge.image_K.tolist()
+    losses = chosen.losses(YOLOX, student, targets, knowledge)
     torch.stack(list(losses.values())).sum().backward()
     gradients = [tensor.grad for tensor in (student.class_logits_BAC, student.boxes_BA4, student.objectness_logits_BA)]
     assert all(grad is not None and grad.isfinite().all() for grad in gradients)
@@ -255,11 +255,11 @@ def test_defect_pairing_breaks_when_answers_are_filtered() -> None:
     student.class_logits_BAC[0, 3, 2] = 1.0
     targets = make_targets([(0, placed[2], 3), (0, placed[7], 4)])
     chosen = method(ground_truth_iou=0.5, weighting="none")
-    knowledge = chosen.select(teacher, targets)
-    assert knowledge is not None and knowledge.labels_K.tolist() == [2]
+    knowledge = knowledge_of(chosen, teacher, targets)
+    assert knowledge.labels_K.tolist() == [2]
     found = assign(student, knowledge.before(targets))
     assert found.anchor_P[found.object_P == 0].tolist() == [3]
-    losses = chosen.losses(student, targets, knowledge)
+    losses = chosen.losses(YOLOX, student, targets, knowledge)
     target = torch.cat((teacher.class_logits_BAC[0, 12].sigmoid(), torch.zeros(2)))
     torch.testing.assert_close(losses["old class"], bce(student.class_logits_BAC[0, 3], target, reduction="sum"))
     assert float(losses["old box"]) == 0
@@ -268,32 +268,21 @@ def test_defect_pairing_breaks_when_answers_are_filtered() -> None:
 def test_every_positive_is_an_object_whoever_vouches_for_it() -> None:
     student, teacher, targets = random_scene(3)
     chosen = method(objectness="hard")
-    knowledge = chosen.select(teacher, targets)
-    assert knowledge is not None
+    knowledge = knowledge_of(chosen, teacher, targets)
     found = assign(student, knowledge.before(targets))
     student.objectness_logits_BA.requires_grad_()
-    chosen.losses(student, targets, knowledge)["objectness"].backward()
+    chosen.losses(YOLOX, student, targets, knowledge)["objectness"].backward()
     assert student.objectness_logits_BA.grad is not None
     positive_BA = torch.zeros_like(student.objectness_logits_BA, dtype=torch.bool)
     positive_BA[found.image_P, found.anchor_P] = True
     assert torch.equal(student.objectness_logits_BA.grad < 0, positive_BA)
 
 
-def test_without_a_teacher_it_is_supervised_training() -> None:
-    student, _, targets = random_scene(0)
-    chosen = method()
-    assert chosen.select(None, targets) is None
-    losses, expected = chosen.losses(student, targets, None), finetune().losses(student, targets, None)
-    assert losses.keys() == expected.keys()
-    assert all(torch.equal(losses[name], expected[name]) for name in losses)
-
-
 def test_answers_over_ground_truth_are_dropped_at_the_threshold() -> None:
     _, teacher, targets = random_scene(0)
     kept = []
     for ground_truth_iou in (0.1, 0.3, KEEP_ALL):
-        knowledge = method(ground_truth_iou).select(teacher, targets)
-        assert knowledge is not None
+        knowledge = knowledge_of(method(ground_truth_iou), teacher, targets)
         kept.append(len(knowledge))
         overlaps = [
             float(iou(knowledge.boxes_K4[entry], targets.boxes_N4[index]))
@@ -312,7 +301,7 @@ def test_where_no_object_is_the_teachers_objectness_asks_for_no_change() -> None
     nothing = make_targets([])
     for background, moved in (("teacher", False), ("zero", True)):
         chosen = method(background=background)
-        loss = chosen.losses(student, nothing, none_of(chosen.select(teacher, nothing)), teacher)
+        loss = chosen.losses(YOLOX, student, nothing, none_of(knowledge_of(chosen, teacher, nothing)))
         (gradient_BA,) = torch.autograd.grad(loss["objectness"], student.objectness_logits_BA)
         assert (gradient_BA.abs().max() > 1e-6) == moved
 
@@ -335,13 +324,12 @@ def test_the_trunk_learns_as_fast_as_old_objects_can_hold_it(
 ) -> None:
     _, teacher, _ = random_scene(0)
     chosen = method(trunk_balance=0.5)
-    knowledge = chosen.select(teacher, make_targets([]))
-    assert chosen.trunk_rate is not None and knowledge is not None
+    knowledge = knowledge_of(chosen, teacher, make_targets([]))
     knowledge = replace(knowledge.pick(torch.arange(len(scores))), scores_K=torch.tensor(scores))
     box = (4.0, 4.0, 30.0, 40.0)
     targets = make_targets([(0, box, NUM_OLD - 1)] * num_old + [(0, box, NUM_OLD)] * num_new)
     assert chosen.trunk_rate(knowledge, targets) == pytest.approx(expected)
-    assert method(trunk_balance=0.0).trunk_rate is None
+    assert method(trunk_balance=0.0).trunk_rate(knowledge, targets) == 1.0
 
 
 @pytest.mark.parametrize(("batch_norm", "kept"), [("keep", True), ("update", False)])

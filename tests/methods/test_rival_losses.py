@@ -7,8 +7,8 @@ from itertools import chain
 import pytest
 import torch
 
-from ciod_core.methods.finetune import finetune
-from ciod_core.model.yolox.losses import Losses
+from ciod_core.methods.base import supervised
+from ciod_core.model.base import Losses
 from ciod_core.model.yolox.simota import assign
 from tests.helpers.plain_distillation import (
     bce,
@@ -24,6 +24,7 @@ from tests.helpers.plain_distillation import (
 )
 from tests.helpers.plain_simota import box_iou, sigmoid
 from tests.helpers.rivals import NUM_ALL, NUM_OLD, Scene, build, kept_places, make_scene, teach
+from tests.helpers.scenes import YOLOX
 
 
 def expect(losses: Losses, expected: dict[str, float]) -> None:
@@ -33,8 +34,8 @@ def expect(losses: Losses, expected: dict[str, float]) -> None:
 
 
 def expect_plain_supervision(losses: Losses, scene: Scene) -> None:
-    supervised = finetune().losses(scene.student, scene.targets, None)
-    assert all(torch.equal(losses[name], loss) for name, loss in supervised.items())
+    expected = supervised(YOLOX, scene.student, scene.targets)
+    assert all(torch.equal(losses[name], loss) for name, loss in expected.items())
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -131,5 +132,4 @@ def test_erd_response_by_response(seed: int) -> None:
     assert places & {*classes, *boxes}
     assert float(losses["objectness"]) == pytest.approx(objectness / len(rows), rel=1e-4)
     assert float(losses["class"]) == pytest.approx(new_class / len(rows), rel=1e-4)
-    supervised = finetune().losses(scene.student, scene.targets, None)
-    assert torch.equal(losses["box"], supervised["box"])
+    assert torch.equal(losses["box"], supervised(YOLOX, scene.student, scene.targets)["box"])

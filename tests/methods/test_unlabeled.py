@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 import torch
 
-from ciod_core.config.schema import METHOD_NAMES, Config, ErdConfig, MethodConfig, ResamplerConfig
-from ciod_core.methods import build_method
-from ciod_core.methods.erd import erd
-from ciod_core.methods.finetune import finetune
-from ciod_core.methods.unlabeled import suspected_objects
+from ciod_core.config.schema import Config, MethodConfig, ResamplerConfig
+from ciod_core.methods.base import supervised
+from ciod_core.methods.crs_ckd import CrsCkd
+from ciod_core.methods.erd import Erd, ErdConfig
+from ciod_core.methods.pseudo_label import PseudoLabel
+from ciod_core.methods.registry import METHODS, build_method
+from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.base import ABSENT_LOGIT
 from ciod_core.model.yolox.simota import assign
-from tests.helpers.scenes import clone, make_targets, random_output, with_features
+from tests.helpers.rivals import knowledge_of
+from tests.helpers.scenes import YOLOX, clone, make_targets, random_output, with_features
 
 NUM_OLD = 3
 
@@ -26,7 +27,7 @@ def plain_sigmoid(logit: float) -> float:
 def test_the_rule_against_a_plain_loop() -> None:
     student = random_output(3, 5, 64, seed=0)
     replayed_B = torch.tensor([True, False, True])
-    found_BA = suspected_objects(first_new_class=NUM_OLD, min_score=0.1)(student, replayed_B)
+    found_BA = unlabeled_mask(student, replayed_B, first_new_class=NUM_OLD, min_score=0.1)
     num_suspected = 0
     for image in range(3):
         for anchor in range(found_BA.shape[1]):
@@ -44,10 +45,10 @@ def test_the_rule_against_a_plain_loop() -> None:
 def test_an_anchor_point_that_cannot_name_a_new_class_is_never_suspected() -> None:
     student = random_output(1, 5, 64, seed=0)
     student.class_logits_BAC[..., NUM_OLD:] = ABSENT_LOGIT
-    assert not suspected_objects(first_new_class=NUM_OLD, min_score=1e-6)(student, torch.tensor([True])).any()
+    assert not unlabeled_mask(student, torch.tensor([True]), first_new_class=NUM_OLD, min_score=1e-6).any()
 
 
-@pytest.mark.parametrize("name", get_args(METHOD_NAMES))
+@pytest.mark.parametrize("name", METHODS)
 def test_ignored_anchor_points_learn_no_objectness_unless_they_are_positive(name: str) -> None:
     config = Config(method=MethodConfig(name=name), erd=ErdConfig(num_std=1.0))
     method = build_method(config)
@@ -58,14 +59,14 @@ def test_ignored_anchor_points_learn_no_objectness_unless_they_are_positive(name
     def gradients(ignored: torch.Tensor | None) -> torch.Tensor:
         student = with_features(random_output(2, 5, 64, seed=0), 64, seed=2)
         student.objectness_logits_BA.requires_grad_()
-        knowledge = method.select(teacher, targets)
-        method.losses(student, targets, knowledge, teacher, ignored)["objectness"].backward()
+        knowledge = knowledge_of(method, teacher, targets)
+        method.losses(YOLOX, student, targets, knowledge, ignored)["objectness"].backward()
         assert student.objectness_logits_BA.grad is not None
         return student.objectness_logits_BA.grad
 
     plain_BA, spared_BA = gradients(None), gradients(ignored_BA)
-    student, knowledge = random_output(2, 5, 64, seed=0), method.select(teacher, targets)
-    objects = knowledge.before(targets) if knowledge is not None and method.assigns_knowledge else targets
+    student, knowledge = random_output(2, 5, 64, seed=0), knowledge_of(method, teacher, targets)
+    objects = knowledge.before(targets) if isinstance(method, CrsCkd | PseudoLabel) else targets
     positives = assign(student, objects)
     positive_BA = torch.zeros_like(ignored_BA)
     positive_BA[positives.image_P, positives.anchor_P] = True
@@ -78,13 +79,12 @@ def test_ignored_anchor_points_learn_no_objectness_unless_they_are_positive(name
 def test_an_old_label_takes_no_answer_away_that_agrees_with_it() -> None:
     """ERD's labels say nothing of old classes: where the teacher is right, nobody else would teach them."""
     teacher = random_output(1, NUM_OLD, 64, seed=4)
-    method = erd(ErdConfig(num_std=1.0), ground_truth_iou=0.5)
-    knowledge = method.select(teacher, make_targets([]))
-    assert knowledge is not None and len(knowledge)
+    method = Erd(ErdConfig(num_std=1.0), ResamplerConfig(ground_truth_iou=0.5))
+    knowledge = knowledge_of(method, teacher, make_targets([]))
+    assert len(knowledge)
     box, label = tuple(knowledge.boxes_K4[0].tolist()), int(knowledge.labels_K[0])
-    agreeing = method.select(teacher, make_targets([(0, box, label)]))
-    differing = method.select(teacher, make_targets([(0, box, (label + 1) % NUM_OLD)]))
-    assert agreeing is not None and differing is not None
+    agreeing = knowledge_of(method, teacher, make_targets([(0, box, label)]))
+    differing = knowledge_of(method, teacher, make_targets([(0, box, (label + 1) % NUM_OLD)]))
     assert knowledge.anchor_K[0] in agreeing.anchor_K and knowledge.anchor_K[0] not in differing.anchor_K
 
 
@@ -93,19 +93,19 @@ def test_where_answers_count_as_objects_a_label_takes_their_place(name: str) -> 
     resampler = ResamplerConfig(rule="fixed", fixed_score=0.15, ground_truth_iou=0.5)
     method = build_method(Config(method=MethodConfig(name=name), resampler=resampler))
     teacher = random_output(1, NUM_OLD, 64, seed=4)
-    knowledge = method.select(teacher, make_targets([]))
-    assert knowledge is not None and len(knowledge)
+    knowledge = knowledge_of(method, teacher, make_targets([]))
+    assert len(knowledge)
     box, label = tuple(knowledge.boxes_K4[0].tolist()), int(knowledge.labels_K[0])
-    left = method.select(teacher, make_targets([(0, box, label)]))
-    assert left is not None and knowledge.anchor_K[0] not in left.anchor_K
+    left = knowledge_of(method, teacher, make_targets([(0, box, label)]))
+    assert knowledge.anchor_K[0] not in left.anchor_K
 
 
 def test_labels_of_old_classes_leave_erds_old_logits_alone() -> None:
     student, teacher = random_output(1, 5, 64, seed=0), random_output(1, NUM_OLD, 64, seed=1)
-    method = erd(ErdConfig(num_std=1.0, class_weight=0.0, box_weight=0.0), ground_truth_iou=0.5)
+    method = Erd(ErdConfig(num_std=1.0, class_weight=0.0, box_weight=0.0), ResamplerConfig(ground_truth_iou=0.5))
     targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1)])
     student.class_logits_BAC.requires_grad_()
-    losses = method.losses(student, targets, method.select(teacher, targets), teacher)
+    losses = method.losses(YOLOX, student, targets, knowledge_of(method, teacher, targets))
     losses["class"].backward()
     gradient_AC = student.class_logits_BAC.grad
     assert gradient_AC is not None
@@ -118,6 +118,6 @@ def test_old_labels_on_a_branch_that_cannot_name_them() -> None:
     output = random_output(1, 5, 64, seed=0)
     output.class_logits_BAC[..., :NUM_OLD] = ABSENT_LOGIT
     targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1)])
-    found, empty = finetune().losses(clone(output), targets, None), finetune().losses(output, make_targets([]), None)
+    found, empty = supervised(YOLOX, clone(output), targets), supervised(YOLOX, output, make_targets([]))
     for name, loss in found.items():
         torch.testing.assert_close(loss, empty[name])
