@@ -169,7 +169,7 @@ def test_nothing_to_resume_before_the_first_epoch(with_step1: Experiment) -> Non
 def test_a_damaged_state_is_refused(interrupted: Experiment) -> None:
     state = interrupted.run_folder("step2") / STATE_FILE
     state.write_bytes(state.read_bytes()[:1000])
-    assert "is damaged" in refuse_to_resume(interrupted, tiny_config())
+    assert "damaged" in refuse_to_resume(interrupted, tiny_config())
 
 
 def test_a_state_of_another_network_is_refused(interrupted: Experiment) -> None:
