@@ -100,7 +100,7 @@ def test_a_file_that_is_no_text(plan: Path) -> None:
 
 @pytest.mark.parametrize(
     ("order", "leave_out", "message"),
-    [("id", None, "`order`: .* leave `order` out"), (None, "rest", "`leave_out`: .* write leave_out there")],
+    [("id", None, "`order`: .* leave `order` out"), (None, "rest", "`leave_out`: .* set leave_out in the plan file")],
 )
 def test_the_file_says_it_all(plan: Path, order: str | None, leave_out: str | None, message: str) -> None:
     plan.write_text("steps: [[person]]")
