@@ -1,4 +1,4 @@
-"""Small detectors whose answers differ from place to place, as a freshly built one's do not."""
+"""Small detectors whose predictions differ from place to place, unlike those of a freshly built one."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from ciod_core.config.schema import ModelConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.model.checkpoint import CheckpointInfo, load_detector, read_info, save_detector
 from ciod_core.model.preprocessing import Preprocessing
-from ciod_core.model.yolox.detector import Detector
+from ciod_core.model.yolox.detector import YoloxDetector
 from tests.helpers.networks import lively_detector
 from tests.helpers.scenes import assert_same_output
 
@@ -34,12 +34,12 @@ INFO = CheckpointInfo(
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
+def detector() -> YoloxDetector:
     return lively_detector(num_classes=3)
 
 
 @pytest.fixture
-def path(detector: Detector, tmp_path: Path) -> Path:
+def path(detector: YoloxDetector, tmp_path: Path) -> Path:
     save_detector(tmp_path / "step2.safetensors", detector.state_dict(), INFO)
     return tmp_path / "step2.safetensors"
 
@@ -60,7 +60,7 @@ def rewrite(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     save_file(load_file(path), path, metadata={"ciod": json.dumps(description)})
 
 
-def test_round_trip(detector: Detector, path: Path) -> None:
+def test_round_trip(detector: YoloxDetector, path: Path) -> None:
     found, info = load_detector(path)
     assert info == INFO == read_info(path)
     assert not found.training
@@ -89,7 +89,7 @@ def test_heads_that_do_not_fit_the_class_table_are_refused(path: Path, head_clas
     assert "its description is unknown" in refusal(path, read_info)
 
 
-def test_same_weights_give_the_same_bytes(detector: Detector, path: Path, tmp_path: Path) -> None:
+def test_same_weights_give_the_same_bytes(detector: YoloxDetector, path: Path, tmp_path: Path) -> None:
     turned = {
         name: tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
         for name, tensor in detector.state_dict().items()
@@ -148,7 +148,7 @@ def test_nothing_unpickles_while_reading(path: Path, monkeypatch: pytest.MonkeyP
     save_detector(path, found.state_dict(), info)
 
 
-def test_foreign_weights(detector: Detector, path: Path) -> None:
+def test_foreign_weights(detector: YoloxDetector, path: Path) -> None:
     save_file(detector.state_dict(), path)
     assert "no 'ciod' description" in refusal(path)
     assert "no 'ciod' description" in refusal(path, read_info)
@@ -196,7 +196,7 @@ def test_a_class_more_than_there_are_rows(path: Path) -> None:
     assert "do not fit" in refusal(path)
 
 
-def test_missing_and_surplus_tensors(detector: Detector, path: Path) -> None:
+def test_missing_and_surplus_tensors(detector: YoloxDetector, path: Path) -> None:
     state = dict(detector.state_dict())
     save_detector(path, {name: tensor for name, tensor in state.items() if "lateral5.0" not in name}, INFO)
     assert "do not fit" in refusal(path)

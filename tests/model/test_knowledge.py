@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ciod_core.model.knowledge import Knowledge
 from tests.helpers.scenes import make_targets
 
 
 def make_knowledge() -> Knowledge:
-    """Five answers in images 0, 0, 1, 1, 3."""
+    """Five boxes in images 0, 0, 1, 1, 3."""
     return Knowledge(
         boxes_K4=torch.tensor(
             [
@@ -22,7 +23,7 @@ def make_knowledge() -> Knowledge:
         ),
         labels_K=torch.tensor([0, 1, 2, 1, 0]),
         class_logits_KC=torch.arange(15.0).view(5, 3),
-        obj_logits_K=torch.arange(5.0),
+        responses={"objectness": torch.arange(5.0)},
         scores_K=torch.arange(5.0) / 10,
         image_K=torch.tensor([0, 0, 1, 1, 3]),
         anchor_K=torch.tensor([7, 12, 0, 3, 9]),
@@ -32,15 +33,20 @@ def make_knowledge() -> Knowledge:
 def assert_entries(found: Knowledge, numbers: list[int]) -> None:
     everything = make_knowledge()
     assert len(found) == len(numbers)
-    for name, tensor in vars(found).items():
-        assert torch.equal(tensor, vars(everything)[name][numbers]), name
+    for name, tensor in _tensors(found).items():
+        assert torch.equal(tensor, _tensors(everything)[name][numbers]), name
 
 
-def test_answers_that_agree_with_the_ground_truth_can_be_spared() -> None:
+def _tensors(knowledge: Knowledge) -> dict[str, Tensor]:
+    fields = vars(knowledge) | knowledge.responses
+    return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+
+
+def test_boxes_of_the_class_of_the_ground_truth_can_be_kept() -> None:
     # Entry 0 is of class 0 and entry 1 of class 1; entries 2 and 4 lie there too, in other images.
     targets = make_targets([(0, (0.0, 0.0, 10.0, 10.0), 0), (0, (20.0, 0.0, 30.0, 10.0), 0)])
     assert_entries(make_knowledge().without_overlap(targets, 0.9), [2, 3, 4])
-    assert_entries(make_knowledge().without_overlap(targets, 0.9, spare_agreeing=True), [0, 2, 3, 4])
+    assert_entries(make_knowledge().without_overlap(targets, 0.9, keep_same_class=True), [0, 2, 3, 4])
 
 
 def test_pick_by_mask_and_by_index() -> None:
@@ -60,13 +66,13 @@ def test_knowledge_comes_before_ground_truth() -> None:
     assert torch.equal(merged.boxes_N4[5:], targets.boxes_N4)
 
 
-def test_answers_over_ground_truth_of_their_own_image_go() -> None:
+def test_boxes_over_ground_truth_of_their_own_image_are_dropped() -> None:
     # IoU 0.8 with entries 0, 2 and 4, were it their image; it is the image of entries 2 and 3.
     targets = make_targets([(1, (0.0, 0.0, 10.0, 8.0), 5)])
     assert_entries(make_knowledge().without_overlap(targets, 0.7), [0, 1, 3, 4])
 
 
-def test_the_threshold_itself_goes_too() -> None:
+def test_an_iou_at_the_threshold_is_dropped_too() -> None:
     # IoU exactly 0.5 with entry 4.
     targets = make_targets([(3, (0.0, 0.0, 10.0, 5.0), 5)])
     assert_entries(make_knowledge().without_overlap(targets, 0.5), [0, 1, 2, 3])

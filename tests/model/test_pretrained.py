@@ -13,8 +13,9 @@ from torchvision.models import resnet18
 
 from ciod_core.config.schema import ModelConfig
 from ciod_core.errors import CheckpointError, ConfigError
+from ciod_core.model.base import Detector
 from ciod_core.model.pretrained import load_backbone_weights
-from ciod_core.model.yolox.detector import Detector, build_detector
+from ciod_core.model.registry import build_detector
 
 
 def resnet_reading(path: Path | str) -> Detector:

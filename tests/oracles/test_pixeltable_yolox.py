@@ -1,15 +1,15 @@
-"""Same weights, same answers, same assignment, same losses, same gradients as YOLOX (package pixeltable-yolox).
+"""Same weights, same predictions, same assignment, same losses, same gradients as YOLOX (package pixeltable-yolox).
 
 Deliberate differences, and how they are taken out of the comparison:
 
-- Geometry. The oracle's candidates lie within 1.5 strides of an object's centre. ciod follows the paper: a point is
-  a candidate in a box or within 2.5 strides of a centre, and dear outside of either. `PaperHead` gives the
+- Geometry. The oracle's candidates lie within 1.5 strides of an object's center. ciod follows the paper: a point is
+  a candidate in a box or within 2.5 strides of a center, and dear outside of either. `PaperHead` gives the
   oracle this rule.
 - Precision. The oracle adds its penalty for dear candidates in float32, which rounds the other terms away;
   `PaperHead` lets it assign in float64. Its penalty is 1e6 instead of 1e8, which orders candidates alike.
-- Batch normalisation. ciod uses the published eps 1e-3 and momentum 0.03; the bare modules of the oracle have
+- Batch normalization. ciod uses the published eps 1e-3 and momentum 0.03; the bare modules of the oracle have
   torch's, so they are set.
-- Pixels. ciod normalises inside the detector; here its mean is 0 and its standard deviation 1.
+- Pixels. ciod normalizes inside the detector; here its mean is 0 and its standard deviation 1.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ciod_core.methods.finetune import finetune
-from ciod_core.model.base import HeadOutput, Targets
-from ciod_core.model.yolox.detector import SCALES, Detector
+from ciod_core.methods.base import supervised
+from ciod_core.model.base import Targets
+from ciod_core.model.yolox.detector import SCALES, YoloxDetector
+from ciod_core.model.yolox.predictions import YoloxPredictions
 from ciod_core.model.yolox.simota import assign
 from tests.helpers.networks import levels_of, lively_detector
 from tests.oracles.yolox_weights import yolox_name, yolox_state
@@ -37,7 +38,7 @@ from yolox.models.yolox import YoloxModule
 pytestmark = pytest.mark.filterwarnings("ignore:.*cuda.amp.autocast:FutureWarning")
 
 HEIGHT, WIDTH = 96, 128
-CENTRE_RADIUS = 2.5
+CENTER_RADIUS = 2.5
 
 
 class Match(NamedTuple):
@@ -55,13 +56,13 @@ class PaperHead(YoloxHead):
         self, boxes_G4: Tensor, strides_1A: Tensor, columns_1A: Tensor, rows_1A: Tensor
     ) -> tuple[Tensor, Tensor]:
         x_A, y_A = (columns_1A[0] + 0.5) * strides_1A[0], (rows_1A[0] + 0.5) * strides_1A[0]
-        centre_x, centre_y, width, height = (boxes_G4[:, column : column + 1] for column in range(4))
-        away_x_GA, away_y_GA = (x_A - centre_x).abs(), (y_A - centre_y).abs()
+        center_x, center_y, width, height = (boxes_G4[:, column : column + 1] for column in range(4))
+        away_x_GA, away_y_GA = (x_A - center_x).abs(), (y_A - center_y).abs()
         in_box_GA = (away_x_GA < width / 2) & (away_y_GA < height / 2)
-        reach_A = CENTRE_RADIUS * strides_1A[0]
-        in_centre_GA = (away_x_GA < reach_A) & (away_y_GA < reach_A)
-        candidate_A = (in_box_GA | in_centre_GA).any(dim=0)
-        return candidate_A, (in_box_GA & in_centre_GA)[:, candidate_A]
+        reach_A = CENTER_RADIUS * strides_1A[0]
+        in_center_GA = (away_x_GA < reach_A) & (away_y_GA < reach_A)
+        candidate_A = (in_box_GA | in_center_GA).any(dim=0)
+        return candidate_A, (in_box_GA & in_center_GA)[:, candidate_A]
 
     def get_assignments(
         self, image: int, num_objects: int, boxes_G4: Tensor, classes_G: Tensor, predicted_A4: Tensor, *rest: Any
@@ -75,7 +76,7 @@ class PaperHead(YoloxHead):
 class Pair(NamedTuple):
     """A detector of ciod and the oracle with its weights."""
 
-    detector: Detector
+    detector: YoloxDetector
     oracle: YoloxModule
 
 
@@ -102,9 +103,9 @@ def random_targets(objects_per_image: list[int], num_classes: int, seed: int) ->
     """Boxes of all sizes, many of them sticking out of the image; some classes repeat, some boxes come twice."""
     generator = torch.Generator().manual_seed(seed)
     count = sum(objects_per_image)
-    centres = torch.rand(count, 2, generator=generator) * torch.tensor([WIDTH, HEIGHT])
+    centers = torch.rand(count, 2, generator=generator) * torch.tensor([WIDTH, HEIGHT])
     half_sizes = torch.exp(torch.rand(count, 2, generator=generator) * 3) * 2
-    boxes = torch.cat((centres - half_sizes, centres + half_sizes), dim=1)
+    boxes = torch.cat((centers - half_sizes, centers + half_sizes), dim=1)
     boxes[1::7] = boxes[0::7][: len(boxes[1::7])]
     labels = torch.randint(num_classes, (count,), generator=generator)
     return Targets(boxes, labels, torch.repeat_interleave(torch.tensor(objects_per_image)))
@@ -115,7 +116,7 @@ def naming(name: str) -> Callable[[str], str]:
 
 
 def yolox_labels(targets: Targets, num_images: int) -> Tensor:
-    """(B, most objects, 5) rows of class, centre and size, padded with zeros."""
+    """(B, most objects, 5) rows of class, center and size, padded with zeros."""
     rows_B = [(targets.image_N == image).nonzero().squeeze(1) for image in range(num_images)]
     labels = torch.zeros(num_images, max(max(len(rows) for rows in rows_B), 1), 5)
     for image, rows in enumerate(rows_B):
@@ -163,12 +164,12 @@ def pair(shared_pair: Pair) -> Pair:
 def test_same_head_output(pair: Pair) -> None:
     images = random_images(2, seed=1)
     with torch.inference_mode():
-        output: HeadOutput = pair.detector.eval()(images)
+        output: YoloxPredictions = pair.detector.eval()(images)
         expected_BAD = pair.oracle.eval()(images)
-    centres_BA2 = (output.boxes_BA4[..., :2] + output.boxes_BA4[..., 2:]) / 2
+    centers_BA2 = (output.boxes_BA4[..., :2] + output.boxes_BA4[..., 2:]) / 2
     sizes_BA2 = output.boxes_BA4[..., 2:] - output.boxes_BA4[..., :2]
     assert output.objectness_logits_BA.std() > 0.1
-    torch.testing.assert_close(centres_BA2, expected_BAD[..., :2], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(centers_BA2, expected_BAD[..., :2], rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(sizes_BA2, expected_BAD[..., 2:4], rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(output.objectness_logits_BA, expected_BAD[..., 4].logit(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(output.class_logits_BAC, expected_BAD[..., 5:].logit(), rtol=1e-5, atol=1e-5)
@@ -181,7 +182,7 @@ def test_same_assignment_losses_and_gradients(pair: Pair, objects_per_image: lis
 
     expected = oracle_losses(pair.oracle, images, targets)
     output = pair.detector.train()(images)
-    losses = finetune().losses(output, targets, None)
+    losses = supervised(pair.detector, output, targets)
     losses["loss"] = torch.stack([losses[name] for name in ("class", "objectness", "box")]).sum()
 
     assert_same_assignment(pair.oracle.head.matches, output, targets)
@@ -190,7 +191,7 @@ def test_same_assignment_losses_and_gradients(pair: Pair, objects_per_image: lis
     assert_same_gradients(pair, losses["loss"], expected["loss"])
 
 
-def assert_same_assignment(matches: dict[int, Match], output: HeadOutput, targets: Targets) -> None:
+def assert_same_assignment(matches: dict[int, Match], output: YoloxPredictions, targets: Targets) -> None:
     found = assign(output, targets)
     assert sorted(matches) == sorted(set(targets.image_N.tolist()))
     for image, match in matches.items():

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from ciod_core.model.common.backbones import CspDarknet
 from ciod_core.model.common.blocks import Bottleneck, ConvBlock, CspLayer, DepthwiseConvBlock, SpatialPyramidPooling
-from ciod_core.model.yolox.detector import Detector
+from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.model.yolox.neck import Pafpn
 
-# What a module of ciod calls its children → what YOLOX calls them.
+# Names of a module's children in ciod → names in YOLOX.
 CHILDREN: dict[type[nn.Module], dict[str, str]] = {
-    Detector: {"backbone": "backbone.backbone", "neck": "backbone"},
+    YoloxDetector: {"backbone": "backbone.backbone", "neck": "backbone"},
     CspDarknet: {"stage2": "dark2", "stage3": "dark3", "stage4": "dark4", "stage5": "dark5"},
     Pafpn: {
         "lateral5": "lateral_conv0",
@@ -41,7 +41,7 @@ HEAD = {
 }
 
 
-def yolox_name(detector: Detector, name: str) -> str:
+def yolox_name(detector: YoloxDetector, name: str) -> str:
     """The oracle's name of one parameter or buffer."""
     module: nn.Module = detector
     parts = []
@@ -53,7 +53,7 @@ def yolox_name(detector: Detector, name: str) -> str:
     return re.sub(r"^head\.levels\.(\d)\.(\w+)", lambda match: f"head.{HEAD[match[2]]}.{match[1]}", renamed)
 
 
-def yolox_state(detector: Detector) -> dict[str, Tensor]:
+def yolox_state(detector: YoloxDetector) -> dict[str, Tensor]:
     """The detector's weights under the oracle's names; the pixel statistics have no counterpart."""
     own = {name: tensor for name, tensor in detector.state_dict().items() if not name.startswith("pixel_")}
     return {yolox_name(detector, name): tensor for name, tensor in own.items()}

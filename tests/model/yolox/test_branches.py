@@ -1,26 +1,24 @@
-"""Branches: heads beside each other answer as one, and what is frozen stays bit for bit.
+"""Branches: heads beside each other predict as one detector, and frozen parts stay bit for bit.
 
 Legend: B images, A anchor points, C classes.
 """
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ciod_core.config.schema import MODEL_NAMES, ModelConfig, ResamplerConfig
-from ciod_core.methods.selection import build_selection
-from ciod_core.model.base import ABSENT_LOGIT, HeadOutput, Targets
-from ciod_core.model.common.nms import detect
-from ciod_core.model.yolox.detector import Detector, build_detector
+from ciod_core.config.schema import ModelConfig, ResamplerConfig
+from ciod_core.model.base import ABSENT_LOGIT, Targets
+from ciod_core.model.registry import DETECTORS, build_detector
+from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.model.yolox.head import PRIOR_BIAS
-from ciod_core.model.yolox.predictions import among_classes, joined
+from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes
 from ciod_core.model.yolox.simota import assign
+from ciod_core.resampler.select import resample
 from tests.helpers.networks import lively_detector
-from tests.helpers.scenes import assert_same_output, make_targets, random_output
+from tests.helpers.scenes import YOLOX, assert_same_output, make_targets, random_output
 
 NUM_OLD, NUM_NEW = 3, 2
 
@@ -31,10 +29,10 @@ def images() -> Tensor:
     return torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 255
 
 
-def two_heads(seed: int = 0) -> tuple[HeadOutput, HeadOutput, HeadOutput]:
-    """Random answers of a head of three classes and of one of two, and both as one."""
+def two_heads(seed: int = 0) -> tuple[YoloxPredictions, YoloxPredictions, YoloxPredictions]:
+    """Random predictions of a head of three classes and of one of two, and both as one."""
     first, second = random_output(3, NUM_OLD, 64, seed), random_output(3, NUM_NEW, 64, seed + 1)
-    both = joined([among_classes(first, 0, 5), among_classes(second, NUM_OLD, 5)])
+    both = concatenate_heads([pad_classes(first, 0, 5), pad_classes(second, NUM_OLD, 5)])
     return first, second, both
 
 
@@ -43,17 +41,20 @@ def snapshot(detector: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def test_old_answers_stay_bit_for_bit_beside_a_branch(images: Tensor) -> None:
+def test_old_predictions_stay_bit_for_bit_beside_a_branch(images: Tensor) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
     before = detector(images, features=True)
     detector.add_branch(NUM_NEW)
     after = detector(images, features=True)
     num_anchors = before.objectness_logits_BA.shape[1]
     assert after.class_logits_BAC.shape == (3, 2 * num_anchors, NUM_OLD + NUM_NEW)
-    old = HeadOutput(
-        after.class_logits_BAC[:, :num_anchors, :NUM_OLD], after.objectness_logits_BA[:, :num_anchors],
-        after.boxes_BA4[:, :num_anchors], after.points_A2[:num_anchors], after.strides_A[:num_anchors],
-    )  # fmt: skip
+    old = YoloxPredictions(
+        class_logits_BAC=after.class_logits_BAC[:, :num_anchors, :NUM_OLD],
+        objectness_logits_BA=after.objectness_logits_BA[:, :num_anchors],
+        boxes_BA4=after.boxes_BA4[:, :num_anchors],
+        points_A2=after.points_A2[:num_anchors],
+        strides_A=after.strides_A[:num_anchors],
+    )
     assert_same_output(old, before)
     assert (after.class_logits_BAC[:, :num_anchors, NUM_OLD:] == ABSENT_LOGIT).all()
     assert (after.class_logits_BAC[:, num_anchors:, :NUM_OLD] == ABSENT_LOGIT).all()
@@ -71,7 +72,7 @@ def test_an_absent_class_has_probability_zero_and_no_gradient_of_nan() -> None:
     assert loss.item() == 0 and logit.grad is not None and logit.grad.item() == 0
 
 
-def test_a_branch_starts_as_a_copy_of_the_youngest_head_with_class_rows_of_its_own() -> None:
+def test_a_branch_starts_as_a_copy_of_the_last_head_with_class_rows_of_its_own() -> None:
     detector = lively_detector(num_classes=NUM_OLD)
     detector.add_branch(NUM_NEW)
     old, new = detector.heads
@@ -85,7 +86,7 @@ def test_a_branch_starts_as_a_copy_of_the_youngest_head_with_class_rows_of_its_o
     assert {id(tensor) for tensor in old.parameters()}.isdisjoint(map(id, new.parameters()))
 
 
-def test_what_is_frozen_does_not_move_in_training(images: Tensor) -> None:
+def test_frozen_parts_do_not_change_in_training(images: Tensor) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
     detector.add_branch(NUM_NEW)
     before = snapshot(detector)
@@ -103,7 +104,7 @@ def test_what_is_frozen_does_not_move_in_training(images: Tensor) -> None:
     assert all(training == name.startswith("branches.") for name, training in modes.items())
 
 
-def test_a_frozen_head_answers_in_evaluation_only(images: Tensor) -> None:
+def test_a_frozen_head_predicts_in_evaluation_only(images: Tensor) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
     detector.add_branch(NUM_NEW)
     in_training = detector.train()(images)
@@ -112,7 +113,7 @@ def test_a_frozen_head_answers_in_evaluation_only(images: Tensor) -> None:
     assert detector.eval()(images).class_logits_BAC.shape[1] == 252
 
 
-def test_a_chain_of_branches_freezes_all_but_the_youngest() -> None:
+def test_a_chain_of_branches_freezes_all_but_the_last() -> None:
     detector = lively_detector(num_classes=NUM_OLD)
     detector.add_branch(NUM_NEW)
     detector.add_branch(4)
@@ -122,14 +123,14 @@ def test_a_chain_of_branches_freezes_all_but_the_youngest() -> None:
     assert not detector.train().branches[0].training
 
 
-def test_class_rows_grow_at_the_youngest_head() -> None:
+def test_class_rows_grow_at_the_last_head() -> None:
     detector = lively_detector(num_classes=NUM_OLD)
     detector.add_branch(NUM_NEW)
     detector.add_classes(4)
     assert detector.head_classes == (3, 6)
 
 
-@pytest.mark.parametrize("name", get_args(MODEL_NAMES))
+@pytest.mark.parametrize("name", DETECTORS)
 def test_every_model_takes_branches(name: str) -> None:
     with torch.device("meta"):
         detector = build_detector(ModelConfig(name=name, backbone_weights="none"), 7, 2, 3)
@@ -141,18 +142,20 @@ def test_every_model_takes_branches(name: str) -> None:
 def test_detections_are_those_of_the_heads_one_by_one() -> None:
     first, second, both = two_heads()
     settings = {"score_threshold": 0.05, "nms_iou": 0.65, "max_detections": 10_000}
-    found = detect(both, **settings)
-    for old, new, together in zip(detect(first, **settings), detect(second, **settings), found, strict=True):
+    found = YOLOX.detect(both, **settings)
+    for old, new, together in zip(
+        YOLOX.detect(first, **settings), YOLOX.detect(second, **settings), found, strict=True
+    ):
         for label in range(5):
             alone, shifted = (old, label) if label < NUM_OLD else (new, label - NUM_OLD)
             ours_D, theirs_D = together.labels_D == label, alone.labels_D == shifted
             assert torch.equal(together.boxes_D4[ours_D], alone.boxes_D4[theirs_D])
-            # Vectorised sigmoids round by where in the tensor a logit lies.
+            # Vectorized sigmoids round by where in the tensor a logit lies.
             torch.testing.assert_close(together.scores_D[ours_D], alone.scores_D[theirs_D], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_objects_go_to_anchor_points_that_can_name_them(seed: int) -> None:
+def test_objects_go_to_anchor_points_that_can_predict_their_class(seed: int) -> None:
     """Assigning over both heads is assigning over each, to its own classes."""
     first, second, both = two_heads(seed)
     boxes = [(0, (4.0, 4.0, 30.0, 40.0)), (0, (6.0, 6.0, 32.0, 38.0)), (1, (30.0, 20.0, 60.0, 60.0))]
@@ -175,13 +178,13 @@ def test_objects_go_to_anchor_points_that_can_name_them(seed: int) -> None:
 
 @pytest.mark.parametrize("rule", ["crs", "fixed", "class-stat", "global-stat"])
 def test_knowledge_of_a_teacher_with_branches(rule: str) -> None:
-    select = build_selection(ResamplerConfig(rule=rule, min_score=0.1, nms_iou=0.65, ground_truth_iou=1.0))
+    config = ResamplerConfig(rule=rule, min_score=0.1, nms_iou=0.65)
     first, second, both = two_heads()
-    kept = select(both, make_targets([]))
+    kept = resample(both, config)
     assert len(kept) and (kept.class_logits_KC[torch.arange(len(kept)), kept.labels_K] > ABSENT_LOGIT).all()
     assert torch.equal(kept.labels_K >= NUM_OLD, kept.anchor_K >= 84)
     if rule != "global-stat":
-        assert len(kept) == sum(len(select(output, make_targets([]))) for output in (first, second))
+        assert len(kept) == sum(len(resample(output, config)) for output in (first, second))
 
 
 def test_branches_survive_the_state_dict(images: Tensor) -> None:
@@ -194,6 +197,6 @@ def test_branches_survive_the_state_dict(images: Tensor) -> None:
         assert_same_output(again.eval()(images), detector.eval()(images))
 
 
-def stir_branch(detector: Detector) -> None:
+def stir_branch(detector: YoloxDetector) -> None:
     """Make the branch differ from the head it was copied from."""
     detector.branches[0].load_state_dict(lively_detector(num_classes=NUM_NEW, seed=9).head.state_dict())

@@ -1,4 +1,4 @@
-"""From head output to detections."""
+"""Non-maximum suppression, and detections after it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from ciod_core.model.common.nms import detect, grouped_nms, scores
-from tests.helpers.scenes import blank_output, random_output
+from ciod_core.model.common.nms import grouped_nms
+from tests.helpers.scenes import YOLOX, blank_output, random_output
 
 
 def nms_group_by_group(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_threshold: float) -> set[int]:
@@ -36,7 +36,7 @@ def clusters(seed: int, offset: float) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("threshold", [0.005, 0.5, 0.65, 0.95])
 @pytest.mark.parametrize("seed", range(3))
-def test_groups_do_not_see_each_other(seed: int, threshold: float) -> None:
+def test_groups_do_not_affect_each_other(seed: int, threshold: float) -> None:
     boxes_N4, scores_N, group_N = clusters(seed, offset=0.0)
     kept = grouped_nms(boxes_N4, scores_N, group_N, threshold)
     assert set(kept.tolist()) == nms_group_by_group(boxes_N4.double(), scores_N.double(), group_N, threshold)
@@ -82,19 +82,13 @@ def test_nothing_to_thin() -> None:
     assert empty.shape == (0,) and empty.dtype == torch.int64
 
 
-def test_scores_multiply_class_and_objectness() -> None:
-    output = random_output(2, 3, 32, seed=0)
-    expected = torch.sigmoid(output.class_logits_BAC[1, 4, 2]) * torch.sigmoid(output.objectness_logits_BA[1, 4])
-    torch.testing.assert_close(scores(output)[1, 4, 2], expected)
-
-
 def test_detections_are_thinned_per_class_and_image_best_first() -> None:
     output = blank_output(2, 2)
     output.boxes_BA4[:, 3] = output.boxes_BA4[:, 2] + 0.1
     for image, anchor, label, logit in [(0, 2, 0, 3.0), (0, 3, 0, 2.0), (0, 3, 1, 1.0), (1, 3, 0, 0.5)]:
         output.class_logits_BAC[image, anchor, label] = logit
         output.objectness_logits_BA[image, anchor] = 9.0
-    first, second = detect(output, score_threshold=0.3, nms_iou=0.65, max_detections=10)
+    first, second = YOLOX.detect(output, score_threshold=0.3, nms_iou=0.65, max_detections=10)
     assert first.labels_D.tolist() == [0, 1]
     torch.testing.assert_close(first.boxes_D4, output.boxes_BA4[0, [2, 3]])
     torch.testing.assert_close(first.scores_D, torch.tensor([3.0, 1.0]).sigmoid() * torch.tensor(9.0).sigmoid())
@@ -104,8 +98,8 @@ def test_detections_are_thinned_per_class_and_image_best_first() -> None:
 
 def test_at_most_so_many_detections_per_image() -> None:
     output = random_output(3, 4, 64, seed=2)
-    everything = detect(output, score_threshold=0.0, nms_iou=1.0, max_detections=10_000)
-    limited = detect(output, score_threshold=0.0, nms_iou=1.0, max_detections=7)
+    everything = YOLOX.detect(output, score_threshold=0.0, nms_iou=1.0, max_detections=10_000)
+    limited = YOLOX.detect(output, score_threshold=0.0, nms_iou=1.0, max_detections=7)
     for full, few in zip(everything, limited, strict=True):
         assert len(full.scores_D) == 84 * 4
         assert len(few.scores_D) == 7
@@ -113,5 +107,5 @@ def test_at_most_so_many_detections_per_image() -> None:
 
 
 def test_an_image_without_detections() -> None:
-    found = detect(blank_output(2, 3), score_threshold=0.5, nms_iou=0.65, max_detections=10)
+    found = YOLOX.detect(blank_output(2, 3), score_threshold=0.5, nms_iou=0.65, max_detections=10)
     assert [(len(image.boxes_D4), image.boxes_D4.shape[1], len(image.labels_D)) for image in found] == [(0, 4, 0)] * 2

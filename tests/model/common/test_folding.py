@@ -1,4 +1,4 @@
-"""Folding batch normalisation changes the speed of a frozen network, not its answers."""
+"""Folding batch normalization changes the speed of a frozen network, not its predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.networks import lively_detector
 
 
 @pytest.mark.parametrize("name", ["yolox-micro", "yolox-nano", "resnet18"])
-def test_a_folded_detector_answers_as_before(name: str) -> None:
+def test_a_folded_detector_predicts_as_before(name: str) -> None:
     detector = lively_detector(name, 3).eval()
     with torch.no_grad():
         for module in detector.modules():
@@ -34,6 +34,6 @@ def test_a_folded_detector_answers_as_before(name: str) -> None:
     torch.testing.assert_close(after.boxes_BA4, before.boxes_BA4, rtol=1e-3, atol=1e-2)
 
 
-def test_a_network_that_still_learns_is_left_alone() -> None:
+def test_a_network_in_training_mode_is_refused() -> None:
     with pytest.raises(AssertionError):
         fold_batch_norm(lively_detector("yolox-micro", 3).train())

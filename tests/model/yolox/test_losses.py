@@ -1,16 +1,19 @@
-"""The parts of the detection loss against hand calculation."""
+"""The parts of the detection loss of YOLOX against hand calculation."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from ciod_core.methods.finetune import finetune
-from ciod_core.model.yolox.losses import box_loss, class_loss, summed_bce
+from ciod_core.methods.base import supervised
+from ciod_core.model.base import Losses, Targets
+from ciod_core.model.yolox.losses import class_loss, objectness_loss
+from ciod_core.model.yolox.predictions import YoloxPredictions
 from ciod_core.model.yolox.simota import assign
-from tests.helpers.scenes import make_targets, random_output
+from tests.helpers.scenes import YOLOX, make_targets, random_output
 
 
 def log_sigmoid(x: float) -> float:
@@ -31,7 +34,7 @@ def test_objectness_is_one_at_positives_and_zero_elsewhere_over_all_anchor_point
         for image, logits in enumerate(output.objectness_logits_BA.tolist())
         for anchor, logit in enumerate(logits)
     )
-    losses = finetune().losses(output, targets, None)
+    losses = supervised(YOLOX, output, targets)
     assert float(losses["objectness"]) == pytest.approx(expected / len(places), rel=1e-5)
 
 
@@ -43,17 +46,11 @@ def test_class_target_is_the_label_times_the_iou() -> None:
     assert float(total) == pytest.approx(expected, rel=1e-6)
 
 
-def test_box_loss_is_five_times_one_minus_squared_iou() -> None:
-    predicted = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
-    wanted = torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 2.0], [5.0, 5.0, 6.0, 6.0]])
-    assert box_loss(predicted, wanted).tolist() == pytest.approx([0.0, 5 * (1 - 1 / 9), 5.0], abs=1e-6)
-
-
 def test_images_without_objects_contribute_objectness_only() -> None:
     output = random_output(3, 4, 32, seed=0)
     for tensor in (output.class_logits_BAC, output.objectness_logits_BA, output.boxes_BA4):
         tensor.requires_grad_()
-    losses = finetune().losses(output, make_targets([(1, (4.0, 4.0, 28.0, 28.0), 2)]), None)
+    losses = supervised(YOLOX, output, make_targets([(1, (4.0, 4.0, 28.0, 28.0), 2)]))
     torch.stack(list(losses.values())).sum().backward()
     assert output.class_logits_BAC.grad is not None and output.boxes_BA4.grad is not None
     for image in (0, 2):
@@ -65,7 +62,7 @@ def test_images_without_objects_contribute_objectness_only() -> None:
 
 def test_a_batch_without_objects_has_objectness_alone_divided_by_one() -> None:
     output = random_output(2, 4, 32, seed=0)
-    losses = finetune().losses(output, make_targets([]), None)
+    losses = supervised(YOLOX, output, make_targets([]))
     expected = sum(bce(logit, 0) for logit in output.objectness_logits_BA.flatten().tolist())
     assert float(losses["objectness"]) == pytest.approx(expected, rel=1e-5)
     assert float(losses["class"]) == 0 and float(losses["box"]) == 0
@@ -75,14 +72,15 @@ def test_losses_are_divided_by_the_positives_of_the_whole_batch() -> None:
     """Doubling the batch doubles sums and positives alike: the losses stay."""
     output = random_output(2, 4, 32, seed=3)
     objects = [(0, (4.0, 4.0, 28.0, 28.0), 2), (1, (2.0, 2.0, 14.0, 20.0), 0)]
-    twice = output._replace(
+    twice = replace(
+        output,
         class_logits_BAC=output.class_logits_BAC.repeat(2, 1, 1),
         objectness_logits_BA=output.objectness_logits_BA.repeat(2, 1),
         boxes_BA4=output.boxes_BA4.repeat(2, 1, 1),
     )
-    once = finetune().losses(output, make_targets(objects), None)
-    doubled = finetune().losses(
-        twice, make_targets(objects + [(image + 2, box, label) for image, box, label in objects]), None
+    once = supervised(YOLOX, output, make_targets(objects))
+    doubled = supervised(
+        YOLOX, twice, make_targets(objects + [(image + 2, box, label) for image, box, label in objects])
     )
     for name, loss in once.items():
         torch.testing.assert_close(doubled[name], loss)
@@ -97,29 +95,41 @@ def test_class_loss_from_a_class_on() -> None:
     assert float(total) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 3, 63, 64, 65, 127, 1000])
-@pytest.mark.parametrize("num_targets", [0, 1, 1000])
-def test_summed_bce_and_its_gradient(num_classes: int, num_targets: int) -> None:
-    """For any number of classes and any logits, those that saturate and absent ones (−1e4) too."""
-    generator = torch.Generator().manual_seed(num_classes)
-    logits = torch.randn(7, num_classes, generator=generator) * torch.tensor([0, 0.1, 1, 4, 20, 200, 1e4]).unsqueeze(1)
-    targets = torch.rand(7, min(num_targets, num_classes), generator=generator)
-    weights = torch.linspace(-1, 2, 7)
-
-    exact, exact_targets = logits.double().requires_grad_(), torch.zeros(7, num_classes, dtype=torch.float64)
-    exact_targets[:, : targets.shape[1]] = targets
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(exact, exact_targets, reduction="none").sum(dim=1)
-    (expected_gradient,) = torch.autograd.grad((weights * expected).sum(), exact)
-
-    logits.requires_grad_()
-    found = summed_bce(logits, targets)
-    (gradient,) = torch.autograd.grad((weights * found).sum(), logits)
-    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(gradient, expected_gradient.float())
+def losses_of(output: YoloxPredictions, targets: Targets, **options: object) -> Losses:
+    return YOLOX.losses(output, targets, assign(output, targets), **options)  # type: ignore[arg-type]
 
 
-def test_summed_bce_of_many_unlikely_classes() -> None:
-    """What a trained detector says of a thousand classes: each term is small, none may be rounded away."""
-    logits = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0)) - 9
-    expected = torch.nn.functional.softplus(logits.double()).sum(dim=1).float()
-    torch.testing.assert_close(summed_bce(logits, torch.zeros(50, 0)), expected, rtol=1e-4, atol=0)
+TWO_OBJECTS = [(0, (4.0, 4.0, 28.0, 28.0), 2), (1, (2.0, 2.0, 14.0, 20.0), 0)]
+
+
+def test_chosen_positives_alone_learn_class_and_box() -> None:
+    """Their losses are divided by their own number; objectness stays that of all positives."""
+    output, targets = random_output(2, 4, 32, seed=3), make_targets(TWO_OBJECTS)
+    found = assign(output, targets)
+    chosen_P = found.object_P == 1
+    assert chosen_P.any() and not chosen_P.all()
+    losses = losses_of(output, targets, chosen_P=chosen_P)
+    alone = losses_of(output, make_targets(TWO_OBJECTS[1:]))
+    for name in ("class", "box"):
+        torch.testing.assert_close(losses[name], alone[name])
+    assert torch.equal(losses["objectness"], losses_of(output, targets)["objectness"])
+    nothing = losses_of(output, targets, chosen_P=torch.zeros_like(chosen_P))
+    assert float(nothing["class"]) == 0 == float(nothing["box"])
+
+
+def test_targets_of_presence_and_background() -> None:
+    logits_BA = torch.tensor([[0.5, -1.0, 2.0, -3.0]])
+    positive = torch.tensor([0]), torch.tensor([1]), torch.tensor([0.75])
+    background_BA = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    before = background_BA.clone()
+    total = objectness_loss(logits_BA, *positive, background_BA=background_BA)
+    targets = [0.1, 0.75, 0.3, 0.4]
+    assert float(total) == pytest.approx(sum(map(bce, logits_BA[0].tolist(), targets)), rel=1e-6)
+    assert torch.equal(background_BA, before)
+
+
+def test_ignored_anchor_points_are_left_out_unless_they_are_positives() -> None:
+    logits_BA = torch.tensor([[0.5, -1.0, 2.0, -3.0]])
+    positive = torch.tensor([0]), torch.tensor([1]), torch.tensor([1.0])
+    total = objectness_loss(logits_BA, *positive, ignored_BA=torch.tensor([[True, True, False, False]]))
+    assert float(total) == pytest.approx(bce(-1.0, 1.0) + bce(2.0, 0.0) + bce(-3.0, 0.0), rel=1e-6)

@@ -9,13 +9,14 @@ import torch
 
 from ciod_core.config.schema import ModelConfig
 from ciod_core.model.common.boxes import giou, iou
-from ciod_core.model.yolox.detector import Detector, build_detector
+from ciod_core.model.registry import build_detector
+from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.model.yolox.head import PRIOR_BIAS, anchor_points, decode_boxes
 from tests.helpers.networks import levels_of, lively_detector
 
 
 @pytest.fixture
-def detector() -> Detector:
+def detector() -> YoloxDetector:
     return lively_detector(num_classes=3)
 
 
@@ -27,16 +28,16 @@ def test_anchor_points_run_row_by_row_without_half_stride_offset() -> None:
 def test_decode_formula() -> None:
     deltas = torch.tensor([[[0.25, -0.5, 0.0, math.log(3)], [0.0, 0.0, math.log(0.5), 0.0]]])
     points = torch.tensor([[16.0, 32.0], [24.0, 0.0]])
-    centre_x, centre_y = 16 + 0.25 * 8, 32 - 0.5 * 8
+    center_x, center_y = 16 + 0.25 * 8, 32 - 0.5 * 8
     expected = [
-        [centre_x - 4, centre_y - 12, centre_x + 4, centre_y + 12],
+        [center_x - 4, center_y - 12, center_x + 4, center_y + 12],
         [24 - 2, 0 - 4, 24 + 2, 0 + 4],
     ]
     torch.testing.assert_close(decode_boxes(deltas, points, 8), torch.tensor([expected]))
 
 
-def test_sizes_nobody_teaches_stay_finite() -> None:
-    """An anchor point that never answers may drift; its box must not become infinite, nor a reasonable one change."""
+def test_sizes_without_a_target_stay_finite() -> None:
+    """An anchor point that is never a positive may drift; its box stays finite, and a reasonable box stays as it is."""
     deltas = torch.tensor([[[0.0, 0.0, 500.0, 7.9], [0.0, 0.0, 4.0, -500.0]]], requires_grad=True)
     boxes = decode_boxes(deltas, torch.zeros(2, 2), 32)
     sizes = boxes[..., 2:] - boxes[..., :2]
@@ -48,8 +49,8 @@ def test_sizes_nobody_teaches_stay_finite() -> None:
     assert deltas.grad is not None and deltas.grad.isfinite().all()
 
 
-def test_every_level_is_decoded_with_its_own_stride(detector: Detector) -> None:
-    """With zero weights every box is the cell of its anchor point, centred on the point."""
+def test_every_level_is_decoded_with_its_own_stride(detector: YoloxDetector) -> None:
+    """With zero weights every box is the cell of its anchor point, centered on the point."""
     for level in levels_of(detector):
         for parameter in level.box_conv.parameters():
             torch.nn.init.zeros_(parameter)
@@ -72,7 +73,7 @@ def test_fresh_biases_are_the_prior() -> None:
             assert conv.bias.tolist() == pytest.approx([PRIOR_BIAS] * conv.out_channels)
 
 
-def test_growing_keeps_what_was_learned(detector: Detector) -> None:
+def test_growing_keeps_what_was_learned(detector: YoloxDetector) -> None:
     """Weights stay bit by bit. Logits may differ in the last digit: a convolution with more rows may sum otherwise."""
     images = torch.rand(2, 3, 64, 64) * 255
     with torch.inference_mode():
@@ -91,7 +92,7 @@ def test_growing_keeps_what_was_learned(detector: Detector) -> None:
     assert torch.equal(after.boxes_BA4, before.boxes_BA4)
 
 
-def test_new_rows_have_the_prior_bias_and_train(detector: Detector) -> None:
+def test_new_rows_have_the_prior_bias_and_train(detector: YoloxDetector) -> None:
     for level in levels_of(detector):
         level.cls_conv.state_dict()["bias"].fill_(2.0)
     detector.add_classes(2)
@@ -106,7 +107,7 @@ def test_new_rows_have_the_prior_bias_and_train(detector: Detector) -> None:
     assert grad is not None and grad[3:].abs().sum() > 0 and grad[:3].abs().sum() == 0
 
 
-def test_growing_twice_equals_growing_once_in_size(detector: Detector) -> None:
+def test_growing_twice_equals_growing_once_in_size(detector: YoloxDetector) -> None:
     detector.add_classes(1)
     detector.add_classes(3)
     assert detector(torch.zeros(1, 3, 32, 32)).class_logits_BAC.shape == (1, 21, 7)

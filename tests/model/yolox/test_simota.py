@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ciod_core.model.base import HeadOutput, Targets
-from ciod_core.model.yolox.simota import Assignment, assign
+from ciod_core.model.base import Assignment, Targets
+from ciod_core.model.yolox.predictions import YoloxPredictions
+from ciod_core.model.yolox.simota import assign
 from tests.helpers.plain_simota import plain_simota
 from tests.helpers.scenes import GroundTruth, blank_output, make_targets, random_output, single_image
 
@@ -28,7 +31,7 @@ def rows_of(assignment: Assignment) -> list[tuple[int, int, int]]:
     return [(int(image), int(anchor), int(index)) for image, anchor, index in triples]
 
 
-def plain_rows(output: HeadOutput, targets: Targets) -> dict[tuple[int, int], tuple[int, float]]:
+def plain_rows(output: YoloxPredictions, targets: Targets) -> dict[tuple[int, int], tuple[int, float]]:
     """(image, anchor point) → (object, IoU) by the plain loops."""
     found = {}
     for image in range(len(output.objectness_logits_BA)):
@@ -47,7 +50,7 @@ def plain_rows(output: HeadOutput, targets: Targets) -> dict[tuple[int, int], tu
     return found
 
 
-def assert_equals_plain_loops(output: HeadOutput, targets: Targets) -> None:
+def assert_equals_plain_loops(output: YoloxPredictions, targets: Targets) -> None:
     found = assign(output, targets)
     expected = plain_rows(output, targets)
     assert {(image, anchor): index for image, anchor, index in rows_of(found)} == {
@@ -59,7 +62,7 @@ def assert_equals_plain_loops(output: HeadOutput, targets: Targets) -> None:
 
 def assert_well_formed(assignment: Assignment, targets: Targets) -> None:
     places = [(image, anchor) for image, anchor, _ in rows_of(assignment)]
-    assert places == sorted(set(places)), "every anchor point answers for one object, in order of image and point"
+    assert places == sorted(set(places)), "every anchor point has one object, in order of image and point"
     assert torch.equal(targets.image_N[assignment.object_P], assignment.image_P)
 
 
@@ -130,7 +133,7 @@ def test_the_number_of_positives_is_the_sum_of_the_best_ious() -> None:
     for perfect in (0, 1, 4, 10, 14):
         boxes_BA4 = torch.zeros_like(output.boxes_BA4)
         boxes_BA4[0, :perfect] = torch.tensor(box)
-        found = assign(output._replace(boxes_BA4=boxes_BA4), make_targets([(0, box, 1)]))
+        found = assign(replace(output, boxes_BA4=boxes_BA4), make_targets([(0, box, 1)]))
         assert len(found.anchor_P) == max(min(perfect, 10), 1)
         assert found.iou_P.sum() == min(perfect, 10)
 

@@ -1,15 +1,14 @@
-"""The detectors that go by name: sizes, outputs, and what stays frozen."""
+"""The detectors by name: sizes, predictions, and frozen parts."""
 
 from __future__ import annotations
-
-from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
-from ciod_core.config.schema import MODEL_NAMES, ModelConfig
-from ciod_core.model.yolox.detector import PIXEL_MEAN, PIXEL_STD, build_detector, uses_pretrained_backbone
+from ciod_core.config.schema import ModelConfig
+from ciod_core.model.registry import DETECTORS, build_detector
+from ciod_core.model.yolox.detector import PIXEL_MEAN, PIXEL_STD
 from tests.helpers.networks import lively_detector
 from tests.helpers.scenes import assert_same_output
 
@@ -28,8 +27,8 @@ def config(name: str, weights: str = "none") -> ModelConfig:
     return ModelConfig(name=name, backbone_weights=weights)
 
 
-@pytest.mark.parametrize("name", get_args(MODEL_NAMES))
-def test_every_name_builds_and_answers_in_shape(name: str) -> None:
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_name_builds_and_predicts_in_shape(name: str) -> None:
     with torch.device("meta"):
         detector = build_detector(config(name), 7)
         output = detector(torch.empty(2, 3, 64, 96))
@@ -56,7 +55,7 @@ def test_bytes_and_floats_are_the_same_image() -> None:
         assert_same_output(detector(images), detector(images.float()))
 
 
-def test_pixels_are_normalised_inside() -> None:
+def test_pixels_are_normalized_inside() -> None:
     detector = lively_detector()
     mean = torch.tensor(PIXEL_MEAN).view(3, 1, 1)
     std = torch.tensor(PIXEL_STD).view(3, 1, 1)
@@ -77,8 +76,8 @@ def test_pixels_are_normalised_inside() -> None:
         ("yolox-s", "file.pth", True),
     ],
 )
-def test_who_starts_from_given_weights(name: str, weights: str, pretrained: bool) -> None:
-    assert uses_pretrained_backbone(config(name, weights)) is pretrained
+def test_which_backbones_start_from_given_weights(name: str, weights: str, pretrained: bool) -> None:
+    assert config(name, weights).pretrained is pretrained
 
 
 def test_pretrained_resnet_freezes_its_first_layers_and_all_statistics() -> None:
@@ -97,7 +96,7 @@ def test_pretrained_resnet_freezes_its_first_layers_and_all_statistics() -> None
     assert layer2 and all(grad is not None for grad in layer2)
 
 
-def test_pretrained_resnet_answers_alike_in_both_modes_up_to_neck_and_head() -> None:
+def test_a_pretrained_resnet_gives_equal_features_in_both_modes() -> None:
     backbone = build_detector(config("resnet18", "imagenet"), 3).backbone
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -111,7 +110,7 @@ def test_resnet_from_scratch_trains_everything() -> None:
     assert all(module.training for module in detector.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def test_batch_normalisation_of_neck_and_head_has_the_published_settings() -> None:
+def test_batch_normalization_of_neck_and_head_has_the_published_settings() -> None:
     detector = build_detector(config("resnet18"), 3)
     for part in (detector.neck, detector.head):
         norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
