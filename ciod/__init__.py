@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ciod_core import __version__
 
 if TYPE_CHECKING:
-    from ciod_core.api import add_step, create_experiment, evaluate, load
+    from ciod_core.api import add_step, create_experiment, evaluate, export, load
     from ciod_core.config.schema import Config
-    from ciod_core.export.export import export
     from ciod_core.runs.train import train_step
 
 __all__ = [
@@ -24,11 +23,7 @@ __all__ = [
     "train_step",
 ]
 
-_MODULES = {
-    "Config": "ciod_core.config.schema",
-    "export": "ciod_core.export.export",
-    "train_step": "ciod_core.runs.train",
-}
+_MODULES = {"Config": "ciod_core.config.schema", "train_step": "ciod_core.runs.train"}
 
 
 def __getattr__(name: str) -> Any:

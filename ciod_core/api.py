@@ -14,6 +14,9 @@ from ciod_core.evaluation.evaluate_run import RunEvaluation
 from ciod_core.experiment import add_step as steps
 from ciod_core.experiment import create
 from ciod_core.experiment.folder import Experiment
+from ciod_core.export.description import DEFAULT_NMS, ExportDescription
+from ciod_core.export.export import ExportFormat
+from ciod_core.export.export import export as export_weights
 from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import CheckpointInfo, load_detector
 from ciod_core.runtime.device import pick_device
@@ -110,3 +113,16 @@ def load(weights: str | Path, device: str = "auto") -> LoadedDetector:
     chosen = pick_device(device)
     detector, info = load_detector(Path(weights), chosen)
     return LoadedDetector(detector, info, chosen)
+
+
+def export(
+    weights: str | Path, out: str | Path, format: ExportFormat = "onnx", *, nms: bool = True
+) -> ExportDescription:
+    """Write weights as an ONNX model (`onnx`) or a torch.export archive (`pt2`) and check the written file.
+
+    Raises:
+        CheckpointError: weights that cannot be read.
+        ConfigError: an unknown format.
+        ExportError: a file that cannot be written or gives other outputs than the detector.
+    """
+    return export_weights(Path(weights), Path(out), format, nms=DEFAULT_NMS if nms else None)

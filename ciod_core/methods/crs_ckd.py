@@ -89,7 +89,7 @@ class CrsCkd(Method):
         """(P,) 1 at positives of labeled objects; at those of old objects 1 or the teacher's presence."""
         target_P = torch.ones_like(assignment.iou_P)
         if self.config.objectness == "soft":
-            target_P[old_P] = knowledge.presence()[assignment.object_P[old_P]]
+            target_P[old_P] = knowledge.presence_of(assignment.object_P[old_P])
         return target_P
 
     def _transfer(self, student: Predictions, assignment: Assignment, old_P: Tensor, knowledge: Knowledge) -> Losses:

@@ -22,6 +22,9 @@ from ciod_core.model.common.nms import ImageDetections, detections_after_nms
 # differences and cross-entropies with it are 0 and not NaN.
 ABSENT_LOGIT = -1e4
 
+# The response with the logits of `Predictions.presence`, in families that predict them apart from the classes.
+PRESENCE = "objectness"
+
 Losses = dict[str, Tensor]
 """Named scalar losses, weighted and normalized; their sum is minimized."""
 
@@ -55,6 +58,10 @@ class Predictions(ABC):
     @abstractmethod
     def presence(self) -> Tensor:
         """(B, A) probability that there is an object of any class; an upper bound of `scores`."""
+
+    def presence_at(self, image_P: Tensor, anchor_P: Tensor) -> Tensor:
+        """(P,) `presence` of some anchor points."""
+        return self.presence()[image_P, anchor_P]
 
     @abstractmethod
     def location_confidence(self) -> Tensor:

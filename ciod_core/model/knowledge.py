@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ciod_core.arrays import Float32Array, Int64Array
-from ciod_core.model.base import Predictions, Targets
+from ciod_core.model.base import PRESENCE, Predictions, Targets
 from ciod_core.model.common.boxes import pairwise_iou
 
 
@@ -52,7 +48,7 @@ class Knowledge:
         return self.class_logits_KC.shape[1]
 
     @classmethod
-    def empty(cls, num_classes: int, responses: Sequence[str] = ("objectness",)) -> Knowledge:
+    def empty(cls, num_classes: int, responses: Sequence[str] = (PRESENCE,)) -> Knowledge:
         """The knowledge of an image in which the teacher detects nothing."""
         none = torch.zeros(0, dtype=torch.int64)
         return cls(
@@ -109,9 +105,14 @@ class Knowledge:
             dense=self.dense,
         )
 
-    def presence(self) -> Tensor:
-        """(K,) probability that there is an object of any class: objectness, or the score where a family has none."""
-        return self.responses["objectness"].sigmoid() if "objectness" in self.responses else self.scores_K
+    def presence_of(self, chosen: Tensor) -> Tensor:
+        """Probability that there is an object of any class; the score where a family predicts none.
+
+        Args:
+            chosen: mask or indices of boxes.
+        """
+        logits = self.responses.get(PRESENCE)
+        return self.scores_K[chosen] if logits is None else logits[chosen].sigmoid()
 
     def before(self, objects: Targets) -> Targets:
         """The kept boxes put before the ground truth, so that object k < len(self) is knowledge entry k."""
@@ -140,61 +141,3 @@ class Knowledge:
         if keep_same_class:
             covered_KN &= self.labels_K.unsqueeze(1) != objects.labels_N
         return self.pick(~covered_KN.any(dim=1))
-
-
-@dataclass(frozen=True)
-class ImageKnowledge:
-    """The kept answers for one image, in arrays: as a bank keeps them and as they are moved with the image.
-
-    Attributes:
-        boxes_K4: boxes, xyxy, pixels of the source image.
-        labels_K: the teacher's best class of each.
-        class_logits_KC: class logits over the old classes.
-        obj_logits_K: objectness logits.
-        scores_K: class score × objectness, 0..1.
-    """
-
-    boxes_K4: Float32Array
-    labels_K: Int64Array
-    class_logits_KC: Float32Array
-    obj_logits_K: Float32Array
-    scores_K: Float32Array
-
-    def __len__(self) -> int:
-        return len(self.labels_K)
-
-    def pick(self, chosen: npt.NDArray[Any]) -> ImageKnowledge:
-        """The entries that a boolean mask or an index array names."""
-        return ImageKnowledge(**{name: array[chosen] for name, array in vars(self).items()})
-
-
-def joined(parts: Sequence[ImageKnowledge]) -> ImageKnowledge:
-    """The answers of several images, one after the other."""
-    return ImageKnowledge(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
-
-
-def no_answers(num_classes: int) -> ImageKnowledge:
-    """What is known of an image in which the teacher sees nothing."""
-    return ImageKnowledge(
-        boxes_K4=np.zeros((0, 4), np.float32),
-        labels_K=np.zeros(0, np.int64),
-        class_logits_KC=np.zeros((0, num_classes), np.float32),
-        obj_logits_K=np.zeros(0, np.float32),
-        scores_K=np.zeros(0, np.float32),
-    )
-
-
-def batched(images: Sequence[ImageKnowledge]) -> Knowledge | None:
-    """The knowledge of a batch from that of all its images; None where there is none of any."""
-    if not images:
-        return None
-    together = joined(images)
-    return Knowledge(
-        boxes_K4=torch.from_numpy(together.boxes_K4),
-        labels_K=torch.from_numpy(together.labels_K),
-        class_logits_KC=torch.from_numpy(together.class_logits_KC),
-        responses={"objectness": torch.from_numpy(together.obj_logits_K)},
-        scores_K=torch.from_numpy(together.scores_K),
-        image_K=torch.from_numpy(np.repeat(np.arange(len(images)), [len(entry) for entry in images])),
-        anchor_K=torch.full((len(together),), -1),
-    )

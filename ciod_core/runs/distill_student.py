@@ -15,8 +15,8 @@ from ciod_core.model.checkpoint import read_info
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
 from ciod_core.runs.execute import PreparedRun, execute
-from ciod_core.runs.plan import RunPlan, check_free, resumed_config
 from ciod_core.runs.replay import TrainingData
+from ciod_core.runs.spec import RunSpec, claim
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.distill import distill
@@ -59,22 +59,19 @@ def distill_into(
         ExportError: a model that cannot be loaded.
     """
     file = find_teacher(experiment, options)
-    plan = _plan_student(file, config, name)
-    check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
-    begun = experiment.read().run(plan.name) if resume else None
-    config = _settle_student(config, file)
-    if begun is not None:
-        config = resumed_config(begun, plan, config)
+    spec = _describe_student(file, _settle_student(config, file), name)
+    spec = claim(experiment, spec, resume=resume, overwrite=overwrite)
     if out is None and options.images is not None:
-        out = experiment.knowledge_path(plan.name)
-    bank = distill(experiment, config, options, file=file, out=out, overwrite=overwrite, on_images=on_images)
-    if begun is not None:
-        require_same_bank(begun, bank.path)
-    with reproducible(config.training.seed, strict=config.training.deterministic):
-        return execute(experiment, _prepare(plan, config, bank), resume=resume, listener=listener)
+        out = experiment.knowledge_path(spec.name)
+    bank = distill(experiment, spec.config, options, file=file, out=out, overwrite=overwrite, on_images=on_images)
+    if spec.begun is not None:
+        require_same_bank(spec.begun, bank.path)
+    training = spec.config.training
+    with reproducible(training.seed, strict=training.deterministic):
+        return execute(experiment, _prepare(spec, bank), resume=resume, listener=listener)
 
 
-def _plan_student(file: TeacherFile, config: Config, name: str | None) -> RunPlan:
+def _describe_student(file: TeacherFile, config: Config, name: str | None) -> RunSpec:
     """The run; its step and classes are those of the teacher.
 
     Raises:
@@ -84,7 +81,7 @@ def _plan_student(file: TeacherFile, config: Config, name: str | None) -> RunPla
     if file.weights is not None and file.weights.run is not None:
         teacher = file.weights.run.name
     checked = check_run_name(name or f"{teacher}-{config.model.name}")
-    return RunPlan(checked, file.step, "distilled", file.weights, file.classes.from_knowledge())
+    return RunSpec(checked, file.step, "distilled", file.weights, file.classes.from_knowledge(), config)
 
 
 def _settle_student(config: Config, file: TeacherFile) -> Config:
@@ -101,18 +98,17 @@ def _settle_student(config: Config, file: TeacherFile) -> Config:
     return config.model_copy(update={"data": data, CrsCkd.section: distiller})
 
 
-def _prepare(plan: RunPlan, config: Config, bank: StepBank) -> PreparedRun:
-    student = build_detector(config.model, len(plan.classes))
-    load_backbone_weights(student, config.model)
+def _prepare(spec: RunSpec, bank: StepBank) -> PreparedRun:
+    student = build_detector(spec.config.model, len(spec.classes))
+    load_backbone_weights(student, spec.config.model)
     table, image_dir = bank.teacher.images
     return PreparedRun(
-        plan,
-        config,
-        build_method(config),
-        student,
-        bank.teacher,
+        spec=spec,
+        method=build_method(spec.config),
+        student=student,
+        teacher=bank.teacher,
         data=TrainingData(without_labels(table), image_dir),
-        device=pick_device(config.training.device),
+        device=pick_device(spec.config.training.device),
         bank=bank.path,
         notes=(*bank.notes, f"learns from {bank.path.name} alone; no label takes part"),
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ciod_core.config.schema import Config
 from ciod_core.data.loading.dataset import DetectionDataset
 from ciod_core.data.loading.loader import BatchLoader, make_loader
 from ciod_core.data.loading.mixing import Mixing
@@ -28,9 +27,9 @@ from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.base import Detector, Predictions
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
-from ciod_core.runs.plan import RunPlan
 from ciod_core.runs.record import honest_status, start_record, write_settings
 from ciod_core.runs.replay import TrainingData
+from ciod_core.runs.spec import RunSpec
 from ciod_core.runtime.distributed import rank, world_size
 from ciod_core.teachers.base import Teacher
 from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
@@ -44,8 +43,7 @@ class PreparedRun:
     """Everything that a run needs.
 
     Attributes:
-        plan: what the run is.
-        config: its settings.
+        spec: the run.
         method: how the student learns.
         student: as it begins.
         teacher: a network or a bank; None where the method needs none.
@@ -56,8 +54,7 @@ class PreparedRun:
         notes: what people should know about the run, a line each.
     """
 
-    plan: RunPlan
-    config: Config
+    spec: RunSpec
     method: Method
     student: Detector
     teacher: Teacher | None
@@ -83,29 +80,29 @@ def execute(
         CheckpointError: a state that does not fit.
         DataError: an image that cannot be read.
     """
-    plan, config = prepared.plan, prepared.config
+    spec, config = prepared.spec, prepared.spec.config
     trainer = _build_trainer(prepared)
-    folder = experiment.run_folder(plan.name)
+    folder = experiment.run_folder(spec.name)
     if resume:
         _restore(trainer, folder)
     elif (folder / STATE_FILE).exists():
         (folder / STATE_FILE).unlink()
-    record = start_record(experiment, plan, config, prepared.device, prepared.replayed, prepared.bank)
+    record = start_record(experiment, spec, prepared.device, prepared.replayed, prepared.bank)
     experiment.put_run(record)
     write_settings(folder, config, record)
     log = MetricsLog(folder / METRICS_FILE, after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
     trainer.listener = Listeners((log, listener or SilentListener()))
     with honest_status(experiment, record):
         _train(trainer, record, folder, prepared.notes)
-        return _finish(experiment, plan, config, trainer, record)
+        return _finish(experiment, spec, trainer, record)
 
 
 def _build_trainer(prepared: PreparedRun) -> Trainer:
-    data, training, found = prepared.config.data, prepared.config.training, prepared.data
+    data, training, found = prepared.spec.config.data, prepared.spec.config.training, prepared.data
     dataset = DetectionDataset(
         found.table,
         found.images,
-        prepared.plan.classes,
+        prepared.spec.classes,
         TrainTransform(data.image_size, data.multi_scale, data.photometric, data.flip),
         seed=training.seed,
         mixing=Mixing(data.mosaic, data.mixup) if data.mosaic or data.mixup else None,
@@ -139,10 +136,10 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
 
 def _suspects(prepared: PreparedRun) -> Callable[[Predictions, Tensor], Tensor] | None:
     """Where replayed images may show unlabelled objects of the new classes."""
-    plan, replay = prepared.plan, prepared.config.replay
-    if prepared.data.replayed_I is None or not plan.num_new or replay.unlabeled != "ignore":
+    spec, replay = prepared.spec, prepared.spec.config.replay
+    if prepared.data.replayed_I is None or not spec.num_new or replay.unlabeled != "ignore":
         return None
-    return partial(unlabeled_mask, first_new_class=len(plan.classes) - plan.num_new, min_score=replay.unlabeled_score)
+    return partial(unlabeled_mask, first_new_class=len(spec.classes) - spec.num_new, min_score=replay.unlabeled_score)
 
 
 def _restore(trainer: Trainer, folder: Path) -> None:
@@ -167,17 +164,17 @@ def _train(trainer: Trainer, record: RunRecord, folder: Path, about_knowledge: S
     trainer.listener.end(trainer.seconds)
 
 
-def _finish(experiment: Experiment, plan: RunPlan, config: Config, trainer: Trainer, record: RunRecord) -> RunRecord:
-    weights = experiment.weights_path(plan.name)
+def _finish(experiment: Experiment, spec: RunSpec, trainer: Trainer, record: RunRecord) -> RunRecord:
+    weights = experiment.weights_path(spec.name)
     info = CheckpointInfo(
-        model=config.model,
-        classes=plan.classes,
+        model=spec.config.model,
+        classes=spec.classes,
         head_classes=trainer.student.head_classes,
-        preprocessing=Preprocessing(image_size=config.data.image_size),
-        run=plan.name,
-        step=plan.step,
+        preprocessing=Preprocessing(image_size=spec.config.data.image_size),
+        run=spec.name,
+        step=spec.step,
         method=record.method,
-        parent_sha256=plan.teacher.sha256 if plan.teacher else None,
+        parent_sha256=spec.teacher.sha256 if spec.teacher else None,
     )
     save_detector(weights, trainer.weights, info)
     written = record.model_copy(
@@ -188,14 +185,14 @@ def _finish(experiment: Experiment, plan: RunPlan, config: Config, trainer: Trai
             "outputs": {WEIGHTS_KEY: FileRecord.of(weights, experiment.folder)},
         }
     )
-    if experiment.read().validation_steps(plan.step):
-        trainer.listener.evaluating(plan.name)
+    if experiment.read().validation_steps(spec.step):
+        trainer.listener.evaluating(spec.name)
         report, _ = evaluate_weights(
-            experiment, weights, config.evaluation, device=trainer.device, workers=config.data.workers
+            experiment, weights, spec.config.evaluation, device=trainer.device, workers=spec.config.data.workers
         )
         finished = with_report(experiment, written, report)
     else:
         finished = written
     experiment.put_run(finished)
-    (experiment.run_folder(plan.name) / STATE_FILE).unlink(missing_ok=True)
+    (experiment.run_folder(spec.name) / STATE_FILE).unlink(missing_ok=True)
     return finished

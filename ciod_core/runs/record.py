@@ -18,7 +18,7 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import all_labels
 from ciod_core.files import atomic_write_json, atomic_write_text
-from ciod_core.runs.plan import RunPlan
+from ciod_core.runs.spec import RunSpec
 from ciod_core.runtime.distributed import world_size
 from ciod_core.teachers.resolve import KNOWLEDGE_KEY
 
@@ -29,56 +29,55 @@ RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "
 
 def start_record(
     experiment: Experiment,
-    plan: RunPlan,
-    config: Config,
+    spec: RunSpec,
     device: torch.device,
     replayed: tuple[ReplayedImage, ...],
     bank: Path | None = None,
 ) -> RunRecord:
     """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
     manifest = experiment.read()
-    inputs = _labels(manifest, plan)
-    val = manifest.step(plan.step).val
+    inputs = _labels(manifest, spec)
+    val = manifest.step(spec.step).val
     if val is not None:
         inputs["val"] = val
-    if plan.teacher is not None:
-        inputs["teacher"] = FileRecord.of(plan.teacher.path, experiment.folder)
+    if spec.teacher is not None:
+        inputs["teacher"] = FileRecord.of(spec.teacher.path, experiment.folder)
     if bank is not None:
         inputs[KNOWLEDGE_KEY] = FileRecord.of(bank, experiment.folder)
     return RunRecord(
-        name=plan.name,
-        kind=plan.kind,
-        step=plan.step,
-        method=_method_name(plan, config),
-        parent=plan.teacher.run.name if plan.teacher and plan.teacher.run else None,
+        name=spec.name,
+        kind=spec.kind,
+        step=spec.step,
+        method=_method_name(spec),
+        parent=spec.teacher.run.name if spec.teacher and spec.teacher.run else None,
         status="running",
         inputs=inputs,
-        config=config.model_dump(mode="json"),
+        config=spec.config.model_dump(mode="json"),
         versions=_versions(),
-        seed=config.training.seed,
+        seed=spec.config.training.seed,
         device=_device_name(device),
-        effective_batch_size=config.training.batch_size * world_size(),
+        effective_batch_size=spec.config.training.batch_size * world_size(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         replayed=replayed,
     )
 
 
-def _labels(manifest: ExperimentManifest, plan: RunPlan) -> dict[str, FileRecord]:
+def _labels(manifest: ExperimentManifest, spec: RunSpec) -> dict[str, FileRecord]:
     """The files with the labels that a run learns from."""
-    match plan.kind:
+    match spec.kind:
         case "joint":
-            return all_labels(manifest, plan.step)
+            return all_labels(manifest, spec.step)
         case "distilled":
             return {}
         case _:
-            return {"train": manifest.train_file(plan.step)}
+            return {"train": manifest.train_file(spec.step)}
 
 
-def _method_name(plan: RunPlan, config: Config) -> str:
-    if plan.kind == "distilled":
+def _method_name(spec: RunSpec) -> str:
+    if spec.kind == "distilled":
         return DISTILLED
     # Step 1 has nothing to forget: whatever the method, it is plain supervised training.
-    return config.method.name if plan.joint or plan.teacher else "base"
+    return spec.config.method.name if spec.joint or spec.teacher else "base"
 
 
 def _versions() -> dict[str, str]:

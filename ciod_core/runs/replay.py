@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ciod_core.arrays import BoolArray
-from ciod_core.config.schema import Config
 from ciod_core.data.annotations.exemplars import choose_exemplars
 from ciod_core.data.annotations.merging import LocatedTable, merge_located
 from ciod_core.data.annotations.table import AnnotationTable
@@ -27,7 +26,7 @@ from ciod_core.errors import CheckpointError
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import images_of_run, read_step
-from ciod_core.runs.plan import RunPlan
+from ciod_core.runs.spec import RunSpec
 
 
 class TrainingData(NamedTuple):
@@ -44,7 +43,7 @@ class TrainingData(NamedTuple):
     replayed_I: BoolArray | None = None
 
 
-def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tuple[ReplayedImage, ...]:
+def choose_replayed(experiment: Experiment, spec: RunSpec) -> tuple[ReplayedImage, ...]:
     """Choose the images that a run replays; step 1 and joint runs replay none.
 
     Raises:
@@ -52,10 +51,10 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
         CheckpointError: a step's file, or an image that the run before replayed, is missing or was changed.
         DataError: an image cannot be read.
     """
-    if plan.teacher is None or not config.replay.on:
+    if spec.teacher is None or not spec.config.replay.on:
         return ()
     manifest = experiment.read()
-    parent, last_step = plan.teacher.run, plan.step - 1
+    parent, last_step = spec.teacher.run, spec.step - 1
     held = {image.image_id: image for image in parent.replayed} if parent else {}
     last = read_step(experiment, manifest, last_step)
     memory, root = merge_located([last, replay_table(experiment, held.values())]) if held else last
@@ -66,11 +65,11 @@ def choose_replayed(experiment: Experiment, plan: RunPlan, config: Config) -> tu
         memory = _with_images(memory, np.array([root / name not in skipped for name in memory.file_names_I.tolist()]))
     chosen_I = choose_exemplars(
         memory,
-        plan.classes.up_to(last_step),
-        images=config.replay.images,
-        images_per_class=config.replay.images_per_class,
-        choice=config.replay.choice,
-        seed=config.training.seed,
+        spec.classes.up_to(last_step),
+        images=spec.config.replay.images,
+        images_per_class=spec.config.replay.images_per_class,
+        choice=spec.config.replay.choice,
+        seed=spec.config.training.seed,
     )
     kept = _with_images(memory, chosen_I)
     kept_by = parent.name if parent else ""

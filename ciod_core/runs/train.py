@@ -1,10 +1,11 @@
 """One training run of an experiment, from its inputs to a finished record in the manifest.
 
-`run_plan` decides what a run is; the engine prepares student, teacher and data; `execution` trains and records.
+`spec` describes a run; this module prepares student, teacher and data; `execute` trains, evaluates and records.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ciod_core.classes import ClassTable
@@ -21,8 +22,8 @@ from ciod_core.model.checkpoint import load_detector
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
 from ciod_core.runs.execute import PreparedRun, execute
-from ciod_core.runs.plan import RunPlan, check_free, plan_run, resumed_config, settle_config
 from ciod_core.runs.replay import TrainingData, add_replay, choose_replayed, replay_table, resumed_replay
+from ciod_core.runs.spec import RunSpec, describe_run
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.resolve import resolve_teacher
@@ -60,38 +61,46 @@ def train_step(
         CheckpointError: a teacher or a state that does not fit.
         DataError: training data that cannot be read.
     """
-    plan = plan_run(experiment, config, teacher=teacher, step=step, run=run)
-    check_free(experiment, plan.name, resume=resume, overwrite=overwrite)
-    begun = experiment.read().run(plan.name) if resume else None
-    if begun is not None:
-        config = resumed_config(begun, plan, config)
-    config = settle_config(plan, config)
-    manifest = experiment.read()
-    check_step_files(experiment, manifest, plan.step)
-    device = pick_device(config.training.device)
-    replayed = resumed_replay(experiment, begun) if begun else choose_replayed(experiment, plan, config)
-    data = training_data(experiment, plan, replayed)
+    spec = describe_run(experiment, config, teacher=teacher, step=step, run=run, resume=resume, overwrite=overwrite)
+    check_step_files(experiment, experiment.read(), spec.step)
+    device = pick_device(spec.config.training.device)
+    replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)
+    data = training_data(experiment, spec, replayed)
     images = LocatedTable(data.table, data.images)
     chosen = resolve_teacher(
-        experiment, config, images, step=plan.step, weights=plan.teacher, knowledge=knowledge, begun=begun
+        experiment,
+        spec.config,
+        images,
+        step=spec.step,
+        weights=spec.teacher,
+        knowledge=knowledge,
+        begun=spec.begun,
     )
-    config = chosen.config
-    with reproducible(config.training.seed, strict=config.training.deterministic):
-        method = build_method(config)
-        student, network = _build_models(plan, config, method)
-        source = chosen.open(network, method, images, device)
+    spec = replace(spec, config=chosen.config)
+    training = spec.config.training
+    with reproducible(training.seed, strict=training.deterministic):
+        method = build_method(spec.config)
+        student, network = _build_models(spec, method)
         prepared = PreparedRun(
-            plan, config, method, student, source, data, device, chosen.bank_path, replayed, chosen.notes
+            spec=spec,
+            method=method,
+            student=student,
+            teacher=chosen.open(network, method, images, device),
+            data=data,
+            device=device,
+            bank=chosen.bank_path,
+            replayed=replayed,
+            notes=chosen.notes,
         )
         return execute(experiment, prepared, resume=resume, listener=listener)
 
 
-def training_table(experiment: Experiment, plan: RunPlan) -> LocatedTable:
+def training_table(experiment: Experiment, spec: RunSpec) -> LocatedTable:
     """The images and boxes a run may see: its step's file, or for a joint run all labels of the steps so far."""
-    if not plan.joint:
-        return read_step(experiment, experiment.read(), plan.step)
-    parts = read_all_labels(experiment, experiment.read(), plan.step)
-    return merge_located([LocatedTable(_labelled_part(part.table, plan.classes), part.image_dir) for part in parts])
+    if not spec.joint:
+        return read_step(experiment, experiment.read(), spec.step)
+    parts = read_all_labels(experiment, experiment.read(), spec.step)
+    return merge_located([LocatedTable(_labelled_part(part.table, spec.classes), part.image_dir) for part in parts])
 
 
 def _labelled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTable:
@@ -99,22 +108,22 @@ def _labelled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTab
     return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
 
 
-def training_data(experiment: Experiment, plan: RunPlan, replayed: tuple[ReplayedImage, ...]) -> TrainingData:
+def training_data(experiment: Experiment, spec: RunSpec, replayed: tuple[ReplayedImage, ...]) -> TrainingData:
     """The images and boxes of a run, those that it replays included."""
-    own = training_table(experiment, plan)
+    own = training_table(experiment, spec)
     return add_replay(own, replay_table(experiment, replayed)) if replayed else TrainingData(*own)
 
 
-def _build_models(plan: RunPlan, config: Config, method: Method) -> tuple[Detector, Detector | None]:
+def _build_models(spec: RunSpec, method: Method) -> tuple[Detector, Detector | None]:
     """The student, a copy of its teacher with room for the new classes or a fresh detector, and the teacher.
 
     Both are built even where a bank teaches: building draws random numbers, and the head grows after it.
     """
-    if plan.teacher is None:
-        student = build_detector(config.model, len(plan.classes))
-        load_backbone_weights(student, config.model)
+    if spec.teacher is None:
+        student = build_detector(spec.config.model, len(spec.classes))
+        load_backbone_weights(student, spec.config.model)
         return student, None
-    teacher, _ = load_detector(plan.teacher.path)
-    student, _ = load_detector(plan.teacher.path)
-    method.grow(student, plan.num_new)
+    teacher, _ = load_detector(spec.teacher.path)
+    student, _ = load_detector(spec.teacher.path)
+    method.grow(student, spec.num_new)
     return student, teacher

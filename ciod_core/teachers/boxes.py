@@ -13,6 +13,7 @@ from ciod_core.classes import ClassTable
 from ciod_core.config.schema import ResamplerConfig
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.errors import ConfigError
+from ciod_core.model.base import PRESENCE
 from ciod_core.model.common.nms import nms_in_order
 from ciod_core.model.knowledge import Knowledge
 
@@ -66,8 +67,8 @@ def one_score_each(
 def select_boxes(found: ScoredBoxes, size: tuple[int, int], resampler: ResamplerConfig) -> Knowledge:
     """The boxes that the resampler keeps, clipped to an image of this width and height.
 
-    A score combines the probability of an object and that of its class. The objectness is the best score of a box for
-    any class, and the probability of a class is its score as a share of that, so that their product is the score. Both
+    A score combines the probability of an object and that of its class. The probability of an object is the best score
+    of a box for any class, that of a class is its score as a share of that, so that their product is the score. Both
     are kept within 0.0001 of 0 and 1 and turned into logits.
     """
     shares_KC = found.scores_KC / np.maximum(found.best_K, CLAMP)[:, None]
@@ -78,7 +79,7 @@ def select_boxes(found: ScoredBoxes, size: tuple[int, int], resampler: Resampler
         labels_K=torch.from_numpy(found.labels_K),
         scores_K=torch.from_numpy(scores_K),
         class_logits_KC=torch.from_numpy(_logit(shares_KC)),
-        responses={"objectness": torch.from_numpy(_logit(found.best_K))},
+        responses={PRESENCE: torch.from_numpy(_logit(found.best_K))},
         image_K=torch.zeros(count, dtype=torch.int64),
         anchor_K=torch.full((count,), -1),
     )

@@ -25,7 +25,7 @@ def test_a_comparison_of_methods_fits_a_terminal(width: int, monkeypatch: pytest
     spreads = ("24.6 ±0.2", "69.5 ±1.1", "39.6 ±0.5", "-1.1 ±1.6", "1.006 ±0.008", "1.1 ±0.2", "-2.0 ±3.0", "4.5 ±2.0")
     rows = [("joint, the upper bound", *["–"] * 8, "4:00"), ("crs-ckd+replay", *spreads, "2:01")]
     screen = Console(width=width, file=io.StringIO(), markup=False)
-    monkeypatch.setattr(console, "results", lambda: screen)
+    monkeypatch.setattr(console, "stdout", lambda: screen)
     console.show(console.table("After step 2", columns, rows))
     lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert all(cell_len(line.rstrip()) <= width for line in lines)

@@ -37,7 +37,7 @@ def test_a_record_in_words() -> None:
         "123.4 images/s",
         "ETA 1:05",
         "data wait 25 %",
-        "teacher keeps 17.2/image",
+        "17.2 teacher boxes/image",
     ):
         assert part in text
 
@@ -79,7 +79,7 @@ def test_a_terminal_gets_a_live_line_that_ends(monkeypatch: pytest.MonkeyPatch, 
         display.record(record(40, kept=3.0))
         raise KeyboardInterrupt
     output = screen.file.getvalue()
-    for word in ("3.500", "images/s", "1:05", "3.0/image"):
+    for word in ("3.500", "images/s", "1:05", "3.0 teacher"):
         assert word in output, "a narrow terminal wraps, it does not cut"
     assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1
 

@@ -19,8 +19,8 @@ from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import FileRecord, RunRecord
 from ciod_core.files import sha256_of_file
-from ciod_core.runs.plan import check_free, plan_run
 from ciod_core.runs.replay import choose_replayed, resumed_replay
+from ciod_core.runs.spec import check_free, plan_run
 from ciod_core.runs.train import training_data, training_table
 from tests.helpers.chains import content_of, data_source, write_data, write_teacher
 from tests.helpers.experiments import check_files, make_run
@@ -179,7 +179,7 @@ class TestNextStep:
     def test_replay_reaches_across_folders(self, longer: Experiment, tmp_path: Path) -> None:
         budget = Config(replay=ReplayConfig(images=100))
         plan = plan_run(longer, budget, teacher="step1")
-        kept = choose_replayed(longer, plan, budget)
+        kept = choose_replayed(longer, plan)
         assert [(image.file_name, image.steps) for image in kept] == [("a.png", (1,)), ("b.png", (1,))]
         data = training_data(longer, plan, kept)
         assert data.replayed_I is not None and data.replayed_I.tolist() == [False, False, True, True]
@@ -191,7 +191,7 @@ class TestNextStep:
         )
         longer.put_run(second)
         with add_step(second_data(tmp_path / "third"), experiment=longer.folder, teacher="step2"):
-            third = choose_replayed(longer, plan_run(longer, budget, teacher="step2"), budget)
+            third = choose_replayed(longer, plan_run(longer, budget, teacher="step2"))
         names = [(image.file_name, image.steps) for image in third]
         assert names == [("a.png", (2,)), ("b.png", (2,)), ("a.png", (1,))], "what was not loaded was not kept"
         assert resumed_replay(longer, second) == kept
@@ -348,7 +348,7 @@ class TestLoneWeights:
                 training_table(chain, plan_run(chain, JOINT))
             with refused(chain, ConfigError, "step 2 was trained before"):
                 budget = Config(replay=ReplayConfig(images=3))
-                choose_replayed(chain, plan_run(chain, budget, teacher="mine"), budget)
+                choose_replayed(chain, plan_run(chain, budget, teacher="mine"))
             with refused(chain, ConfigError, "'mine' is what this experiment began with"):
                 check_free(chain, "mine", resume=False, overwrite=True)
             begin_run(chain, "step3", 3, "mine")

@@ -20,7 +20,7 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import PlanRecord
 from ciod_core.experiment.plan.plan import plan_classes
 from ciod_core.files import sha256_of_file
-from ciod_core.runs.plan import plan_run
+from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import training_table
 from tests.helpers.experiments import check_files, make_run
 

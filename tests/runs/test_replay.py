@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment, Teacher
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.files import sha256_of_file
-from ciod_core.runs.plan import RunPlan
 from ciod_core.runs.replay import choose_replayed, replay_table, resumed_replay
+from ciod_core.runs.spec import RunSpec
 from ciod_core.runs.train import training_data
 from tests.helpers.experiments import make_run
 
@@ -42,12 +43,14 @@ def own(made: Path, tmp_path: Path, protocol: str = "overlap") -> Experiment:
 
 def keep(experiment: Experiment, step: int, parent: RunRecord | None, **settings: object) -> tuple[ReplayedImage, ...]:
     """What a run of this step keeps that continues `parent`; None: a teacher from outside."""
-    return choose_replayed(experiment, plan(experiment, step, parent), Config(replay=ReplayConfig(**settings)))
+    return choose_replayed(
+        experiment, replace(plan(experiment, step, parent), config=Config(replay=ReplayConfig(**settings)))
+    )
 
 
-def plan(experiment: Experiment, step: int, parent: RunRecord | None) -> RunPlan:
+def plan(experiment: Experiment, step: int, parent: RunRecord | None) -> RunSpec:
     teacher = Teacher(Path("teacher.safetensors"), "0" * 64, parent)
-    return RunPlan(f"run{step}", step, "step", teacher, experiment.read().classes.up_to(step))
+    return RunSpec(f"run{step}", step, "step", teacher, experiment.read().classes.up_to(step), Config())
 
 
 def run_of(experiment: Experiment, step: int, replayed: tuple[ReplayedImage, ...] = ()) -> RunRecord:
@@ -116,8 +119,8 @@ def test_a_teacher_from_outside_leaves_the_images_of_the_step_before(made: Path,
 def test_without_a_budget_or_a_teacher_nothing_is_kept(made: Path, tmp_path: Path) -> None:
     experiment = own(made, tmp_path)
     assert keep(experiment, 2, run_of(experiment, 1), images=0) == ()
-    first = RunPlan("step1", 1, "step", None, experiment.read().classes.up_to(1))
-    assert choose_replayed(experiment, first, Config(replay=ReplayConfig(images=5))) == ()
+    first = RunSpec("step1", 1, "step", None, experiment.read().classes.up_to(1), Config(replay=ReplayConfig(images=5)))
+    assert choose_replayed(experiment, first) == ()
     experiment.read().train_file(1).locate(experiment.folder).unlink()
     assert keep(experiment, 2, run_of(experiment, 1), images=0) == (), "no file of an earlier step is needed"
 

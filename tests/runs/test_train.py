@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ciod_core.experiment.manifest import FileRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
-from ciod_core.runs.plan import plan_run, settle_config
+from ciod_core.runs.spec import plan_run, settle
 from ciod_core.runs.train import train_step, training_table
 from tests.helpers.experiments import make_experiment, make_run
 from tests.helpers.networks import lively_detector
@@ -81,7 +82,7 @@ class TestExistingRuns:
         make_run(experiment, "step1", 1, status=status)
         message = refused(experiment, ConfigError)
         assert f"'step1' exists already ({status})" in message
-        assert "--resume" in message and "--overwrite" in message
+        assert "`resume`" in message and "`overwrite`" in message
 
     def test_a_finished_run_is_not_resumed(self, experiment: Experiment) -> None:
         make_run(experiment, "step1", 1)
@@ -105,7 +106,7 @@ class TestExistingRuns:
     @pytest.mark.parametrize("name", ["splits", "../up", "a/b", "", ".hidden", "with space"])
     def test_names_that_are_no_names(self, experiment: Experiment, name: str) -> None:
         if name:
-            assert "--name" in refused(experiment, ConfigError, run=name)
+            assert "`name`" in refused(experiment, ConfigError, run=name)
         else:
             assert plan_run(experiment, config(), run=name).name == "step1"
 
@@ -159,17 +160,17 @@ class TestTeachers:
         add_teacher(experiment)
         asked = config(model=ModelConfig(name="yolox-s"))
         message = refused(experiment, ConfigError, teacher="step1", config=asked)
-        assert "--model yolox-s" in message and "yolox-nano" in message
+        assert "`model.name` yolox-s" in message and "yolox-nano" in message
 
     def test_settings_come_from_the_teacher_where_nothing_else_was_asked(self, experiment: Experiment) -> None:
         add_teacher(experiment)
         plan = plan_run(experiment, config(), teacher="step1")
-        settled = settle_config(plan, Config())
+        settled = settle(replace(plan, config=Config())).config
         assert settled.model == MODEL
         assert settled.data.image_size == 96
         asked = config(model=ModelConfig(name="yolox-nano"), data=DataConfig(image_size=128))
-        assert settle_config(plan, asked).model == MODEL
-        assert settle_config(plan, asked).data.image_size == 128
+        assert settle(replace(plan, config=asked)).config.model == MODEL
+        assert settle(replace(plan, config=asked)).config.data.image_size == 128
 
 
 class TestJoint:
@@ -180,7 +181,7 @@ class TestJoint:
         )
 
     def test_only_joint_training_takes_a_step(self, experiment: Experiment) -> None:
-        assert "--step" in refused(experiment, ConfigError, step=2)
+        assert "`step`" in refused(experiment, ConfigError, step=2)
 
     def test_a_step_that_the_plan_lacks(self, experiment: Experiment) -> None:
         assert "no step 3" in refused(experiment, ConfigError, step=3, config=config("joint"))

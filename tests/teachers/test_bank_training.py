@@ -25,7 +25,7 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.runs.plan import plan_run
+from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import train_step, training_table
 from ciod_core.teachers import bank as bank_module
 from ciod_core.teachers.bank import BankTeacher, KnowledgeBank, write_bank

@@ -15,7 +15,7 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.compare.plan import SuiteRun
 from ciod_core.runs.compare.runner import train_missing
-from ciod_core.runs.plan import plan_run, settle_config
+from ciod_core.runs.spec import plan_run, settle
 from ciod_core.runs.train import train_step, training_table
 from ciod_core.teachers.bank import KnowledgeBank, write_bank
 from ciod_core.teachers.base import TeacherIdentity
@@ -38,9 +38,10 @@ def choose(
     experiment: Experiment, settings: Config, asked: Path | str | None = AUTO, teacher: str | None = "step1"
 ) -> RunTeacher:
     plan = plan_run(experiment, settings, teacher=teacher, run="other")
-    settled = settle_config(plan, settings)
     images = training_table(experiment, plan)
-    return resolve_teacher(experiment, settled, images, step=plan.step, weights=plan.teacher, knowledge=asked)
+    return resolve_teacher(
+        experiment, settle(plan).config, images, step=plan.step, weights=plan.teacher, knowledge=asked
+    )
 
 
 def rewrite(bank: KnowledgeBank, **changes: Any) -> None:
@@ -149,7 +150,7 @@ def test_a_damaged_bank_stops_only_who_asks_for_it(experiment: Experiment) -> No
 def test_what_is_none_of_a_runs_business_is_not_mentioned(experiment: Experiment) -> None:
     def is_silent(settings: dict[str, object], teacher: str | None = "step1") -> bool:
         chosen = choose(experiment, config(**settings), teacher=teacher)
-        unchanged = teacher is None or chosen.config == settle(experiment, config(**settings))
+        unchanged = teacher is None or chosen.config == settled(experiment, config(**settings))
         return chosen.bank is None and not chosen.notes and unchanged
 
     assert is_silent(ZERO)
@@ -162,8 +163,8 @@ def test_what_is_none_of_a_runs_business_is_not_mentioned(experiment: Experiment
     assert is_silent(ZERO)
 
 
-def settle(experiment: Experiment, settings: Config) -> Config:
-    return settle_config(plan_run(experiment, settings, teacher="step1", run="other"), settings)
+def settled(experiment: Experiment, settings: Config) -> Config:
+    return settle(plan_run(experiment, settings, teacher="step1", run="other")).config
 
 
 def test_no_teacher_runs_and_the_record_says_so(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ciod_core.model.base import ABSENT_LOGIT, Features, Predictions
+from ciod_core.model.base import ABSENT_LOGIT, PRESENCE, Features, Predictions
 
 SMALLEST_SIDE = 1e-6
 
@@ -35,13 +35,17 @@ class YoloxPredictions(Predictions):
         """(B, A) objectness."""
         return self.objectness_logits_BA.sigmoid()
 
+    def presence_at(self, image_P: Tensor, anchor_P: Tensor) -> Tensor:
+        """(P,) objectness of some anchor points."""
+        return self.objectness_logits_BA[image_P, anchor_P].sigmoid()
+
     def location_confidence(self) -> Tensor:
         """(B, A) objectness logits."""
         return self.objectness_logits_BA
 
     def responses(self) -> dict[str, Tensor]:
         """The objectness logits."""
-        return {"objectness": self.objectness_logits_BA}
+        return {PRESENCE: self.objectness_logits_BA}
 
     def box_deltas(self, boxes_K4: Tensor, anchor_K: Tensor) -> Tensor:
         """(K, 4) center and log size in strides; the anchor point's own position is left out."""

@@ -13,13 +13,13 @@ from typing import NamedTuple, Protocol
 import torch
 from filelock import FileLock, Timeout
 
-from ciod_core.config.schema import Config, recorded_config
+from ciod_core.config.schema import Config
 from ciod_core.errors import CiodError, ConfigError
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import RunRecord
 from ciod_core.methods.registry import unread_sections
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
-from ciod_core.runs.plan import FREE_ON_RESUME, plan_run, settle_config
+from ciod_core.runs.spec import find_change, has_teacher, plan_run, settle
 from ciod_core.runs.train import train_step
 from ciod_core.runtime.processes import end_with_parent
 from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
@@ -129,24 +129,21 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
     record = experiment.read().find_run(run.name)
     if record is None or record.status != "finished":
         return False
-    plan = plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None)
-    # Whoever tunes one method keeps step 1, the bounds and the other methods.
-    unread = unread_sections(config.method.name if plan.teacher else None)
-    wanted = settle_config(plan, config).model_dump(mode="json", exclude=set(unread))
-    recorded = recorded_config(record.config).model_dump(mode="json")
-    for section, values in wanted.items():
-        for key, value in values.items():
-            before = recorded[section][key]
-            if before != value and (section, key) not in FREE_ON_RESUME:
-                raise ConfigError(
-                    f"run '{run.name}' is finished with {section}.{key} = {before}, now it is {value}; pass that value "
-                    "or split the dataset into another experiment"
-                )
-    taught_by = record.inputs.get("teacher")
-    if plan.teacher is not None and (taught_by is None or taught_by.sha256 != plan.teacher.sha256):
+    spec = settle(plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None))
+    # Settings that a method does not read may change: tuning one method keeps the runs of the others.
+    unread = unread_sections(config.method.name if spec.teacher else None)
+    sections = [name for name in type(config).model_fields if name not in unread]
+    keys = [(section, field) for section in sections for field in type(getattr(config, section)).model_fields]
+    change = find_change(record, spec.config, keys)
+    if change is not None:
         raise ConfigError(
-            f"run '{run.name}' was taught by other weights than '{run.teacher}' has now; train it again with "
-            f"'ciod train-step --overwrite --name {run.name}'"
+            f"run '{run.name}' is finished with {change.key} = {change.before}, now it is {change.now}; pass that "
+            "value or split the dataset into another experiment"
+        )
+    if not has_teacher(record, spec):
+        raise ConfigError(
+            f"run '{run.name}' was trained with other weights than '{run.teacher}' has now; train it again with "
+            "`overwrite`"
         )
     return True
 

@@ -1,0 +1,225 @@
+"""The description of a run, decided and checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ciod_core.classes import ClassTable
+from ciod_core.config.schema import Config, recorded_config
+from ciod_core.errors import ConfigError
+from ciod_core.experiment.folder import Experiment, Teacher, check_run_name, run_name
+from ciod_core.experiment.manifest import RunKind, RunRecord
+from ciod_core.experiment.teacher import taught_by
+from ciod_core.model.checkpoint import read_info
+
+# Settings that may differ when a run is resumed: they cannot change its result, or, with images that turn out to be
+# corrupt, it would have none.
+FREE_ON_RESUME = {
+    ("training", "device"),
+    ("training", "log_interval"),
+    ("data", "workers"),
+    ("data", "corrupt_images"),
+}
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run: everything that the experiment and the user decide about it.
+
+    Attributes:
+        name: of the run.
+        step: whose classes are new; of a joint run the last one it covers, of a distilled one that of its teacher.
+        kind: `step` trains on its step, `joint` on the labels of all steps so far, `distilled` on a teacher alone.
+        teacher: verified weights of the previous step; None for step 1 and joint runs.
+        classes: everything the student will know.
+        config: its settings.
+        begun: the record of the interrupted run that it continues; None for a run that starts.
+    """
+
+    name: str
+    step: int
+    kind: RunKind
+    teacher: Teacher | None
+    classes: ClassTable
+    config: Config
+    begun: RunRecord | None = None
+
+    @property
+    def joint(self) -> bool:
+        """Whether it trains on the labels of all steps so far."""
+        return self.kind == "joint"
+
+    @property
+    def num_new(self) -> int:
+        """Classes that the teacher does not know."""
+        return 0 if self.kind == "distilled" else len(self.classes.of_step(self.step))
+
+
+def plan_run(
+    experiment: Experiment,
+    config: Config,
+    *,
+    teacher: Path | str | None = None,
+    step: int | None = None,
+    run: str | None = None,
+) -> RunSpec:
+    """Decide name, step, teacher and classes of a run; see `train_step` for the arguments and errors."""
+    manifest = experiment.read()
+    method = config.method.name
+    if method == "joint":
+        if teacher is not None:
+            raise ConfigError("`teacher`: joint training has no teacher; leave it out, or choose another `method.name`")
+        last = manifest.step(step or max(1, len(manifest.steps))).step
+        name = check_run_name(run or run_name(last, kind="joint"))
+        return RunSpec(name, last, "joint", teacher=None, classes=manifest.classes.up_to(last), config=config)
+    if step is not None:
+        raise ConfigError("`step`: only joint training takes a step; elsewhere the teacher decides which step is next")
+    if teacher is None:
+        manifest.train_file(1)
+        name = check_run_name(run or run_name(1))
+        return RunSpec(name, 1, "step", teacher=None, classes=manifest.classes.up_to(1), config=config)
+    taught = taught_by(experiment, teacher)
+    following = taught.step + 1
+    if following > len(manifest.steps):
+        raise ConfigError(
+            f"`teacher` {teacher}: it knows {len(manifest.classes)} of the plan's {len(manifest.classes)} classes, "
+            "there is no step left; add one with `data`, or pass a teacher that has finished an earlier step"
+        )
+    plan = RunSpec(
+        check_run_name(run or run_name(following, method, replay=config.replay.on)),
+        following,
+        "step",
+        teacher=taught.teacher,
+        classes=manifest.classes.up_to(following).after(taught.classes),
+        config=config,
+    )
+    if method == "frozen-branch" and not plan.num_new:
+        raise ConfigError(
+            f"`method.name` frozen-branch: step {following} has no new class, and old ones cannot change; "
+            "choose another"
+        )
+    return plan
+
+
+def describe_run(
+    experiment: Experiment,
+    config: Config,
+    *,
+    teacher: Path | str | None = None,
+    step: int | None = None,
+    run: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> RunSpec:
+    """The complete description of a run that may be trained now; see `train_step` for the arguments and errors."""
+    spec = plan_run(experiment, config, teacher=teacher, step=step, run=run)
+    return settle(claim(experiment, spec, resume=resume, overwrite=overwrite))
+
+
+def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: bool) -> RunSpec:
+    """Make sure that the run may be trained now; a resumed run gets the settings that it began with.
+
+    Raises:
+        ConfigError: as `check_free`, or a setting or the teacher differs from what the run began with.
+    """
+    check_free(experiment, spec.name, resume=resume, overwrite=overwrite)
+    return _resumed(spec, experiment.read().run(spec.name)) if resume else spec
+
+
+def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bool) -> None:
+    """Make sure that a run of that name may be trained now.
+
+    Raises:
+        ConfigError: it exists and is to be neither resumed nor replaced, cannot be resumed, or others build on it.
+    """
+    manifest = experiment.read()
+    record = manifest.find_run(name)
+    if resume and overwrite:
+        raise ConfigError("`resume` and `overwrite` exclude each other; pass one of them")
+    if resume and (record is None or record.status == "finished"):
+        state = "is finished" if record else "does not exist"
+        raise ConfigError(f"`resume`: run '{name}' {state}; leave `resume` out")
+    if record is not None and record.kind == "imported" and overwrite:
+        raise ConfigError(f"`overwrite`: '{name}' is what this experiment began with; pass another `name`")
+    if record is None and not overwrite and experiment.weights_path(name).exists():
+        raise ConfigError(
+            f"{experiment.weights_path(name)}: exists and was not written by this experiment; pass "
+            "another `name`, or `overwrite` (to continue from these weights, pass them as `teacher`)"
+        )
+    if record is not None and not (resume or overwrite):
+        raise ConfigError(
+            f"run '{name}' exists already ({record.status}); pass `resume`, `overwrite` or another `name`"
+        )
+    children = [other.name for other in manifest.runs if other.parent == name]
+    if overwrite and children:
+        raise ConfigError(f"`overwrite`: run '{name}' is the teacher of {', '.join(children)}; pass another `name`")
+
+
+def settle(spec: RunSpec) -> RunSpec:
+    """With the settings it really uses: a student gets architecture and, unless set, image size from its teacher.
+
+    Raises:
+        ConfigError: another architecture than the teacher's was asked for.
+    """
+    if spec.teacher is None:
+        return spec
+    info, config = read_info(spec.teacher.path), spec.config
+    if "name" in config.model.model_fields_set and config.model.name != info.model.name:
+        raise ConfigError(
+            f"`model.name` {config.model.name}: the student continues its teacher, which is {info.model.name}; "
+            "leave it out"
+        )
+    data = config.data
+    if "image_size" not in data.model_fields_set:
+        data = data.model_copy(update={"image_size": info.preprocessing.image_size})
+    return replace(spec, config=config.model_copy(update={"model": info.model, "data": data}))
+
+
+class Change(NamedTuple):
+    """A setting that differs from the one a run was trained with."""
+
+    key: str
+    before: object
+    now: object
+
+
+def find_change(record: RunRecord, wanted: Config, keys: Iterable[tuple[str, str]]) -> Change | None:
+    """The first of these settings (section, field) that the run was trained without; see `FREE_ON_RESUME`."""
+    began = recorded_config(record.config)
+    for section, field in keys:
+        before, now = (getattr(getattr(config, section), field) for config in (began, wanted))
+        if before != now and (section, field) not in FREE_ON_RESUME:
+            return Change(f"{section}.{field}", before, now)
+    return None
+
+
+def has_teacher(record: RunRecord, spec: RunSpec) -> bool:
+    """True when the recorded run has the same teacher as the described one."""
+    before = record.inputs.get("teacher")
+    return spec.teacher is None or (before is not None and before.sha256 == spec.teacher.sha256)
+
+
+def _resumed(spec: RunSpec, record: RunRecord) -> RunSpec:
+    if not has_teacher(record, spec):
+        assert spec.teacher is not None
+        raise ConfigError(
+            f"`resume`: run '{record.name}' began with another teacher than {spec.teacher.path}; pass that one"
+        )
+    given, began = spec.config, recorded_config(record.config)
+    keys = [(name, field) for name in given.model_fields_set for field in getattr(given, name).model_fields_set]
+    change = find_change(record, given, keys)
+    if change is not None:
+        raise ConfigError(f"`resume`: {change.key} is {change.now}, the run began with {change.before}; leave it out")
+    data: dict[str, object] = {"workers": given.data.workers}
+    if "corrupt_images" in given.data.model_fields_set:
+        data["corrupt_images"] = given.data.corrupt_images
+    config = began.model_copy(
+        update={
+            "training": began.training.model_copy(update={"device": given.training.device}),
+            "data": began.data.model_copy(update=data),
+        }
+    )
+    return replace(spec, config=config, begun=record)
