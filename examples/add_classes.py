@@ -1,4 +1,4 @@
-"""Teach a detector new classes from Python, on generated images: split, step 1, step 2, evaluate.
+"""Train a detector on new classes from Python, on generated images: split, step 1, step 2, evaluate.
 
     python examples/add_classes.py FOLDER [--images 400] [--epochs 4]
 

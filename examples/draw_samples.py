@@ -1,4 +1,4 @@
-"""Draw what training sees: samples with their boxes and class names, as one picture.
+"""Draw training samples with their boxes and class names, as one picture.
 
     python examples/draw_samples.py DATASET samples.png [--mosaic 1] [--mixup 1] [--count 12] [--seed 0]
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _draw(dataset: DetectionDataset, index: int, names: tuple[str, ...]) -> Image.Image:
-    """One sample as the network gets it, padding included."""
+    """Draw one sample as the network gets it, padding included."""
     batch = collate([dataset[index]])
     image = Image.fromarray(batch.images_B3HW[0].permute(1, 2, 0).contiguous().numpy())
     labels = [names[label] for label in batch.targets.labels_N.tolist()]

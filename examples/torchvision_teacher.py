@@ -1,11 +1,11 @@
-"""Run a detector of torchvision over a step's images and write what it finds, as `ciod distill --teacher` reads it.
+"""Run a detector of torchvision over a step's images and write COCO results for `ciod distill --teacher`.
 
     python examples/torchvision_teacher.py splits/step2.train.json IMAGES --out results.json
     ciod distill --teacher results.json
     ciod train-step --teacher step1.safetensors --knowledge step2.knowledge.safetensors
 
-Weights are those that torchvision offers for the model, or a file of your own: `--weights FILE --classes FILE`, with
-the names of the model's classes by number, the background too.
+Weights are torchvision's own for the model, or a file: `--weights FILE --classes FILE`, with the names of the model's
+classes by number, including the background.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def load(model: str, weights: Path | None, classes: Path | None) -> tuple[torch.
 
 @torch.inference_mode()
 def detect(detector: torch.nn.Module, table: AnnotationTable, images: Path, lowest: float) -> list[dict[str, Any]]:
-    """COCO results: what the detector finds with at least this score, in pixels of the images."""
+    """COCO results with at least this score, boxes in pixels of the images."""
     results = []
     columns = (table.image_ids_I, table.file_names_I, table.widths_I, table.heights_I)
     for image_id, name, width, height in zip(*(column.tolist() for column in columns), strict=True):

@@ -11,6 +11,9 @@ from PIL import Image
 
 from ciod_core.config.resolve import resolve_config
 from ciod_core.data.formats.source import DatasetSource
+from ciod_core.demo.shapes import generate_shapes
+from ciod_core.experiment.create import create_experiment
+from ciod_core.runs.train import train_step
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -29,6 +32,24 @@ def test_adding_classes_from_python(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["all", "old", "new", "step1", "step2"]
     assert (tmp_path / "run" / "step2.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_drawing_detectors_before_and_after(tmp_path: Path) -> None:
+    dataset = generate_shapes(tmp_path / "run" / "data", train_images=16, val_images=16)
+    experiment = create_experiment(dataset, "4+4", None, tmp_path / "run")
+    settings = {"model.name": "yolox-micro", "data.image_size": 64, "data.workers": 0, "training.epochs": 1}
+    config = resolve_config(flags=settings)
+    train_step(experiment, config)
+    train_step(experiment, config, teacher="step1")
+    finetune = resolve_config(flags=settings | {"method.name": "finetune"})
+    train_step(experiment, finetune, teacher="step1")
+    command = [sys.executable, str(EXAMPLES / "before_after.py"), str(tmp_path / "run"), str(tmp_path / "picture.png")]
+    options = ["--count", "2", "--objects", "1"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, cwd=EXAMPLES.parent)
+    assert done.returncode == 0, done.stderr
+    width, height = Image.open(tmp_path / "picture.png").size
+    assert width == 2 * 256 + 6 and height > 3 * 256, "two columns and three rows with titles"
 
 
 @pytest.mark.parametrize("options", [(), ("--mosaic", "1", "--mixup", "0.5")])

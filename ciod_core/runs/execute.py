@@ -148,7 +148,7 @@ def _restore(trainer: Trainer, folder: Path) -> None:
         trainer.restore(epochs_done, state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / STATE_FILE}: it does not belong to this run's detector; start the run again with --overwrite"
+            f"{folder / STATE_FILE}: it does not belong to this run's detector; start the run again with `overwrite`"
         ) from error
 
 

@@ -13,9 +13,10 @@ from torch import nn
 from ciod_core.classes import class_table
 from ciod_core.config.schema import ModelConfig
 from ciod_core.export.export import export
+from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
-from ciod_core.model.yolox.detector import Detector, build_detector
+from ciod_core.model.registry import build_detector
 
 CLASSES = class_table([[("cat", 17), ("bus", 6), ("kite", 90)], [("dog", 3), ("owl", 44)]])
 IMAGE_SIZE = 128

@@ -14,8 +14,7 @@ import torch
 from ciod_core.export.description import ExportDescription, NmsSettings
 from ciod_core.export.export import export
 from ciod_core.files import sha256_of_file
-from ciod_core.model.common.nms import detect, scores
-from ciod_core.model.yolox.detector import Detector
+from ciod_core.model.base import Detector
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow
@@ -49,7 +48,9 @@ def test_onnx_detections_are_those_of_the_evaluation(
     images = make_noise(shape, seed=7)
     boxes_BM4, scores_BM, ids_BM = _run(onnx_model, images)
     with torch.no_grad():
-        expected = detect(detector(torch.from_numpy(images)), score_threshold=0.01, nms_iou=0.65, max_detections=100)
+        expected = detector.detect(
+            detector(torch.from_numpy(images)), score_threshold=0.01, nms_iou=0.65, max_detections=100
+        )
     assert boxes_BM4.shape == (shape[0], 100, 4) and ids_BM.dtype == np.int64
     for image, found in enumerate(expected):
         count = len(found.scores_D)
@@ -72,7 +73,7 @@ def test_raw_onnx_answers_are_those_of_the_detector(
     with torch.no_grad():
         output = detector(torch.from_numpy(images))
     np.testing.assert_allclose(boxes_BA4, output.boxes_BA4.numpy(), atol=0.01, rtol=1e-4)
-    np.testing.assert_allclose(scores_BAC, scores(output).numpy(), atol=1e-4)
+    np.testing.assert_allclose(scores_BAC, output.scores().numpy(), atol=1e-4)
     assert ids_C.tolist() == list(CATEGORY_IDS)
 
 
@@ -127,7 +128,7 @@ def test_pt2_detections_are_those_of_the_evaluation(detector: Detector, pt2_mode
     images = torch.from_numpy(make_noise((3, 3, 64, 128), seed=9))
     with torch.no_grad():
         boxes_BM4, scores_BM, ids_BM = torch.export.load(pt2_model).module()(images)
-        expected = detect(detector(images), score_threshold=0.01, nms_iou=0.65, max_detections=100)
+        expected = detector.detect(detector(images), score_threshold=0.01, nms_iou=0.65, max_detections=100)
     for image, found in enumerate(expected):
         count = len(found.scores_D)
         torch.testing.assert_close(scores_BM[image, :count], found.scores_D)

@@ -14,6 +14,7 @@ from ciod_core.errors import ConfigError, ExportError
 from ciod_core.export.description import NmsSettings, nms_settings
 from ciod_core.export.export import exported_file
 from ciod_core.export.graph import build_graph, capture
+from ciod_core.model.base import Detector
 
 CATEGORY_IDS = (17, 6, 90, 3, 44)
 MakeNoise = Callable[..., np.ndarray]
@@ -27,7 +28,9 @@ def test_rows_are_the_detections_of_the_evaluation(
     settings = NmsSettings(score_threshold=score_threshold, nms_iou=nms_iou, max_detections=rows)
     with torch.no_grad():
         boxes_BM4, scores_BM, ids_BM = build_graph(detector, CATEGORY_IDS, settings)(images)
-        expected = detect(detector(images), score_threshold=score_threshold, nms_iou=nms_iou, max_detections=rows)
+        expected = detector.detect(
+            detector(images), score_threshold=score_threshold, nms_iou=nms_iou, max_detections=rows
+        )
     assert boxes_BM4.shape == (3, rows, 4) and ids_BM.dtype == torch.int64
     for image, found in enumerate(expected):
         count = len(found.scores_D)
@@ -62,7 +65,7 @@ def test_without_suppression_every_anchor_point_answers(detector: Detector, make
         boxes_BA4, scores_BAC, ids_C = build_graph(detector, CATEGORY_IDS, None)(images)
         output = detector(images)
     assert torch.equal(boxes_BA4, output.boxes_BA4)
-    assert torch.equal(scores_BAC, scores(output))
+    assert torch.equal(scores_BAC, output.scores())
     assert ids_C.tolist() == list(CATEGORY_IDS)
 
 

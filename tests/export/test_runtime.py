@@ -20,7 +20,7 @@ from ciod_core.data.loading.transforms import EvalTransform
 from ciod_core.errors import ExportError
 from ciod_core.evaluation.inference import predict
 from ciod_core.export.runtime import OnnxDetector
-from ciod_core.model.yolox.detector import Detector
+from ciod_core.model.base import Detector
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow

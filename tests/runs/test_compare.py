@@ -119,9 +119,7 @@ def test_replay_is_added_to_the_methods_that_ask_for_it() -> None:
 
 def test_replay_without_a_budget(experiment: Experiment) -> None:
     recorder = Recorder()
-    with pytest.raises(
-        ConfigError, match=r"^`method.name`s erd\+replay: nothing is replayed without a budget; [^\n]*$"
-    ):
+    with pytest.raises(ConfigError, match=r"^`methods` erd\+replay: nothing is replayed without a budget; [^\n]*$"):
         run_suite(experiment, suite_runs(3, ["erd+replay"], [0]), resolve_config(flags=TINY), EPOCHS, recorder)
     assert recorder.missing == -1 and experiment.read().runs == ()
 

@@ -16,6 +16,8 @@ from torch import nn
 
 from ciod_core.config.schema import Config, ResamplerConfig
 from ciod_core.errors import ConfigError, DataError, ExportError
+from ciod_core.export.description import NmsSettings
+from ciod_core.export.export import export as export_detector
 from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.model.knowledge import Knowledge

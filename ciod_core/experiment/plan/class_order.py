@@ -71,12 +71,12 @@ def find_classes(named: Iterable[tuple[str, str]], categories: Sequence[Category
 def _order_by_list(categories: Sequence[Category], order: str) -> tuple[Category, ...]:
     names = split_names(order)
     if len(names) == 1 and len(categories) > 1:
-        raise ConfigError(f"--order: '{order}' is not an order; choose {ORDERS}")
-    ordered = find_classes((("--order", name) for name in names), categories)
+        raise ConfigError(f"`order`: '{order}' is not an order; choose {ORDERS}")
+    ordered = find_classes((("`order`", name) for name in names), categories)
     missing = [category.name for category in categories if category not in ordered]
     if missing:
         raise ConfigError(
-            f"--order: {len(names)} of {len(categories)} classes are listed, '{missing[0]}' is not; "
+            f"`order`: {len(names)} of {len(categories)} classes are listed, '{missing[0]}' is not; "
             "list every class once"
         )
     return ordered

@@ -69,7 +69,7 @@ class PlanFile:
 
 
 def is_plan_file(text: str) -> bool:
-    """Whether `--plan` names a file instead of counting classes."""
+    """True when `plan` names a file instead of counting classes."""
     return Path(text).suffix.lower() in SUFFIXES
 
 
@@ -135,4 +135,4 @@ def _kind(value: Any) -> str:
 
 
 def _where(path: Path) -> str:
-    return f"--plan {path}"
+    return f"`plan` {path}"

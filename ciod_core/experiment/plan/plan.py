@@ -64,7 +64,7 @@ class ClassSteps:
 
 
 def load_plan(plan: str, order: str | None = None, leave_out: str | None = None) -> Plan | PlanFile:
-    """Read what `--plan` gives, and refuse what is wrong with it whatever the dataset.
+    """Read `plan`, and refuse what is wrong with it whatever the dataset.
 
     Args:
         plan: a plan that counts, or the path of a `.yaml` file.
@@ -77,9 +77,9 @@ def load_plan(plan: str, order: str | None = None, leave_out: str | None = None)
     if not is_plan_file(plan):
         return parse_plan(plan)
     if order is not None:
-        raise ConfigError(f"--order: {plan} lists the classes in their order; leave --order out")
+        raise ConfigError(f"`order`: {plan} lists the classes in their order; leave `order` out")
     if leave_out is not None:
-        raise ConfigError(f"--leave-out: {plan} says itself which classes to leave out; write leave_out there")
+        raise ConfigError(f"`leave_out`: {plan} lists the classes; set leave_out in the plan file")
     return read_plan_file(Path(plan).expanduser())
 
 
@@ -124,10 +124,10 @@ def parse_plan(text: str) -> Plan:
         for term in plan.split("+"):
             match = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,4}))?", term)
             if match is None:
-                raise ConfigError(f"--plan: '{text}' is not a plan at '{term}'; write it like {EXAMPLES}")
+                raise ConfigError(f"`plan`: '{text}' is not a plan at '{term}'; write it like {EXAMPLES}")
             sizes += [int(match[1])] * int(match[2] or 1)
     if not sizes or 0 in sizes:
-        raise ConfigError(f"--plan: '{text}' has a step of no classes; every number must be at least 1")
+        raise ConfigError(f"`plan`: '{text}' has a step of no classes; every number must be at least 1")
     return Plan(text=plan, group_sizes=tuple(sizes), reorder="last-first" if swapped else "none")
 
 
@@ -139,9 +139,9 @@ def class_groups(plan: Plan, ordered: Sequence[Category]) -> tuple[tuple[Categor
     """
     surplus = len(ordered) - plan.num_classes
     if surplus:
-        rest = f", or leave the last {surplus} out with --leave-out {REST}" if surplus > 0 else ""
+        rest = f", or leave the last {surplus} out with `leave_out` {REST}" if surplus > 0 else ""
         raise ConfigError(
-            f"--plan: '{plan.text}' counts {plan.num_classes} classes, there are {len(ordered)} to learn; "
+            f"`plan`: '{plan.text}' counts {plan.num_classes} classes, there are {len(ordered)} to learn; "
             f"a plan that fits is {_fitting_plan(plan, len(ordered))}{rest}"
         )
     classes = list(ordered)
@@ -157,9 +157,9 @@ def _keep(ordered: Sequence[Category], plan: Plan, leave_out: str | None) -> Seq
         return ordered
     if leave_out == REST:
         return ordered[: plan.num_classes]
-    dropped = find_classes((("--leave-out", name) for name in split_names(leave_out)), ordered)
+    dropped = find_classes((("`leave_out`", name) for name in split_names(leave_out)), ordered)
     if len(dropped) == len(ordered):
-        raise ConfigError("--leave-out: it names every class of the dataset; keep at least one")
+        raise ConfigError("`leave_out`: it names every class of the dataset; keep at least one")
     return [category for category in ordered if category not in dropped]
 
 

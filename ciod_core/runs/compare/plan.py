@@ -97,7 +97,9 @@ def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
         ConfigError: replay was asked for without a budget.
     """
     if run.replays and not config.replay.on:
-        raise ConfigError(f"--methods {run.method}: nothing is replayed without a budget; pass --set replay.images=60")
+        raise ConfigError(
+            f"`methods` {run.method}: nothing is replayed without a budget; set `replay.images`, for example to 60"
+        )
     training = config.training.model_copy(update={"seed": run.seed, "epochs": epochs.of(run)})
     name = run.method.removesuffix(REPLAY_SUFFIX)
     method = config.method if run.method == BASE else config.method.model_copy(update={"name": name})
@@ -121,6 +123,6 @@ def _check_methods(methods: Sequence[str]) -> None:
             hint = f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(known)}"
             if method == JOINT:
                 hint = "leave it out, the upper bounds are trained anyway"
-            raise ConfigError(f"--methods: '{method}' cannot be compared; {hint}")
+            raise ConfigError(f"`methods`: '{method}' cannot be compared; {hint}")
         if method in methods[:position]:
-            raise ConfigError(f"--methods: '{method}' is listed twice; list every method once")
+            raise ConfigError(f"`methods`: '{method}' is listed twice; list every method once")

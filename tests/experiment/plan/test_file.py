@@ -82,7 +82,7 @@ def test_yml_is_a_plan_file_too(tmp_path: Path) -> None:
 def test_mistakes_name_file_and_field(plan: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         applied(plan, text)
-    assert str(caught.value).startswith(f"--plan {plan}: ")
+    assert str(caught.value).startswith(f"`plan` {plan}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -100,7 +100,7 @@ def test_a_file_that_is_no_text(plan: Path) -> None:
 
 @pytest.mark.parametrize(
     ("order", "leave_out", "message"),
-    [("id", None, "--order: .* leave --order out"), (None, "rest", "--leave-out: .* write leave_out there")],
+    [("id", None, "`order`: .* leave `order` out"), (None, "rest", "`leave_out`: .* set leave_out in the plan file")],
 )
 def test_the_file_says_it_all(plan: Path, order: str | None, leave_out: str | None, message: str) -> None:
     plan.write_text("steps: [[person]]")

@@ -39,7 +39,7 @@ def test_last_first_plan_is_read() -> None:
     "text", ["", "70-10", "70+", "+10", "x4", "70+10x", "first40+last40", "last40", "7.5+1", "٣+1"]
 )
 def test_other_texts_are_refused_with_examples(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"--plan: .* is not a plan at .*; write it like 70\+10"):
+    with pytest.raises(ConfigError, match=r"`plan`: .* is not a plan at .*; write it like 70\+10"):
         parse_plan(text)
 
 
@@ -81,7 +81,7 @@ def test_a_plan_that_does_not_fit_comes_with_one_that_does(text: str, classes: i
     assert sum(parse_plan(offered).group_sizes) == classes
     assert offered == suggestion
     fewer = classes - plan.num_classes
-    assert (f"leave the last {fewer} out with --leave-out rest" in message) == (fewer > 0)
+    assert (f"leave the last {fewer} out with `leave_out` rest" in message) == (fewer > 0)
 
 
 class TestLeaveOut:
@@ -117,9 +117,9 @@ class TestLeaveOut:
     @pytest.mark.parametrize(
         ("plan", "leave_out", "message"),
         [
-            ("3+3", "class7", "--leave-out: 'class7' is not a class of the dataset; did you mean 'class6'?"),
-            ("3+2", "class1,class1", "--leave-out: 'class1' is listed twice"),
-            ("3+3", "", "--leave-out: '' is not a class of the dataset"),
+            ("3+3", "class7", "`leave_out`: 'class7' is not a class of the dataset; did you mean 'class6'?"),
+            ("3+2", "class1,class1", "`leave_out`: 'class1' is listed twice"),
+            ("3+3", "", "`leave_out`: '' is not a class of the dataset"),
             ("3+3", "class1,class2,class3,class4,class5,class6", "names every class"),
             ("3+3", "class1", "counts 6 classes, there are 5 to learn"),
             ("3+1", "class1", "counts 4 classes, there are 5 to learn"),
@@ -132,7 +132,7 @@ class TestLeaveOut:
         assert message in str(caught.value)
 
     def test_without_it_every_class_must_be_counted(self) -> None:
-        with pytest.raises(ConfigError, match="leave the last 3 out with --leave-out rest"):
+        with pytest.raises(ConfigError, match="leave the last 3 out with `leave_out` rest"):
             plan_classes("2+1", numbered(6))
 
 

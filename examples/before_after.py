@@ -1,0 +1,114 @@
+"""Draw images as detected before a step, after plain fine-tuning, and after ciod, from the runs of `ciod demo`.
+
+    ciod demo
+    python examples/before_after.py ciod-demo docs/images/before-after.png
+
+The images are the first of the validation split that show at least `--objects` objects of old and of new classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torchvision.ops import box_iou
+
+from ciod_core.config.schema import EvaluationConfig
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.formats.coco import read_coco
+from ciod_core.drawing.detections import draw_detections
+from ciod_core.evaluation.predict import ImagePredictions, detect_in_images
+from ciod_core.experiment.folder import Experiment
+
+ROWS = (
+    ("step1", "Before: trained on the old classes"),
+    ("step2-finetune", "After plain fine-tuning on the new classes"),
+    ("step2", "After ciod (crs-ckd), with the same images and labels"),
+)
+SIDE, GAP, TITLE = 256, 6, 30
+
+Objects = list[tuple[str, np.ndarray]]
+"""Class name and box (xyxy) of each object of an image."""
+
+
+def main() -> None:
+    """Write the picture: a row per detector, a column per image."""
+    parser = argparse.ArgumentParser(description="Draw detections before and after a step, from the runs of ciod demo.")
+    parser.add_argument("experiment", type=Path, help="folder of `ciod demo`")
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--count", type=int, default=4, help="number of images")
+    parser.add_argument("--objects", type=int, default=2, help="least number of old and of new objects in an image")
+    parser.add_argument("--score", type=float, default=0.3, help="lowest score that is drawn")
+    arguments = parser.parse_args()
+
+    experiment = Experiment.open(arguments.experiment)
+    old = set(experiment.read().classes.up_to(1).names)
+    val = experiment.folder / "data"
+    truth = chosen(read_coco(val / "annotations" / "instances_val.json"), old, arguments.count, arguments.objects)
+    files = [val / "val" / name for name in truth]
+    config = EvaluationConfig(score_threshold=arguments.score)
+    canvas = Image.new("RGB", (len(files) * (SIDE + GAP) - GAP, len(ROWS) * (SIDE + TITLE + GAP) - GAP), "white")
+    for row, (run, title) in enumerate(ROWS):
+        found = list(detect_in_images(experiment.weights_path(run), files, config))
+        top = row * (SIDE + TITLE + GAP)
+        counts = ", ".join(
+            f"{hits(found, truth, names)} of {sum(name in names for objects in truth.values() for name, _ in objects)} "
+            f"{group} objects"
+            for group, names in (("old", old), ("new", all_names(truth) - old))
+        )
+        font = ImageFont.load_default(size=17)
+        ImageDraw.Draw(canvas).text(
+            (2, top + TITLE / 2), f"{title}: {counts} found", fill="black", font=font, anchor="lm"
+        )
+        for column, image in enumerate(found):
+            canvas.paste(drawn(image), (column * (SIDE + GAP), top + TITLE))
+    arguments.picture.parent.mkdir(parents=True, exist_ok=True)
+    canvas.quantize(192, method=Image.Quantize.MEDIANCUT).save(arguments.picture, optimize=True)
+    print(f"{arguments.picture}: {len(files)} images, {len(ROWS)} detectors")
+
+
+def chosen(table: AnnotationTable, old: set[str], count: int, least: int) -> dict[str, Objects]:
+    """The objects of the first images with at least so many old and new ones, by file name."""
+    names = {category.id: category.name for category in table.categories}
+    result: dict[str, Objects] = {}
+    for index, file_name in enumerate(table.file_names_I.tolist()):
+        rows = slice(table.offsets[index], table.offsets[index + 1])
+        objects = [
+            (names[category], box_4)
+            for category, box_4 in zip(table.category_ids_N[rows].tolist(), table.boxes_N4[rows], strict=True)
+        ]
+        known = sum(name in old for name, _ in objects)
+        if min(known, len(objects) - known) >= least and len(result) < count:
+            result[file_name] = objects
+    return result
+
+
+def all_names(truth: dict[str, Objects]) -> set[str]:
+    """The classes of all objects."""
+    return {name for objects in truth.values() for name, _ in objects}
+
+
+def hits(found: list[ImagePredictions], truth: dict[str, Objects], names: set[str]) -> int:
+    """How many objects of these classes have a detection of their class with IoU of at least 0.5."""
+    total = 0
+    for image, objects in zip(found, truth.values(), strict=True):
+        for name, box_4 in objects:
+            same = [label == name for label in image.names]
+            iou = box_iou(torch.from_numpy(box_4[None]).float(), torch.from_numpy(image.boxes_D4[same]).float())
+            total += int(name in names and bool((iou >= 0.5).any()))
+    return total
+
+
+def drawn(image: ImagePredictions) -> Image.Image:
+    """An image with its detections, enlarged first so that labels are readable."""
+    with Image.open(image.image) as source:
+        scale = SIDE / source.width
+        enlarged = source.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return draw_detections(enlarged, image.boxes_D4 * scale, image.names)
+
+
+if __name__ == "__main__":
+    main()
