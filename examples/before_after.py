@@ -23,10 +23,11 @@ from ciod_core.drawing.detections import draw_detections
 from ciod_core.evaluation.predict import ImagePredictions, detect_in_images
 from ciod_core.experiment.folder import Experiment
 
-ROWS = (
-    ("step1", "Before: trained on the old classes"),
-    ("step2-finetune", "After plain fine-tuning on the new classes"),
-    ("step2", "After ciod (crs-ckd), with the same images and labels"),
+RUNS = ("step1", "step2-finetune", "step2")
+TITLES = (
+    "Before, trained on the old classes",
+    "After plain fine-tuning on the new classes",
+    "After ciod (crs-ckd), with the same images and labels",
 )
 SIDE, GAP, TITLE = 256, 6, 30
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=4, help="number of images")
     parser.add_argument("--objects", type=int, default=2, help="least number of old and of new objects in an image")
     parser.add_argument("--score", type=float, default=0.3, help="lowest score that is drawn")
+    parser.add_argument("--runs", nargs=3, default=RUNS, help="runs of step 1, fine-tuning and crs-ckd")
     arguments = parser.parse_args()
 
     experiment = Experiment.open(arguments.experiment)
@@ -50,8 +52,8 @@ def main() -> None:
     truth = chosen(read_coco(val / "annotations" / "instances_val.json"), old, arguments.count, arguments.objects)
     files = [val / "val" / name for name in truth]
     config = EvaluationConfig(score_threshold=arguments.score)
-    canvas = Image.new("RGB", (len(files) * (SIDE + GAP) - GAP, len(ROWS) * (SIDE + TITLE + GAP) - GAP), "white")
-    for row, (run, title) in enumerate(ROWS):
+    canvas = Image.new("RGB", (len(files) * (SIDE + GAP) - GAP, len(RUNS) * (SIDE + TITLE + GAP) - GAP), "white")
+    for row, (run, title) in enumerate(zip(arguments.runs, TITLES, strict=True)):
         found = list(detect_in_images(experiment.weights_path(run), files, config))
         top = row * (SIDE + TITLE + GAP)
         counts = ", ".join(
@@ -67,7 +69,7 @@ def main() -> None:
             canvas.paste(drawn(image), (column * (SIDE + GAP), top + TITLE))
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     canvas.quantize(192, method=Image.Quantize.MEDIANCUT).save(arguments.picture, optimize=True)
-    print(f"{arguments.picture}: {len(files)} images, {len(ROWS)} detectors")
+    print(f"{arguments.picture}: {len(files)} images, {len(RUNS)} detectors")
 
 
 def chosen(table: AnnotationTable, old: set[str], count: int, least: int) -> dict[str, Objects]:
