@@ -12,16 +12,17 @@ import torch
 
 from ciod_core.config.schema import Config
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
+from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import load_detector, save_detector
 from ciod_core.runs.train import train_step
-from ciod_core.training.progress import SilentListener, TrainingRecord
-from ciod_core.training.resume import STATE_FILE, save_state
+from ciod_core.training.progress import TrainingListener, TrainingRecord
+from ciod_core.training.resume import STATE_FILE, TrainingState, save_state
 from tests.training.conftest import tiny_config
 
 
-class Interrupter(SilentListener):
+class Interrupter(TrainingListener):
     """Raises at a given iteration, as a user's Ctrl-C or a bug would."""
 
     def __init__(self, iteration: int, exception: type[BaseException] = KeyboardInterrupt) -> None:
@@ -32,11 +33,12 @@ class Interrupter(SilentListener):
             raise self.exception
 
 
-class Diary(SilentListener):
+class Diary(TrainingListener):
     """Notes the order of calls and the status that the manifest shows meanwhile."""
 
     def __init__(self, experiment: Experiment, run: str) -> None:
         self.experiment, self.run, self.calls = experiment, run, list[tuple[str, str]]()
+        self.ap: float | None = None
 
     def note(self, call: str) -> None:
         self.calls.append((call, self.experiment.read().run(self.run).status))
@@ -49,6 +51,13 @@ class Diary(SilentListener):
 
     def end(self, seconds: float) -> None:
         self.note("end")
+
+    def evaluating(self, run: str) -> None:
+        self.note(f"evaluating {run}")
+
+    def evaluated(self, run: str, report: EvaluationReport) -> None:
+        self.note(f"evaluated {run}")
+        self.ap = report.groups["all"].metrics.ap
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +74,7 @@ def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Experi
 def with_step1(trained: Experiment, experiment: Experiment) -> Experiment:
     """An own experiment that has step1."""
     shutil.copy(trained.weights_path("step1"), experiment.weights_path("step1"))
-    experiment.put_run(trained.run("step1"))
+    experiment.put_run(trained.read().run("step1"))
     return experiment
 
 
@@ -84,7 +93,7 @@ def interrupted_folder(trained: Experiment, untrained: Path, tmp_path_factory: p
     folder = Path(shutil.copytree(untrained, tmp_path_factory.mktemp("interrupted") / "experiment"))
     experiment = Experiment.open(folder)
     shutil.copy(trained.weights_path("step1"), experiment.weights_path("step1"))
-    experiment.put_run(trained.run("step1"))
+    experiment.put_run(trained.read().run("step1"))
     interrupt(experiment, iterations_per_epoch(experiment, 2) + 1, tiny_config())
     return folder
 
@@ -116,13 +125,13 @@ def test_the_same_commands_give_the_same_bytes(trained: Experiment, experiment: 
     first = train_step(experiment, tiny_config())
     second = train_step(experiment, tiny_config(), teacher="step1")
     for run in (first, second):
-        assert run.outputs[WEIGHTS_KEY] == trained.run(run.name).outputs[WEIGHTS_KEY]
-        assert run.metrics == trained.run(run.name).metrics
+        assert run.outputs[WEIGHTS_KEY] == trained.read().run(run.name).outputs[WEIGHTS_KEY]
+        assert run.metrics == trained.read().run(run.name).metrics
         assert experiment.weights_path(run.name).read_bytes() == trained.weights_path(run.name).read_bytes()
 
 
 def test_a_finished_run_is_recorded_with_what_went_in_and_came_out(trained: Experiment) -> None:
-    first, second = trained.run("step1"), trained.run("step2")
+    first, second = trained.read().run("step1"), trained.read().run("step2")
     assert (first.step, first.parent, first.status) == (1, None, "finished")
     assert (second.step, second.parent, second.method, second.status) == (2, "step1", "crs-ckd", "finished")
     weights = trained.weights_path("step1")
@@ -145,7 +154,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         train_step(with_step1, config, teacher="step1", run="whole")
     whole, whole_run = (with_step1, "whole") if channels_last else (trained, "step2")
     interrupt(with_step1, iterations_per_epoch(with_step1, 2) + 1, config)
-    assert with_step1.run("step2").status == "interrupted"
+    assert with_step1.read().run("step2").status == "interrupted"
     assert not with_step1.weights_path("step2").exists()
 
     resumed = train_step(with_step1, config, teacher="step1", resume=True)
@@ -154,14 +163,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     theirs, _ = load_detector(whole.weights_path(whole_run))
     found = ours.state_dict()
     assert [name for name, tensor in theirs.state_dict().items() if not torch.equal(tensor, found[name])] == []
-    assert resumed.metrics == whole.run(whole_run).metrics
+    assert resumed.metrics == whole.read().run(whole_run).metrics
     assert iterations_logged(with_step1, "step2") == iterations_logged(whole, whole_run)
 
 
 def test_nothing_to_resume_before_the_first_epoch(with_step1: Experiment) -> None:
     config = tiny_config(log_interval=1, epochs=1)
     interrupt(with_step1, 1, config)
-    assert with_step1.run("step2").status == "interrupted"
+    assert with_step1.read().run("step2").status == "interrupted"
     assert "no epoch of this run was completed" in refuse_to_resume(with_step1, config)
     assert train_step(with_step1, config, teacher="step1", overwrite=True).status == "finished"
 
@@ -169,17 +178,18 @@ def test_nothing_to_resume_before_the_first_epoch(with_step1: Experiment) -> Non
 def test_a_damaged_state_is_refused(interrupted: Experiment) -> None:
     state = interrupted.run_folder("step2") / STATE_FILE
     state.write_bytes(state.read_bytes()[:1000])
-    assert "is damaged" in refuse_to_resume(interrupted, tiny_config())
+    assert "may be damaged" in refuse_to_resume(interrupted, tiny_config())
 
 
 def test_a_state_of_another_network_is_refused(interrupted: Experiment) -> None:
     network = {"student": {"head.levels.0.cls_conv.weight": torch.zeros(5, 64, 1, 1)}, "average": {}}
-    save_state(interrupted.run_folder("step2"), epochs_done=1, parts=network)
+    save_state(interrupted.run_folder("step2"), TrainingState(1, 0.0, (), network))
     refuse_to_resume(interrupted, tiny_config())
 
 
 def test_a_state_without_its_parts_is_refused(interrupted: Experiment) -> None:
-    save_state(interrupted.run_folder("step2"), epochs_done=1, parts={"scaler": {"scale": torch.tensor(1.0)}})
+    state = TrainingState(1, 0.0, (), {"scaler": {"scale": torch.tensor(1.0)}})
+    save_state(interrupted.run_folder("step2"), state)
     refuse_to_resume(interrupted, tiny_config())
 
 
@@ -206,7 +216,7 @@ def test_a_loss_that_is_no_number_marks_the_run_failed(with_step1: Experiment) -
     reckless = tiny_config(optimizer="sgd", lr=1e30, clip_grad_norm=0.0, warmup_iterations=0, log_interval=1)
     with pytest.raises(CiodError, match=r"the loss is (nan|inf)"):
         train_step(with_step1, reckless, teacher="step1")
-    assert with_step1.run("step2").status == "failed"
+    assert with_step1.read().run("step2").status == "failed"
     assert not with_step1.weights_path("step2").exists()
     with pytest.raises(ConfigError, match="exists already"):
         train_step(with_step1, tiny_config(), teacher="step1")
@@ -215,18 +225,21 @@ def test_a_loss_that_is_no_number_marks_the_run_failed(with_step1: Experiment) -
 def test_any_other_end_marks_the_run_failed(with_step1: Experiment) -> None:
     with pytest.raises(ZeroDivisionError):
         train_step(with_step1, tiny_config(), teacher="step1", listener=Interrupter(1, ZeroDivisionError))
-    assert with_step1.run("step2").status == "failed"
+    assert with_step1.read().run("step2").status == "failed"
 
 
 def test_the_manifest_says_running_while_it_runs(experiment: Experiment) -> None:
     diary = Diary(experiment, "step1")
-    train_step(experiment, tiny_config(epochs=1, log_interval=100), listener=diary)
+    run = train_step(experiment, tiny_config(epochs=1, log_interval=100), listener=diary)
     iterations = iterations_per_epoch(experiment, 1)
     assert diary.calls == [
         (f"begin step1 1 {iterations}", "running"),
         (f"record {iterations}", "running"),
         ("end", "running"),
+        ("evaluating step1", "running"),
+        ("evaluated step1", "running"),
     ]
+    assert diary.ap is not None and diary.ap == run.metrics["all"]
     assert experiment.read().run("step1").status == "finished"
 
 
