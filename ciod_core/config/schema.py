@@ -88,7 +88,7 @@ class DataConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Optimisation of one step."""
+    """Optimization of one step."""
 
     epochs: Count = 12
     batch_size: Count = 16

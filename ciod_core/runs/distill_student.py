@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ciod_core.config.schema import Config
-from ciod_core.data.images.unlabelled import without_labels
+from ciod_core.data.images.unlabeled import without_labels
 from ciod_core.experiment.folder import Experiment, check_run_name
 from ciod_core.experiment.manifest import RunRecord
 from ciod_core.methods.crs_ckd import CrsCkd, DistillerConfig

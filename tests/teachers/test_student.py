@@ -54,19 +54,19 @@ def test_the_student_and_its_record_say_what_it_learned_from(experiment: Experim
 
 def test_no_label_takes_part(experiment: Experiment, tmp_path: Path) -> None:
     """The same student comes out where every box of the step lies elsewhere and names another class."""
-    folder = Path(shutil.copytree(experiment.folder, tmp_path / "relabelled"))
+    folder = Path(shutil.copytree(experiment.folder, tmp_path / "relabeled"))
     path = experiment.read().train_file(2).locate(experiment.folder)
     labels = json.loads(path.read_text())
     for entry in labels["annotations"]:
         entry["bbox"], entry["category_id"] = [1, 1, 5, 5], labels["categories"][0]["id"]
-    relabelled = Experiment.open(folder)
-    changed = relabelled.read().train_file(2).locate(relabelled.folder)
+    relabeled = Experiment.open(folder)
+    changed = relabeled.read().train_file(2).locate(relabeled.folder)
     changed.write_text(json.dumps(labels))
-    manifest = json.loads(relabelled.manifest_path.read_text())
+    manifest = json.loads(relabeled.manifest_path.read_text())
     manifest["steps"][1]["train"] |= {"sha256": sha256_of_file(changed), "bytes": changed.stat().st_size}
-    relabelled.manifest_path.write_text(json.dumps(manifest))
+    relabeled.manifest_path.write_text(json.dumps(manifest))
     weights = []
-    for each in (experiment, relabelled):
+    for each in (experiment, relabeled):
         run = distill_into(each, config(), TeacherOptions("step1"))
         weights.append(run.outputs["weights"].sha256)
     assert weights[0] == weights[1]

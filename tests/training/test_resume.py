@@ -95,7 +95,7 @@ def test_a_state_of_something_else(saved: Path) -> None:
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_optimiser_goes_on_bit_by_bit(optimizer: str, memory_format: torch.memory_format, tmp_path: Path) -> None:
+def test_the_optimizer_goes_on_bit_by_bit(optimizer: str, memory_format: torch.memory_format, tmp_path: Path) -> None:
     """Also where weights lie channels-last: the state must come back in the layout the fused step expects."""
 
     def make() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -126,7 +126,7 @@ def test_the_optimiser_goes_on_bit_by_bit(optimizer: str, memory_format: torch.m
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_settings_are_those_of_the_new_optimiser() -> None:
+def test_settings_are_those_of_the_new_optimizer() -> None:
     network: Any = Network(nn.Linear(2, 2))
     old = build_optimizer(network, TrainingConfig(optimizer="adamw", lr=0.1, weight_decay=0.5))
     network(torch.rand(1, 2)).sum().backward()

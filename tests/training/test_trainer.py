@@ -148,7 +148,7 @@ def test_gradients_are_clipped_to_their_norm(make_trainer: MakeTrainer) -> None:
     assert movement(make_trainer, 10 * free) == pytest.approx(free, rel=1e-3)
 
 
-def test_the_learning_rate_reaches_the_optimiser(make_trainer: MakeTrainer) -> None:
+def test_the_learning_rate_reaches_the_optimizer(make_trainer: MakeTrainer) -> None:
     notes = Notes()
     trainer = make_trainer("finetune", listener=notes, epochs=2, schedule="cosine", warmup_iterations=0, log_interval=1)
     train(trainer, 2)
@@ -182,7 +182,7 @@ def test_the_trunk_learns_at_the_methods_rate(rate: float, make_trainer: MakeTra
     assert not torch.equal(trainer.student.head.levels[0].cls_conv.weight, before["head.levels.0.cls_conv.weight"])
 
 
-def test_frozen_layers_stay_out_of_the_optimiser(make_trainer: MakeTrainer) -> None:
+def test_frozen_layers_stay_out_of_the_optimizer(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("finetune")
     trainer.student.backbone.requires_grad_(False)
     again = Trainer(
