@@ -83,7 +83,7 @@ def test_a_method_is_not_changed_without_a_word(experiment: Experiment) -> None:
     assert chosen.bank is None and chosen.config.distiller.background == "teacher"
     (note,) = chosen.notes
     assert note.startswith(
-        f"not used: {bank.path}: it lacks the dense predictions that distiller.background=teacher needs"
+        f"not used: {bank.path}: it lacks the dense predictions that these settings need"
     )
     assert "pass it as `knowledge`" in note
     given = choose(experiment, config(**background), bank.path)
