@@ -82,9 +82,7 @@ def test_a_method_is_not_changed_without_a_word(experiment: Experiment) -> None:
     chosen = choose(experiment, config(**background))
     assert chosen.bank is None and chosen.config.distiller.background == "teacher"
     (note,) = chosen.notes
-    assert note.startswith(
-        f"not used: {bank.path}: it lacks the dense predictions that these settings need"
-    )
+    assert note.startswith(f"not used: {bank.path}: it lacks the dense predictions that these settings need")
     assert "pass it as `knowledge`" in note
     given = choose(experiment, config(**background), bank.path)
     assert given.bank is not None and given.config.distiller.background == "zero"
