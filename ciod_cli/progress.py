@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
 from ciod_cli import console
-from ciod_core.training.progress import TrainingRecord
+from ciod_core.training.progress import TrainingListener, TrainingRecord
 
 if TYPE_CHECKING:
     from ciod_core.runs.compare.runner import RunProgress
@@ -56,8 +56,8 @@ class RunsDisplay:
             self._progress.update(self._tasks[run.name], completed=run.epoch, numbers=numbers, refresh=True)
 
 
-class TrainingDisplay:
-    """A training listener that shows each run on stderr. Use it as a context manager, so that the live line ends."""
+class TrainingDisplay(TrainingListener):
+    """Shows each run on stderr. Use it as a context manager, so that the live line ends."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None

@@ -115,11 +115,16 @@ def _bank_2(document: Document) -> Document:
     return document | renamed | {"responses": {"objectness": "obj_logits_K"}}
 
 
+def _state_2(document: Document) -> Document:
+    """`seconds` and `skipped_images` were tensors; `ciod_core.training.resume` reads them where they are missing."""
+    return document
+
+
 _MANIFEST: Upgrades = (_manifest_2,)
 _CHECKPOINT: Upgrades = ()
 _BANK: Upgrades = (_bank_2,)
 _REPORT: Upgrades = ()
-_STATE: Upgrades = ()
+_STATE: Upgrades = (_state_2,)
 _EXPORT: Upgrades = ()
 
 MANIFEST_VERSION = _latest(_MANIFEST)

@@ -46,7 +46,7 @@ def distill_into(
     step: StepOption = None,
     teacher_classes: TeacherClassesOption = None,
     images: Annotated[
-        Path | None, typer.Option("--images", metavar="FOLDER", help="Unlabelled images. Default: the next step's.")
+        Path | None, typer.Option("--images", metavar="FOLDER", help="Unlabeled images. Default: the next step's.")
     ] = None,
     out: OutOption = None,
     flip: FlipOption = False,

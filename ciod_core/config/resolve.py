@@ -1,7 +1,6 @@
-"""From defaults, a YAML file, flags and `--set` to one checked `Config`; each layer overrides the one before it.
+"""From defaults, a YAML file, flags and assignments to one checked `Config`; each layer overrides the one before it.
 
-Only keys that somebody gave are passed to the models, so `config.model.model_fields_set` tells a setting that was
-asked for from a default.
+Only given keys are passed to the models, so `config.model.model_fields_set` tells a given setting from a default.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def resolve_config(
         config_file: YAML with sections as mappings (`training: {epochs: 12}`) or dotted keys.
         flags: dotted key → value; None means that the flag was not given.
         assignments: `key=value` texts; the value is read as YAML, so lists and numbers work.
-        flag_names: dotted key → how a message calls the flag, for example `--epochs`.
+        flag_names: dotted key → the flag's name in messages.
 
     Raises:
         ConfigError: unreadable file, unknown key (with a suggestion), value of the wrong type or out of range.
@@ -104,7 +103,7 @@ def _suggestion(key: str) -> str:
 
 
 def _from_file(path: Path) -> dict[str, _Given]:
-    origin = f"--config {path}"
+    origin = f"`config` {path}"
     document = read_yaml(path, origin)
     if document is None:
         return {}
@@ -134,9 +133,9 @@ def _flatten(document: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, An
 def _from_assignment(assignment: str) -> tuple[str, _Given]:
     key, equals, text = assignment.partition("=")
     key = key.strip()
-    origin = f"--set {assignment}"
+    origin = f"`set` {assignment}"
     if not equals:
-        raise ConfigError(f"{origin}: expected key=value, for example --set training.epochs=12")
+        raise ConfigError(f"{origin}: expected key=value, for example training.epochs=12")
     key = _known_key(key, origin)
     if _known_keys()[key] is str:
         return key, _Given(text.strip(), origin)

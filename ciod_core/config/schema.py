@@ -37,7 +37,8 @@ def _registered_method(name: str) -> str:
 def _one_of(name: str, known: Collection[str]) -> str:
     if name not in known:
         # Reads like pydantic's own error for a Literal.
-        expected = " or ".join(f"'{choice}'" for choice in known)
+        *others, last = (f"'{choice}'" for choice in known)
+        expected = f"{', '.join(others)} or {last}"
         raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
     return name
 
@@ -87,7 +88,7 @@ class DataConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Optimisation of one step."""
+    """Optimization of one step."""
 
     epochs: Count = 12
     batch_size: Count = 16

@@ -27,7 +27,7 @@ def read_yaml(path: Path, where: str) -> Any:
 
     Args:
         path: the file.
-        where: how a message begins, for example `--config run.yaml`.
+        where: how a message begins; names the file.
 
     Raises:
         ConfigError: the file cannot be read, is no text or no YAML, or has a key twice.

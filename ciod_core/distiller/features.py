@@ -34,7 +34,7 @@ def tower_loss(student: Features, teacher: Features) -> Tensor:
 
 
 def relation_loss(student_KF: Tensor, teacher_KF: Tensor) -> Tensor:
-    """Smooth L1 between the mean-normalised pairwise distances of instances, the mean over pairs.
+    """Smooth L1 between the mean-normalized pairwise distances of instances, the mean over pairs.
 
     Source: SID, inter-related distillation. One instance has no relation to any other, and no loss.
     """

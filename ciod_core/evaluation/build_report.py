@@ -15,7 +15,7 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.evaluation.average_precision import PrecisionTable, evaluate_detections
 from ciod_core.evaluation.backends import BackendName
 from ciod_core.evaluation.detections import Detections
-from ciod_core.evaluation.labelled_sets import LabelledSets
+from ciod_core.evaluation.labeled_sets import LabeledSets
 from ciod_core.evaluation.report import ClassReport, EvaluationReport, GroupReport
 
 
@@ -28,7 +28,7 @@ def build_report(
     weights_sha256: str | None,
     backend: BackendName = "hotcoco",
     step: int | None = None,
-    labelled: LabelledSets | None = None,
+    labeled: LabeledSets | None = None,
 ) -> EvaluationReport:
     """Match the detections of a run to ground truth and report them by class group.
 
@@ -40,23 +40,23 @@ def build_report(
         weights_sha256: hash of the weights that made the detections.
         backend: engine that matches detections to ground truth.
         step: of the run; None: the last one in `classes`.
-        labelled: where the classes are labelled; None: everywhere.
+        labeled: where the classes are labeled; None: everywhere.
 
     Raises:
         DataError: when detections or classes do not belong to this ground truth.
     """
-    if labelled is not None:
-        ground_truth, detections = _labelled_part(ground_truth, detections, labelled)
+    if labeled is not None:
+        ground_truth, detections = _labeled_part(ground_truth, detections, labeled)
     step = step or classes.last_step
     measured = _Measured.of(ground_truth, detections, classes, backend)
     comparable = measured
-    if labelled is not None:
-        first_part = _labelled_part(ground_truth, detections, labelled.first_only())
+    if labeled is not None:
+        first_part = _labeled_part(ground_truth, detections, labeled.first_only())
         comparable = _Measured.of(*first_part, classes, backend)
     of_known_class_N = np.isin(ground_truth.category_ids_N, classes.category_ids)
     groups = {name: measured.group(entries) for name, entries in _class_groups(classes, step).items()}
     groups |= {f"step{number}": comparable.group(classes.of_step(number).entries) for number in range(1, step + 1)}
-    images_C = [ground_truth.num_images] * len(classes) if labelled is None else labelled.images_C.tolist()
+    images_C = [ground_truth.num_images] * len(classes) if labeled is None else labeled.images_C.tolist()
     return EvaluationReport(
         run=run,
         weights_sha256=weights_sha256,
@@ -110,14 +110,14 @@ class _Measured:
         )
 
 
-def _labelled_part(
-    ground_truth: AnnotationTable, detections: Detections, labelled: LabelledSets
+def _labeled_part(
+    ground_truth: AnnotationTable, detections: Detections, labeled: LabeledSets
 ) -> tuple[AnnotationTable, Detections]:
-    """Boxes and detections of the classes that are labelled on their image; the images stay."""
+    """Boxes and detections of the classes that are labeled on their image; the images stay."""
     image_ids_N = ground_truth.image_ids_I[ground_truth.image_of_box_N]
     return (
-        ground_truth.select(labelled.count(image_ids_N, ground_truth.category_ids_N)),
-        detections.select(labelled.count(detections.image_ids_D, detections.category_ids_D)),
+        ground_truth.select(labeled.count(image_ids_N, ground_truth.category_ids_N)),
+        detections.select(labeled.count(detections.image_ids_D, detections.category_ids_D)),
     )
 
 

@@ -19,7 +19,7 @@ from ciod_core.evaluation.backends import BackendName
 from ciod_core.evaluation.build_report import build_report
 from ciod_core.evaluation.detections import Detections
 from ciod_core.evaluation.inference import predict
-from ciod_core.evaluation.labelled_sets import LabelledSets
+from ciod_core.evaluation.labeled_sets import LabeledSets
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
@@ -39,7 +39,7 @@ def evaluate_weights(
     backend: BackendName = "hotcoco",
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[EvaluationReport, Detections]:
-    """Evaluate on the validation images of all steps so far, each class where it is labelled.
+    """Evaluate on the validation images of all steps so far, each class where it is labeled.
 
     Raises:
         ConfigError: no validation image labels a class that the weights know.
@@ -51,7 +51,7 @@ def evaluate_weights(
     manifest = experiment.read()
     info.classes.require_prefix_of(manifest.classes, where=str(weights))
     check_step_files(experiment, manifest, info.step)
-    table, images, labelled = _ground_truth(experiment, manifest, info.step, info.classes)
+    table, images, labeled = _ground_truth(experiment, manifest, info.step, info.classes)
     dataset = DetectionDataset(table, images, info.classes, EvalTransform(info.preprocessing.image_size))
     loader = make_loader(dataset, config.batch_size, shuffle=False, workers=workers)
     detections = predict(detector, loader, info.classes, config, chosen, on_batch)
@@ -63,14 +63,14 @@ def evaluate_weights(
         weights_sha256=sha256_of_file(weights),
         backend=backend,
         step=info.step,
-        labelled=labelled,
+        labeled=labeled,
     )
     return report, detections
 
 
 def _ground_truth(
     experiment: Experiment, manifest: ExperimentManifest, step: int, classes: ClassTable
-) -> tuple[AnnotationTable, Path, LabelledSets | None]:
+) -> tuple[AnnotationTable, Path, LabeledSets | None]:
     """Validation images and their folder; None where all of them label all classes."""
     steps = manifest.validation_steps(step)
     if not steps:
@@ -79,9 +79,9 @@ def _ground_truth(
             "whose data has validation images (`val`)"
         )
     parts = [read_validation(experiment, manifest, number) for number in steps]
-    labelled = LabelledSets.of([part.table for part in parts], classes)
+    labeled = LabeledSets.of([part.table for part in parts], classes)
     table, images = merge_located(parts)
-    if labelled.complete:
+    if labeled.complete:
         return table, images, None
     categories = tuple(Category(entry.category_id, entry.name) for entry in classes.entries)
-    return table.select(table.with_category(classes.category_ids), categories=categories), images, labelled
+    return table.select(table.with_category(classes.category_ids), categories=categories), images, labeled

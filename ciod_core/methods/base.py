@@ -7,6 +7,7 @@ Legend: B images, A anchor points, K kept boxes, P positives.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -25,11 +26,17 @@ class Method:
         section: name of their section of the configuration; empty where the method has none.
         needs: what the method takes from a teacher: `selected` boxes, `dense` predictions at all anchor points,
             `features`; nothing: no teacher takes part.
+        needs_new_classes: refuses a step that only shows more objects of known classes.
+        without_dense: own settings with which selected boxes are enough.
+        with_fresh_student: own settings for a student that does not start from its teacher's weights.
     """
 
     Config: ClassVar[type[Section]] = Section
     section: ClassVar[str] = ""
     needs: frozenset[str] = frozenset()
+    needs_new_classes: ClassVar[bool] = False
+    without_dense: ClassVar[Mapping[str, object]] = {}
+    with_fresh_student: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, config: Section, resampler: ResamplerConfig) -> None:
         """Take the settings of the method's own section, and those of selection."""

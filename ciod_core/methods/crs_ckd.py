@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -51,6 +52,9 @@ class CrsCkd(Method):
     Config = DistillerConfig
     section = "distiller"
     needs = frozenset({"selected"})
+    without_dense: ClassVar[Mapping[str, object]] = {"background": "zero"}
+    # Fresh weights hold nothing that should be kept.
+    with_fresh_student: ClassVar[Mapping[str, object]] = {"batch_norm": "update", "trunk_balance": 0.0}
 
     def __init__(self, config: DistillerConfig, resampler: ResamplerConfig) -> None:
         super().__init__(config, resampler)

@@ -13,6 +13,8 @@ from ciod_core.model.base import Detector
 class FrozenBranch(Method):
     """Labels train the new head alone, without a teacher; replayed labels of old classes train nothing."""
 
+    needs_new_classes = True
+
     def grow(self, student: Detector, num_new: int) -> None:
         """Append a branch for the new classes."""
         student.add_branch(num_new)

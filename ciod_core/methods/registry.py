@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,6 +44,15 @@ def build_method(config: Config) -> Method:
     """The method that `method.name` names, with its own settings."""
     method = method_class(config.method.name)
     return method(config.section(method.section, method.Config), config.resampler)
+
+
+def with_own_settings(config: Config, settings: Mapping[str, object]) -> Config:
+    """The configuration with these settings in the section of its method."""
+    method = method_class(config.method.name)
+    if not settings:
+        return config
+    section = config.section(method.section, method.Config)
+    return config.model_copy(update={method.section: section.model_copy(update=settings)})
 
 
 def method_sections() -> dict[str, type[Section]]:

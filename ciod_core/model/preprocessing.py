@@ -8,14 +8,14 @@ from ciod_core.records import Record
 
 
 class Preprocessing(Record):
-    """From an image to the detector's input; normalisation is the detector's own business.
+    """From an image to the detector's input; normalization is the detector's own business.
 
     Attributes:
         image_size: the longer side after resizing, both sides by the same factor, in pixels.
         stride_multiple: height and width are padded to a multiple of this, at the right and the bottom.
         pad_value: the value of the padding.
-        channels: order of the colours.
-        value_range: values of black and full colour.
+        channels: order of the colors.
+        value_range: values of black and full color.
     """
 
     image_size: int

@@ -35,7 +35,7 @@ def load_backbone_weights(detector: Detector, config: ModelConfig) -> None:
     unfit = [name for name, shape in needed.items() if name not in state or state[name].shape != shape]
     if unfit:
         raise CheckpointError(
-            f"model.backbone_weights: {config.backbone_weights} does not fit {config.name} "
+            f"`model.backbone_weights`: {config.backbone_weights} does not fit {config.name} "
             f"({len(unfit)} tensors missing or of another shape, first: {unfit[0]}); pass weights of that network"
         )
     detector.backbone.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
@@ -44,15 +44,15 @@ def load_backbone_weights(detector: Detector, config: ModelConfig) -> None:
 def _download_imagenet(config: ModelConfig) -> dict[str, Tensor]:
     if not config.name.startswith("resnet"):
         raise ConfigError(
-            f"model.backbone_weights: no ImageNet weights are published for {config.name}; pass 'none' or a file"
+            f"`model.backbone_weights`: no ImageNet weights are published for {config.name}; pass 'none' or a file"
         )
     weights = ResNet18_Weights.IMAGENET1K_V1 if config.name == "resnet18" else ResNet50_Weights.IMAGENET1K_V1
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"model.backbone_weights: ImageNet weights could not be downloaded ({error}); "
-            f"pass a local file of {weights.url} with --backbone-weights, or 'none'"
+            f"`model.backbone_weights`: ImageNet weights could not be downloaded ({error}); "
+            f"pass a local file of {weights.url} as `model.backbone_weights`, or 'none'"
         ) from error
     return state
 
@@ -65,7 +65,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"model.backbone_weights: {path} does not exist; pass an existing file") from error
+        raise CheckpointError(f"`model.backbone_weights`: {path} does not exist; pass an existing file") from error
     # A damaged pickle makes the safe unpickler stumble in many ways: KeyError, IndexError, UnicodeDecodeError, …
     except Exception as error:
         raise _unreadable(path) from error
@@ -80,7 +80,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 def _unreadable(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"model.backbone_weights: {path} is not a readable file of plain weights; "
+        f"`model.backbone_weights`: {path} is not a readable file of plain weights; "
         "pass a .safetensors file or a .pth file that holds tensors alone"
     )
 

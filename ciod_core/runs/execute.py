@@ -33,7 +33,7 @@ from ciod_core.runs.spec import RunSpec
 from ciod_core.runtime.distributed import rank, world_size
 from ciod_core.teachers.base import Teacher
 from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
-from ciod_core.training.progress import Listeners, SilentListener, TrainingListener
+from ciod_core.training.progress import TrainingListener
 from ciod_core.training.resume import STATE_FILE, load_state, save_state
 from ciod_core.training.trainer import Trainer
 
@@ -91,7 +91,7 @@ def execute(
     experiment.put_run(record)
     write_settings(folder, config, record)
     log = MetricsLog(folder / METRICS_FILE, after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
-    trainer.listener = Listeners((log, listener or SilentListener()))
+    trainer.listeners = [log, listener or TrainingListener()]
     with honest_status(experiment, record):
         _train(trainer, record, folder, prepared.notes)
         return _finish(experiment, spec, trainer, record)
@@ -123,19 +123,18 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
         )
 
     return Trainer(
-        prepared.student,
-        prepared.teacher,
-        prepared.method,
-        load_epoch,
-        training,
-        prepared.device,
-        SilentListener(),
-        _suspects(prepared),
+        student=prepared.student,
+        teacher=prepared.teacher,
+        method=prepared.method,
+        load_epoch=load_epoch,
+        config=training,
+        device=prepared.device,
+        suspects=_suspects(prepared),
     )
 
 
 def _suspects(prepared: PreparedRun) -> Callable[[Predictions, Tensor], Tensor] | None:
-    """Where replayed images may show unlabelled objects of the new classes."""
+    """Where replayed images may show unlabeled objects of the new classes."""
     spec, replay = prepared.spec, prepared.spec.config.replay
     if prepared.data.replayed_I is None or not spec.num_new or replay.unlabeled != "ignore":
         return None
@@ -143,9 +142,9 @@ def _suspects(prepared: PreparedRun) -> Callable[[Predictions, Tensor], Tensor] 
 
 
 def _restore(trainer: Trainer, folder: Path) -> None:
-    epochs_done, state = load_state(folder)
+    state = load_state(folder)
     try:
-        trainer.restore(epochs_done, state)
+        trainer.restore(state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / STATE_FILE}: it does not belong to this run's detector; start the run again with `overwrite`"
@@ -157,11 +156,13 @@ def _train(trainer: Trainer, record: RunRecord, folder: Path, about_knowledge: S
     if record.replayed:
         notes.append(f"images of earlier steps that are trained on again: {len(record.replayed)}")
     notes += about_knowledge
-    trainer.listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
+    for listener in trainer.listeners:
+        listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
     while trainer.epochs_done < trainer.config.epochs:
         trainer.train_epoch()
-        save_state(folder, epochs_done=trainer.epochs_done, parts=trainer.state())
-    trainer.listener.end(trainer.seconds)
+        save_state(folder, trainer.state())
+    for listener in trainer.listeners:
+        listener.end(trainer.seconds)
 
 
 def _finish(experiment: Experiment, spec: RunSpec, trainer: Trainer, record: RunRecord) -> RunRecord:
@@ -186,10 +187,13 @@ def _finish(experiment: Experiment, spec: RunSpec, trainer: Trainer, record: Run
         }
     )
     if experiment.read().validation_steps(spec.step):
-        trainer.listener.evaluating(spec.name)
+        for listener in trainer.listeners:
+            listener.evaluating(spec.name)
         report, _ = evaluate_weights(
             experiment, weights, spec.config.evaluation, device=trainer.device, workers=spec.config.data.workers
         )
+        for listener in trainer.listeners:
+            listener.evaluated(spec.name, report)
         finished = with_report(experiment, written, report)
     else:
         finished = written

@@ -13,6 +13,7 @@ from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment, Teacher, check_run_name, run_name
 from ciod_core.experiment.manifest import RunKind, RunRecord
 from ciod_core.experiment.teacher import taught_by
+from ciod_core.methods.registry import method_class
 from ciod_core.model.checkpoint import read_info
 
 # Settings that may differ when a run is resumed: they cannot change its result, or, with images that turn out to be
@@ -96,10 +97,9 @@ def plan_run(
         classes=manifest.classes.up_to(following).after(taught.classes),
         config=config,
     )
-    if method == "frozen-branch" and not plan.num_new:
+    if method_class(method).needs_new_classes and not plan.num_new:
         raise ConfigError(
-            f"`method.name` frozen-branch: step {following} has no new class, and old ones cannot change; "
-            "choose another"
+            f"`method.name` {method}: step {following} has no new class, and old ones cannot change; choose another"
         )
     return plan
 

@@ -100,10 +100,10 @@ def training_table(experiment: Experiment, spec: RunSpec) -> LocatedTable:
     if not spec.joint:
         return read_step(experiment, experiment.read(), spec.step)
     parts = read_all_labels(experiment, experiment.read(), spec.step)
-    return merge_located([LocatedTable(_labelled_part(part.table, spec.classes), part.image_dir) for part in parts])
+    return merge_located([LocatedTable(_labeled_part(part.table, spec.classes), part.image_dir) for part in parts])
 
 
-def _labelled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTable:
+def _labeled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTable:
     wanted_N = classes.labels_of(table.category_ids_N) >= 0
     return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
 

@@ -24,7 +24,7 @@ def pick_device(name: torch.device | str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"training.device: '{name}' cannot be used here ({reason}); pass --device cpu") from error
+        raise ConfigError(f"`training.device`: '{name}' cannot be used here ({reason}); pass cpu") from error
     return device
 
 

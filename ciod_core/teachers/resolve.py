@@ -18,8 +18,7 @@ from ciod_core.experiment.folder import Teacher as Weights
 from ciod_core.experiment.manifest import RunRecord
 from ciod_core.files import relative_if_inside, sha256_of_file
 from ciod_core.methods.base import Method
-from ciod_core.methods.crs_ckd import CrsCkd, DistillerConfig
-from ciod_core.methods.registry import build_method
+from ciod_core.methods.registry import build_method, method_class, with_own_settings
 from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import read_info
 from ciod_core.teachers.bank import BankTeacher, KnowledgeBank, read_identity
@@ -152,9 +151,13 @@ def require_same_bank(begun: RunRecord, path: Path) -> None:
 
 
 def _without_dense(config: Config) -> Config:
-    """The settings without what dense predictions alone can give: objectness where nothing was selected."""
-    distiller = config.section(CrsCkd.section, DistillerConfig)
-    return config.model_copy(update={CrsCkd.section: distiller.model_copy(update={"background": "zero"})})
+    """The settings without what dense predictions alone can give."""
+    return with_own_settings(config, method_class(config.method.name).without_dense)
+
+
+def _own_settings(method: Method, sign: str) -> str:
+    """The settings with which a method needs no dense predictions, in words."""
+    return ", ".join(f"{method.section}.{name}{sign}{value}" for name, value in method.without_dense.items())
 
 
 def _live_identity(weights: Weights, config: Config) -> TeacherIdentity:
@@ -172,8 +175,9 @@ def _from_bank(
     teacher = BankTeacher(bank, images, experiment.image_hashes())
     teacher.require_images()
     note = f"learns from {relative_if_inside(bank.path, experiment.folder)} instead of the live teacher"
-    if not can_learn_from(build_method(config), BankTeacher.provides):
-        note += "; distiller.background is zero"
+    method = build_method(config)
+    if not can_learn_from(method, BankTeacher.provides):
+        note += f"; {_own_settings(method, ' is ')}"
     return RunTeacher(_without_dense(config), live, teacher, (note,))
 
 
@@ -230,10 +234,10 @@ def _step_bank(
         difference = live.difference(bank.identity)
         if difference is not None:
             reason = f"{path}: its {difference}"
-        elif not can_learn_from(build_method(config), BankTeacher.provides):
+        elif not can_learn_from(method := build_method(config), BankTeacher.provides):
             reason = (
-                f"{path}: it lacks the dense predictions that distiller.background=teacher needs; "
-                "pass it as `knowledge` to learn from it with distiller.background=zero"
+                f"{path}: it lacks the dense predictions that these settings need; "
+                f"pass it as `knowledge` to learn from it with {_own_settings(method, '=')}"
             )
         else:
             return _from_bank(experiment, config, images, bank, live)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Config
 from ciod_core.data.annotations.merging import LocatedTable
-from ciod_core.data.images.unlabelled import unlabelled_images
+from ciod_core.data.images.unlabeled import unlabeled_images
 from ciod_core.errors import ConfigError, listed
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.folder import Teacher as Weights
@@ -37,7 +37,7 @@ class TeacherOptions:
         teacher: run name or weights, default: the only leaf run; or COCO results (.json) or a model (.onnx).
         step: of results and models: the step whose images they cover, default: 2.
         teacher_classes: of results and models that do not name their classes: a file that does.
-        images: a folder of unlabelled images instead of those of a step.
+        images: a folder of unlabeled images instead of those of a step.
         flip: of weights: average predictions with those for the mirrored images.
         scales: of weights: further sizes to average over, as multiples of the teacher's image size.
     """
@@ -135,7 +135,7 @@ def open_teacher(experiment: Experiment, config: Config, options: TeacherOptions
 
 def _images(experiment: Experiment, options: TeacherOptions, file: TeacherFile) -> LocatedTable:
     if options.images is not None:
-        return LocatedTable(unlabelled_images(options.images), options.images)
+        return LocatedTable(unlabeled_images(options.images), options.images)
     manifest, following = experiment.read(), file.step + 1
     if file.weights is not None and following > len(manifest.steps):
         raise ConfigError(

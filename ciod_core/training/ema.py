@@ -15,7 +15,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, updates: int) -> None:
-        """Take in the model after its `updates`-th optimiser step (from 1).
+        """Take in the model after its `updates`-th optimizer step (from 1).
 
         The decay ramps up as (1 + n) / (10 + n), so that short runs are not ruled by their first weights.
         """

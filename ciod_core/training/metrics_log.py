@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 from ciod_core.files import atomic_write_text
-from ciod_core.training.progress import TrainingRecord
+from ciod_core.training.progress import TrainingListener, TrainingRecord
 
 METRICS_FILE = "metrics.csv"
 FIXED_COLUMNS = (
@@ -21,7 +20,7 @@ FIXED_COLUMNS = (
 )
 
 
-class MetricsLog:
+class MetricsLog(TrainingListener):
     """A listener that appends to a CSV file; a resumed run keeps the rows up to where it continues."""
 
     def __init__(self, path: Path, *, after_iteration: int = 0) -> None:
@@ -35,9 +34,6 @@ class MetricsLog:
         else:
             path.unlink(missing_ok=True)
 
-    def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
-        """Nothing to write yet: the loss names are known with the first record."""
-
     def record(self, record: TrainingRecord) -> None:
         """Append one row, with a header before the first."""
         values = {name: getattr(record, name) for name in FIXED_COLUMNS} | record.losses
@@ -50,15 +46,6 @@ class MetricsLog:
             if header_needed:
                 writer.writerow(self._columns)
             writer.writerow([_cell(values.get(name)) for name in self._columns])
-
-    def warn(self, text: str) -> None:
-        """Warnings are no metrics."""
-
-    def end(self, seconds: float) -> None:
-        """Every row is on disk already."""
-
-    def evaluating(self, run: str) -> None:
-        """Evaluation has its own file."""
 
     def _rows_up_to(self, iteration: int) -> list[dict[str, str]]:
         if not self._path.exists():

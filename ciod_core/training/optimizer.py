@@ -13,7 +13,6 @@ from ciod_core.model.base import Detector
 
 def build_optimizer(model: Detector, config: TrainingConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum or AdamW; weight decay on convolution kernels alone."""
-
     trunk = {id(parameter) for parameter in model.trunk_parameters()}
 
     def kind(parameter: nn.Parameter) -> tuple[bool, bool]:

@@ -1,10 +1,13 @@
-"""What the trainer tells whoever listens; ciod_core itself never prints."""
+"""Events of a training run, for displays and logs; ciod_core itself never prints."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ciod_core.evaluation.report import EvaluationReport
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class TrainingRecord:
         images_per_second: throughput of this process.
         eta_seconds: expected time to the end of the run.
         data_wait_share: share of the time, 0..1, spent waiting for data.
-        kept_per_image: kept teacher answers per image, None without a teacher.
+        kept_per_image: kept teacher boxes per image, None without a teacher.
     """
 
     epoch: int
@@ -33,66 +36,23 @@ class TrainingRecord:
     kept_per_image: float | None
 
 
-class TrainingListener(Protocol):
-    """Follows a run; every call comes from the training process."""
-
-    def warn(self, text: str) -> None:
-        """Something happened between `begin` and `end` that people should know; one line."""
+class TrainingListener:
+    """Follows a run; a subclass overrides the events that it uses. Every call comes from the training process."""
 
     def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
-        """A run starts (or resumes)."""
+        """A run starts or resumes; `notes` are lines to show."""
 
     def record(self, record: TrainingRecord) -> None:
         """An interval is over."""
+
+    def warn(self, text: str) -> None:
+        """Something happened between `begin` and `end` that should be shown; one line."""
 
     def end(self, seconds: float) -> None:
         """The last epoch is over."""
 
     def evaluating(self, run: str) -> None:
-        """The trained weights are being evaluated."""
+        """The evaluation of the trained weights begins."""
 
-
-class SilentListener:
-    """Listens and says nothing."""
-
-    def warn(self, text: str) -> None:
-        pass
-
-    def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
-        pass
-
-    def record(self, record: TrainingRecord) -> None:
-        pass
-
-    def end(self, seconds: float) -> None:
-        pass
-
-    def evaluating(self, run: str) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class Listeners:
-    """Passes everything on to several listeners."""
-
-    members: tuple[TrainingListener, ...]
-
-    def warn(self, text: str) -> None:
-        for member in self.members:
-            member.warn(text)
-
-    def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
-        for member in self.members:
-            member.begin(run, epochs, iterations, notes)
-
-    def record(self, record: TrainingRecord) -> None:
-        for member in self.members:
-            member.record(record)
-
-    def end(self, seconds: float) -> None:
-        for member in self.members:
-            member.end(seconds)
-
-    def evaluating(self, run: str) -> None:
-        for member in self.members:
-            member.evaluating(run)
+    def evaluated(self, run: str, report: EvaluationReport) -> None:
+        """The evaluation is over; `report.groups["all"]` has the AP of all classes."""

@@ -1,8 +1,11 @@
-"""The state of an unfinished run: one safetensors file per run, replaced at the end of every epoch."""
+"""The state of an unfinished run: one safetensors file, replaced at the end of every epoch."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,26 +23,47 @@ METADATA_KEY = "ciod-state"
 Tensors = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that changes while training.
+
+    Attributes:
+        epochs_done: completed epochs.
+        seconds: training time so far.
+        skipped_images: file names of the images that could not be loaded so far.
+        parts: named groups of tensors.
+    """
+
+    epochs_done: int
+    seconds: float
+    skipped_images: tuple[str, ...]
+    parts: dict[str, Tensors]
+
+
 class StateInfo(Record):
-    """The description inside a state's metadata."""
+    """The description inside a state's metadata; in version 1, `seconds` and `skipped_images` were tensors."""
 
     format_version: int = STATE_VERSION
     epochs_done: int
+    seconds: float | None = None
+    # No `str`, which pydantic requires to be valid Unicode: not every file name is.
+    skipped_images: tuple[Any, ...] = ()
 
 
-def save_state(folder: Path, *, epochs_done: int, parts: dict[str, Tensors]) -> None:
-    """Write named groups of tensors and the number of completed epochs, atomically."""
+def save_state(folder: Path, state: TrainingState) -> None:
+    """Write the state of a run atomically."""
     tensors = {
         f"{part}/{name}": tensor.detach().cpu().contiguous()
-        for part, group in parts.items()
+        for part, group in state.parts.items()
         for name, tensor in group.items()
     }
-    metadata = {METADATA_KEY: StateInfo(epochs_done=epochs_done).model_dump_json()}
+    info = StateInfo(epochs_done=state.epochs_done, seconds=state.seconds, skipped_images=state.skipped_images)
+    metadata = {METADATA_KEY: json.dumps(info.model_dump())}
     atomic_write_bytes(folder / STATE_FILE, save(tensors, metadata=metadata))
 
 
-def load_state(folder: Path) -> tuple[int, dict[str, Tensors]]:
-    """Read what `save_state` wrote: completed epochs and the groups of tensors.
+def load_state(folder: Path) -> TrainingState:
+    """Read the state of a run.
 
     Raises:
         CheckpointError: there is no state, or it cannot be read.
@@ -57,13 +81,24 @@ def load_state(folder: Path) -> tuple[int, dict[str, Tensors]]:
             for key in file.keys():  # noqa: SIM118 - safe_open is no dict
                 part, name = key.split("/", 1)
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
-    except (SafetensorError, OSError, ValueError) as error:
+        if info.seconds is None:
+            info = info.model_copy(update=_fields_of_version_1(parts))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
-    return info.epochs_done, parts
+    return TrainingState(info.epochs_done, info.seconds or 0.0, info.skipped_images, parts)
+
+
+def _fields_of_version_1(parts: dict[str, Tensors]) -> dict[str, Any]:
+    """The fields of the description that version 1 kept as tensors; takes these out of the parts."""
+    names = parts.pop("skipped", {}).get("names")
+    return {
+        "seconds": float(parts.pop("clock")["seconds"]),
+        "skipped_images": () if names is None else tuple(json.loads(bytes(names.tolist()))),
+    }
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """The optimiser's per-parameter state as flat named tensors."""
+    """The optimizer's per-parameter state as flat named tensors."""
     return {
         f"{index}/{name}": value
         for index, state in optimizer.state_dict()["state"].items()
@@ -73,7 +108,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put back what `optimizer_tensors` took; settings stay those of the optimiser."""
+    """Put back what `optimizer_tensors` returned; settings stay those of the optimizer."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, Tensors] = {}
     for key, tensor in tensors.items():
@@ -83,7 +118,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> Non
 
 
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The tensor in its parameter's memory layout: a fused optimiser step pairs elements by where they lie."""
+    """The tensor in its parameter's memory layout: a fused optimizer step pairs elements by where they lie."""
     if tensor.shape != parameter.shape:
         return tensor
     return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

@@ -1,13 +1,8 @@
-"""Images that could not be loaded while training and were replaced by others: counted, told and kept."""
+"""Images that could not be loaded while training and were replaced by others."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-
-import torch
-
-from ciod_core.training.resume import Tensors
 
 
 class SkippedImages:
@@ -25,7 +20,7 @@ class SkippedImages:
         return len(self._names)
 
     def add(self, names: Iterable[str]) -> None:
-        """Take note of names, some of which may be known."""
+        """Add names, some of which may be known."""
         self._names.update(dict.fromkeys(names))
 
     def __str__(self) -> str:
@@ -35,14 +30,3 @@ class SkippedImages:
         if count == 1:
             return f"1 image cannot be loaded and is replaced by another: {first}"
         return f"{count} images cannot be loaded and are replaced by others, the first is {first}"
-
-    def tensors(self) -> Tensors:
-        """The names as a tensor of bytes, for the state of an unfinished run; nothing when there are none."""
-        if not self._names:
-            return {}
-        return {"names": torch.frombuffer(bytearray(json.dumps(self.names).encode()), dtype=torch.uint8)}
-
-    @classmethod
-    def from_tensors(cls, tensors: Tensors) -> SkippedImages:
-        """Read what `tensors` gave."""
-        return cls(json.loads(bytes(tensors["names"].tolist()))) if tensors else cls()

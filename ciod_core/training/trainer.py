@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,28 +21,42 @@ from ciod_core.training.ema import WeightAverage
 from ciod_core.training.meter import IntervalMeter
 from ciod_core.training.optimizer import build_optimizer, set_learning_rates
 from ciod_core.training.progress import TrainingListener
-from ciod_core.training.resume import Tensors, optimizer_tensors, restore_optimizer
+from ciod_core.training.resume import Tensors, TrainingState, optimizer_tensors, restore_optimizer
 from ciod_core.training.schedule import learning_rate
 from ciod_core.training.skipped import SkippedImages
 
-# What of the loss scaler changes while training; the rest are its settings.
+# The part of the loss scaler's state that changes while training; the rest are its settings.
 SCALER_STATE = ("scale", "_growth_tracker")
 
 
 class Trainer:
-    """Trains a student, epoch by epoch; `state` and `restore` carry everything an interrupted run needs."""
+    """Trains a student, epoch by epoch; an interrupted run continues from its `state`."""
 
     def __init__(
         self,
+        *,
         student: Detector,
         teacher: Teacher | None,
         method: Method,
         load_epoch: Callable[[int], BatchLoader],
         config: TrainingConfig,
         device: torch.device,
-        listener: TrainingListener,
+        listeners: Sequence[TrainingListener] = (),
         suspects: Callable[[Predictions, Tensor], Tensor] | None = None,
     ) -> None:
+        """Move the student to the device; no batch is loaded yet.
+
+        Args:
+            student: is trained in place.
+            teacher: on the device already; None: labels alone.
+            method: how the student learns.
+            load_epoch: the batches of an epoch, from 0.
+            config: settings of training.
+            device: where to train.
+            listeners: get the events of training.
+            suspects: from predictions and the mask of replayed images, the (B, A) mask of anchor points that may be
+                unlabeled objects; None where nothing is replayed.
+        """
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.student = student.to(device).to(memory_format=memory_format)
         self.teacher = teacher
@@ -51,16 +65,16 @@ class Trainer:
         self.load_epoch = load_epoch
         self.config = config
         self.device = device
-        self.listener = listener
+        self.listeners = listeners
         self.memory_format = memory_format
         self.optimizer = build_optimizer(self.student, config)
-        self.average = WeightAverage(self.student, config.ema_decay)
+        self.average = WeightAverage(self.student, config.ema_decay) if config.ema_decay > 0 else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.iterations_per_epoch = len(load_epoch(0))
         self.epochs_done = 0
         self.seconds = 0.0
         self.skipped = SkippedImages()
-        self._told_skipped = 0
+        self._reported_skipped = 0
         self._model = parallel(self.student, device)
 
     @property
@@ -71,32 +85,37 @@ class Trainer:
     @property
     def weights(self) -> Tensors:
         """The weights to keep: the moving average, or the student's own when averaging is off."""
-        return self.average.state if self.config.ema_decay > 0 else self.student.state_dict()
+        return self.student.state_dict() if self.average is None else self.average.state
 
-    def state(self) -> dict[str, Tensors]:
-        """Everything that changes while training, as named groups of tensors."""
-        return {
+    def state(self) -> TrainingState:
+        """Everything that changes while training."""
+        scaler = {name: torch.tensor(value) for name, value in self.scaler.state_dict().items() if name in SCALER_STATE}
+        parts = {
             "student": self.student.state_dict(),
-            "average": self.average.state,
             "optimizer": optimizer_tensors(self.optimizer),
-            "scaler": {
-                name: torch.tensor(value) for name, value in self.scaler.state_dict().items() if name in SCALER_STATE
-            },
-            "clock": {"seconds": torch.tensor(self.seconds, dtype=torch.float64)},
-            "skipped": self.skipped.tensors(),
+            "scaler": scaler,
         }
+        if self.average is not None:
+            parts["average"] = self.average.state
+        return TrainingState(self.epochs_done, self.seconds, self.skipped.names, parts)
 
-    def restore(self, epochs_done: int, state: dict[str, Tensors]) -> None:
-        """Continue after `epochs_done` epochs from what `state` gave then."""
-        self.student.load_state_dict(state["student"])
-        self.average.state = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
-        restore_optimizer(self.optimizer, state.get("optimizer", {}))
-        scaler = {name: tensor.item() for name, tensor in state.get("scaler", {}).items()}
+    def restore(self, state: TrainingState) -> None:
+        """Continue from what `state` returned.
+
+        Raises:
+            KeyError, IndexError, RuntimeError, ValueError: the state is that of another detector.
+        """
+        parts = state.parts
+        self.student.load_state_dict(parts["student"])
+        if self.average is not None:
+            self.average.state = {name: tensor.to(self.device) for name, tensor in parts["average"].items()}
+        restore_optimizer(self.optimizer, parts.get("optimizer", {}))
+        scaler = {name: tensor.item() for name, tensor in parts.get("scaler", {}).items()}
         self.scaler.load_state_dict(self.scaler.state_dict() | scaler)
-        self.seconds = float(state["clock"]["seconds"])
-        self.skipped = SkippedImages.from_tensors(state.get("skipped", {}))
-        self._told_skipped = len(self.skipped)
-        self.epochs_done = epochs_done
+        self.epochs_done = state.epochs_done
+        self.seconds = state.seconds
+        self.skipped = SkippedImages(state.skipped_images)
+        self._reported_skipped = len(self.skipped)
 
     def train_epoch(self) -> None:
         """One pass over the data.
@@ -115,12 +134,12 @@ class Trainer:
             meter.add(losses, kept, images=len(batch.images_B3HW))
             iteration += 1
             self.skipped.add(batch.skipped)
-            if self._told_skipped == 0:
-                self._tell_skipped()
+            if self._reported_skipped == 0:
+                self._report_skipped()
             if iteration % self.config.log_interval == 0 or iteration % self.iterations_per_epoch == 0:
                 self._report(meter, iteration, lr)
         self.skipped.add(union_across_processes(self.skipped.names))
-        self._tell_skipped()
+        self._report_skipped()
         self.epochs_done += 1
         self.seconds += time.perf_counter() - started
 
@@ -148,25 +167,27 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.student.parameters(), self.config.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.config.ema_decay > 0:
+        if self.average is not None:
             self.average.update(self.student, iteration + 1)
         detached = {name: loss.detach() for name, loss in losses.items()}
         return {"loss": total.detach(), **detached}, None if knowledge is None else len(knowledge)
 
     def _ignored(self, student: Predictions, replayed_B: Tensor) -> Tensor | None:
-        """(B, A) mask of the anchor points that may be unlabelled objects; None when the run has no old images."""
+        """(B, A) mask of the anchor points that may be unlabeled objects; None when the run has no old images."""
         return None if self.suspects is None else self.suspects(student, replayed_B.to(self.device, non_blocking=True))
 
     def _report(self, meter: IntervalMeter, iteration: int, lr: float) -> None:
         record = meter.record(epoch=self.epochs_done + 1, iteration=iteration, iterations=self.iterations, lr=lr)
         if not record.losses["loss"] < float("inf"):
             raise CiodError(
-                f"training: the loss is {record.losses['loss']} at iteration {iteration}; lower training.lr "
-                "or raise training.warmup_iterations, and train again with --overwrite"
+                f"training: the loss is {record.losses['loss']} at iteration {iteration}; lower `training.lr` "
+                "or raise `training.warmup_iterations`, and train again with `overwrite`"
             )
-        self.listener.record(record)
+        for listener in self.listeners:
+            listener.record(record)
 
-    def _tell_skipped(self) -> None:
-        if len(self.skipped) > self._told_skipped:
-            self.listener.warn(str(self.skipped))
-            self._told_skipped = len(self.skipped)
+    def _report_skipped(self) -> None:
+        if len(self.skipped) > self._reported_skipped:
+            for listener in self.listeners:
+                listener.warn(str(self.skipped))
+            self._reported_skipped = len(self.skipped)

@@ -6,9 +6,9 @@ One batch, the same boxes, objectness and objects for every number of classes; t
 as those of classes that an image does not show. The teacher knows half of the objects, labels the other half. Median
 time of each part on the CPU, and its ratio to 10 classes; loss and transfer forward and backward.
 
-Beside the parts of the step: loss and transfer over all positives, as where everything is labelled, or nothing; and
-`rows`, what the class convolution gives and gets: its answers at the positives, and their gradient, as large as all of
-its answers together. That belongs to the convolution.
+Beside the parts of the step: loss and transfer over all positives, as where everything is labeled, or nothing; and
+`rows`, the class logits at the positives and their gradient, which is as large as all class logits together. That
+belongs to the class convolution.
 
 Legend: B images, A anchor points, C classes, N objects of the batch, P positives.
 """
@@ -24,14 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ciod_core.config.schema import DistillerConfig, ResamplerConfig
+from ciod_core.config.schema import ResamplerConfig
 from ciod_core.distiller.ckd import collaborative_distillation
-from ciod_core.methods.base import Lesson
-from ciod_core.methods.crs_ckd import crs_ckd
-from ciod_core.methods.supervised import labelled_losses, objectness
-from ciod_core.model.base import HeadOutput, Targets, rows_at
+from ciod_core.methods.crs_ckd import CrsCkd, DistillerConfig
+from ciod_core.model.base import Assignment, Targets, rows_at
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.model.yolox.simota import assign
+from ciod_core.model.yolox.predictions import YoloxPredictions
+from tests.helpers.networks import lively_detector
 from tests.helpers.scenes import anchors
 
 NUM_CLASSES = (10, 80, 300, 1000)
@@ -46,8 +45,8 @@ TARGET_RATIO = 1.5
 STEP = ("selection", "assignment", "loss", "transfer")
 
 
-def make_output(num_classes: int, targets: Targets, seed: int) -> HeadOutput:
-    """Answers like those of a trained detector: it sees the objects, in one of ten classes, and little else."""
+def make_output(num_classes: int, targets: Targets, seed: int) -> YoloxPredictions:
+    """Predictions like those of a trained detector: it sees the objects, in one of ten classes, and little else."""
     points_A2, strides_A = anchors(SIDE, SIDE)
     generator = torch.Generator().manual_seed(seed)
     shape = (NUM_IMAGES, len(points_A2))
@@ -55,22 +54,28 @@ def make_output(num_classes: int, targets: Targets, seed: int) -> HeadOutput:
     def normal(*more: int) -> Tensor:
         return torch.randn((*shape, *more), generator=generator)
 
-    centres_BA2 = points_A2 + normal(2) * strides_A.unsqueeze(1)
+    centers_BA2 = points_A2 + normal(2) * strides_A.unsqueeze(1)
     halves_BA2 = (0.3 * normal(2)).exp() * strides_A.unsqueeze(1) * 2
     boxes_BA4, objectness_logits_BA = (
-        torch.cat((centres_BA2 - halves_BA2, centres_BA2 + halves_BA2), dim=2),
+        torch.cat((centers_BA2 - halves_BA2, centers_BA2 + halves_BA2), dim=2),
         normal() - 5,
     )
     first_ten = normal(10) - 6
     for box_4, label, image in zip(targets.boxes_N4, targets.labels_N.tolist(), targets.image_N.tolist(), strict=True):
-        centre_2, size = (box_4[:2] + box_4[2:]) / 2, float((box_4[2:] - box_4[:2]).max())
-        seen = ((points_A2 - centre_2).abs() < 1.5 * strides_A.unsqueeze(1)).all(dim=1) & (strides_A * 4 < size)
+        center_2, size = (box_4[:2] + box_4[2:]) / 2, float((box_4[2:] - box_4[:2]).max())
+        seen = ((points_A2 - center_2).abs() < 1.5 * strides_A.unsqueeze(1)).all(dim=1) & (strides_A * 4 < size)
         boxes_BA4[image, seen] = box_4 + normal(4)[image, seen] * 2
         objectness_logits_BA[image, seen] += 6
         first_ten[image, seen, label % 10] += 7
     # Drawn after everything else, so that the first ten classes are the same for any number of classes.
     others = torch.randn((*shape, num_classes - 10), generator=generator) - 9
-    return HeadOutput(torch.cat((first_ten, others), dim=2), objectness_logits_BA, boxes_BA4, points_A2, strides_A)
+    return YoloxPredictions(
+        boxes_BA4=boxes_BA4,
+        class_logits_BAC=torch.cat((first_ten, others), dim=2),
+        objectness_logits_BA=objectness_logits_BA,
+        points_A2=points_A2,
+        strides_A=strides_A,
+    )
 
 
 def make_objects(seed: int) -> Targets:
@@ -86,65 +91,67 @@ def make_objects(seed: int) -> Targets:
     )
 
 
+class PositivesAlone(YoloxPredictions):
+    """Predictions whose gradient of the class logits ends at the positives: the rest belongs to the convolution."""
+
+    def class_logits_at(self, image_P: Tensor, anchor_P: Tensor) -> Tensor:
+        return super().class_logits_at(image_P, anchor_P).detach().requires_grad_()
+
+
 def parts_of_a_step(num_classes: int) -> dict[str, Part]:
     """The parts as functions to time: the teacher knows half of the objects, labels the other half."""
     objects = make_objects(seed=0)
     targets = Targets(*(field[1::2] for field in objects))
     teacher, student = make_output(num_classes, objects, seed=1), make_output(num_classes, objects, seed=2)
-    method = crs_ckd(ResamplerConfig(), DistillerConfig())
-    knowledge = method.select(teacher, targets)
-    assert knowledge is not None and len(knowledge) > NUM_IMAGES
+    # Losses and assignment do not depend on the weights.
+    detector, method = lively_detector(), CrsCkd(DistillerConfig(), ResamplerConfig())
+
+    def select() -> Knowledge:
+        return method.reconcile(method.select(teacher), targets)
+
+    knowledge = select()
+    assert len(knowledge) > NUM_IMAGES
     merged = knowledge.before(targets)
-    assignment = assign(student, merged)
-    student = student._replace(
-        class_logits_BAC=student.class_logits_BAC.requires_grad_(),
-        objectness_logits_BA=student.objectness_logits_BA.requires_grad_(),
-        boxes_BA4=student.boxes_BA4.requires_grad_(),
-    )
-    rows_PC = rows_at(student.class_logits_BAC, assignment.image_P, assignment.anchor_P)
-    gradient_PC, leaf_PC = torch.ones_like(rows_PC), rows_PC.detach().requires_grad_()
-    lesson = Lesson(student, merged, assignment, leaf_PC, len(knowledge), knowledge, teacher)
-    every_P = torch.ones_like(lesson.old_P)
+    assignment = detector.assign(student, merged)
+    student = PositivesAlone(**vars(student))
+    for leaf in (student.class_logits_BAC, student.objectness_logits_BA, student.boxes_BA4):
+        leaf.requires_grad_()
+    old_P = assignment.object_P < len(knowledge)
+    every_P = torch.ones_like(old_P)
+    gradient_PC = torch.ones(len(old_P), num_classes)
 
     def rows() -> None:
         read_PC = rows_at(student.class_logits_BAC, assignment.image_P, assignment.anchor_P)
         torch.autograd.grad(read_PC, student.class_logits_BAC, gradient_PC)
 
+    def supervision(chosen_P: Tensor) -> None:
+        losses = detector.losses(student, merged, assignment, chosen_P=chosen_P)
+        torch.stack(list(losses.values())).sum().backward()
+
     return {
-        "selection": lambda: method.select(teacher, targets),
-        "assignment": lambda: assign(student, merged),
-        "loss": lambda: backward(lesson, supervision(lesson, ~lesson.old_P)),
-        "transfer": lambda: backward(lesson, transfer(lesson, knowledge, lesson.old_P)),
-        "loss, all": lambda: backward(lesson, supervision(lesson, every_P)),
-        "transfer, all": lambda: backward(lesson, transfer(lesson, knowledge, every_P)),
+        "selection": select,
+        "assignment": lambda: detector.assign(student, merged),
+        "loss": lambda: supervision(~old_P),
+        "transfer": lambda: transfer(student, assignment, knowledge, old_P),
+        "loss, all": lambda: supervision(every_P),
+        "transfer, all": lambda: transfer(student, assignment, knowledge, every_P),
         "rows": rows,
     }
 
 
-def supervision(lesson: Lesson, chosen_P: Tensor) -> Tensor:
-    """The detection loss, where these positives are those of labelled objects."""
-    return objectness(lesson) + torch.stack(list(labelled_losses(lesson, chosen_P).values())).sum()
-
-
-def transfer(lesson: Lesson, knowledge: Knowledge, chosen_P: Tensor) -> Tensor:
-    """CKD, where these positives are those of the teacher's answers."""
-    assignment, index_P = lesson.assignment, chosen_P.nonzero().squeeze(1)
+def transfer(student: YoloxPredictions, assignment: Assignment, knowledge: Knowledge, chosen_P: Tensor) -> None:
+    """CKD and its gradients, where these positives are those of the teacher's boxes."""
+    image_P, anchor_P, object_P, _ = (field[chosen_P] for field in assignment)
     losses = collaborative_distillation(
-        lesson.cls_logits_PC.index_select(0, index_P),
-        lesson.student.boxes_BA4[assignment.image_P[index_P], assignment.anchor_P[index_P]],
+        student.class_logits_at(image_P, anchor_P),
+        student.boxes_BA4[image_P, anchor_P],
         knowledge.class_logits_KC,
         knowledge.boxes_K4,
-        assignment.object_P[index_P] % len(knowledge),
+        object_P % len(knowledge),
         weighting=DistillerConfig().weighting,
         target=DistillerConfig().target,
     )
-    return losses.class_sum + losses.location_sum
-
-
-def backward(lesson: Lesson, loss: Tensor) -> None:
-    """The gradients of the positives' logits, and of all objectness and boxes."""
-    leaves = lesson.cls_logits_PC, lesson.student.objectness_logits_BA, lesson.student.boxes_BA4
-    torch.autograd.grad(loss, leaves, allow_unused=True)
+    (losses.class_sum + losses.location_sum).backward()
 
 
 def median_milliseconds(steps: dict[int, dict[str, Part]], repeats: int) -> dict[int, dict[str, float]]:

@@ -35,7 +35,6 @@ from ciod_core.teachers.distill import distill
 from ciod_core.teachers.network import NetworkTeacher, freeze
 from ciod_core.teachers.resolve import bank_config
 from ciod_core.teachers.sources import TeacherOptions
-from ciod_core.training.progress import SilentListener
 from ciod_core.training.trainer import Trainer
 
 BATCHES, ROUNDS = 4, 8
@@ -58,14 +57,14 @@ def main() -> None:
         options = TeacherOptions(arguments.teacher)
         bank = distill(experiment, banked, options, out=Path(folder) / "bank.safetensors").teacher
         image_size = arguments.image_size or bank.identity.image_size
-        classes = experiment.manifest.classes.up_to(2)
+        classes = experiment.read().classes.up_to(2)
         dataset = DetectionDataset(*bank.images, classes, TrainTransform(image_size, multi_scale=False))
         loader = iter(make_loader(dataset, arguments.batch_size, shuffle=True))
         batches = [next(loader) for _ in range(BATCHES)]
         weights = experiment.weights_path(arguments.teacher)
         frozen = freeze(load_detector(weights)[0], torch.device("cpu"), torch.channels_last)
         live = NetworkTeacher(frozen, build_method(config), bank.identity, bank.images)
-        num_new = len(experiment.manifest.classes.of_step(2))
+        num_new = len(experiment.read().classes.of_step(2))
         teachers: dict[str, Teacher | None] = {"plain": None, "bank": bank, "live": live}
         steps = {name: _step(weights, teacher, banked, batches, num_new) for name, teacher in teachers.items()}
         steps["forward"] = lambda index: _forward(live, batches[index])
@@ -98,13 +97,12 @@ def _step(
     student, method = load_detector(weights)[0], build_method(config)
     method.grow(student, num_new)
     trainer = Trainer(
-        student,
-        teacher,
-        method,
-        lambda epoch: _Batches(batches),
-        config.training,
-        torch.device("cpu"),
-        SilentListener(),
+        student=student,
+        teacher=teacher,
+        method=method,
+        load_epoch=lambda epoch: _Batches(batches),
+        config=config.training,
+        device=torch.device("cpu"),
     )
     student.train()
     return lambda index: trainer._train_batch(batches[index], 1e-4, 1000)[1]

@@ -59,7 +59,7 @@ def test_weights_name_the_classes_of_all_steps(grown: Path) -> None:
     assert len(runs["step3-replay"].replayed) == 2, "the images of step 2 are all that the run before had"
 
 
-def test_every_class_is_evaluated_where_it_is_labelled(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
+def test_every_class_is_evaluated_where_it_is_labeled(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(grown, tmp_path / "chain"))
     answer = ciod("evaluate", "step3-replay", "--experiment", folder, "--per-class", "--per-class-group")
     assert answer.code == 0, answer.err

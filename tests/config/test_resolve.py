@@ -179,7 +179,7 @@ def test_set_may_use_the_old_name_of_a_setting(old: str, new: str, value: Any, t
 
 
 def test_a_mistake_under_an_old_name_states_both() -> None:
-    with pytest.raises(ConfigError, match=r"^--set resampler\.centre_score=2: resampler\.center_score: should be less"):
+    with pytest.raises(ConfigError, match=r"^`set` resampler\.centre_score=2: resampler\.center_score: should be less"):
         resolve_config(assignments=["resampler.centre_score=2"])
 
 

@@ -127,7 +127,7 @@ class TestFirstStep:
 
     def test_weights_that_lie_there_are_not_overwritten(self, chain: Experiment) -> None:
         chain.weights_path("other").write_text("precious")
-        with refused(chain, ConfigError, "other.safetensors: exists and was not written", "`teacher`"):
+        with refused(chain, ConfigError, "other.safetensors: exists and was not written by", "`teacher`"):
             check_free(chain, "other", resume=False, overwrite=False)
         check_free(chain, "other", resume=False, overwrite=True)
 

@@ -26,7 +26,7 @@ def make_outspoken(detector: Detector) -> Detector:
     """Give an untrained detector boxes that overlap and scores that differ from place to place.
 
     Freshly drawn convolutions pass on so little of the signal that all anchor points say nearly the same; the factor
-    of the normalisation layers and the last convolutions make up for that.
+    of the normalization layers and the last convolutions make up for that.
     """
     with torch.no_grad():
         for module in detector.modules():

@@ -1,4 +1,4 @@
-"""Knowledge selection in one image as plain loops over numbers: what the vectorised resampler has to equal.
+"""Knowledge selection in one image as plain loops over numbers: what the vectorized resampler has to equal.
 
 Legend: A anchor points, C classes.
 """

@@ -103,7 +103,7 @@ def squared_errors(
 
 
 def deltas(point: Point) -> list[float]:
-    """Offset of the box's centre from the anchor point and log size, in strides."""
+    """Offset of the box's center from the anchor point and log size, in strides."""
     x1, y1, x2, y2 = point.box
     offsets = [((x1 + x2) / 2 - point.point[0]) / point.stride, ((y1 + y2) / 2 - point.point[1]) / point.stride]
     return [*offsets, math.log((x2 - x1) / point.stride), math.log((y2 - y1) / point.stride)]

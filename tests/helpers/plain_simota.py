@@ -1,4 +1,4 @@
-"""SimOTA of one image as plain loops over Python numbers: what the vectorised assigner has to equal.
+"""SimOTA of one image as plain loops over Python numbers: what the vectorized assigner has to equal.
 
 Legend: A anchor points, C classes, G objects.
 """

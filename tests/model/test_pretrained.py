@@ -30,7 +30,7 @@ def refusal(path: Path | str) -> str:
         resnet_reading(path)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith("model.backbone_weights: ")
+    assert message.startswith("`model.backbone_weights`: ")
     assert str(path) in message
     return message
 

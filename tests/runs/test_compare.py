@@ -19,7 +19,7 @@ from ciod_core.runs.compare import runner
 from ciod_core.runs.compare.plan import Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.runs.compare.results import Spread, suite_rows
 from ciod_core.runs.compare.runner import RunProgress, run_suite
-from ciod_core.training.progress import SilentListener, TrainingListener
+from ciod_core.training.progress import TrainingListener
 
 TINY = {
     "model.name": "yolox-micro",
@@ -54,7 +54,7 @@ class Recorder:
         self.seen.update(runs)
 
     def training(self) -> TrainingListener:
-        return SilentListener()
+        return TrainingListener()
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_a_failed_run_takes_only_its_chain_along(
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_stopped(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupting(SilentListener):
+    class Interrupting(TrainingListener):
         def record(self, record: object) -> None:
             if getattr(record, "epoch", 0) == 2:
                 raise KeyboardInterrupt

@@ -203,7 +203,7 @@ def test_a_step_file_that_was_edited(experiment: Experiment, half: str) -> None:
 
 def test_a_device_that_is_not_there(experiment: Experiment) -> None:
     asked = Config(training=TrainingConfig(device="cuda:99"))
-    assert "--device cpu" in refused(experiment, ConfigError, config=asked)
+    assert "pass cpu" in refused(experiment, ConfigError, config=asked)
 
 
 class TestPlans:

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ciod_core.classes import class_table
+from ciod_core.classes import ClassTable, class_table
 from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config, ResamplerConfig
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.data.images.hashes import ImageHashes
-from ciod_core.data.loading.compact import CompactTable
 from ciod_core.data.loading.dataset import DetectionDataset
 from ciod_core.data.loading.loader import make_loader
 from ciod_core.data.loading.mixing import Mixing
@@ -51,18 +50,20 @@ TINY = {
 class LabelsAsTeacher(SourceFrameTeacher):
     """A teacher that knows exactly the labels."""
 
-    def __init__(self, images: LocatedTable, num_classes: int, compact: CompactTable) -> None:
+    def __init__(self, images: LocatedTable, classes: ClassTable) -> None:
         identity = TeacherIdentity(teacher_sha256="", classes=(), image_size=0, resampler=ResamplerConfig())
         super().__init__(identity, images)
-        self._compact, self._num_classes = compact, num_classes
+        self._classes = classes
 
     def knowledge_of(self, index: int) -> Knowledge:
-        labels_G = torch.from_numpy(self._compact.labels_of(index))
+        table = self.images.table
+        of_image_N = (table.image_of_box_N == index) & ~table.crowd_N
+        labels_G = torch.from_numpy(self._classes.labels_of(table.category_ids_N[of_image_N]))
         return Knowledge(
-            boxes_K4=torch.from_numpy(self._compact.boxes_of(index).copy()),
+            boxes_K4=torch.from_numpy(table.boxes_N4[of_image_N]),
             labels_K=labels_G,
             scores_K=labels_G.float(),
-            class_logits_KC=torch.eye(self._num_classes)[labels_G],
+            class_logits_KC=torch.eye(len(self._classes))[labels_G],
             responses={"objectness": labels_G.float()},
             image_K=torch.zeros_like(labels_G),
             anchor_K=torch.full_like(labels_G, -1),
@@ -77,8 +78,8 @@ def test_knowledge_moves_like_the_boxes_of_its_image(
     """A teacher that knows exactly the labels gives exactly the labels, whatever is done to the images."""
     table = read_coco(shapes_dataset.train.annotations)
     classes = class_table([[(entry.name, entry.id) for entry in table.categories]])
-    images = LocatedTable(table, shapes_dataset.train.images)
-    teacher = LabelsAsTeacher(images, len(classes), CompactTable.of(table, classes, skip_crowd=True))
+    images = LocatedTable(table, shapes_dataset.train.image_dir)
+    teacher = LabelsAsTeacher(images, classes)
     dataset = DetectionDataset(*images, classes, TrainTransform(64, True, True, 0.5), seed=5, mixing=mixing)
     for batch in make_loader(dataset, 5, shuffle=True, seed=2, workers=workers):
         knowledge, targets = teacher.answer(batch), batch.targets
@@ -150,7 +151,7 @@ def test_other_methods_say_so(method: str, experiment: Experiment) -> None:
     bank = distill(experiment, config(), TeacherOptions("step1")).teacher.bank
     with pytest.raises(ConfigError, match=f"`knowledge`: method '{method}' needs the live teacher or none"):
         train_step(experiment, settings, teacher="step1", run="other", knowledge=bank.path)
-    assert experiment.read().run("other") is None
+    assert experiment.read().find_run("other") is None
 
 
 def test_a_bank_that_does_not_fit(experiment: Experiment) -> None:
@@ -175,7 +176,7 @@ def test_a_bank_that_does_not_fit(experiment: Experiment) -> None:
             train()
     finally:
         image.write_bytes(before)
-    assert experiment.read().run("other") is None
+    assert experiment.read().find_run("other") is None
 
 
 def test_the_command(ciod: Ciod, own_copy: Path) -> None:
@@ -220,7 +221,7 @@ def test_images_are_hashed_when_they_are_trained_on_where_there_are_many(
     hashes = ImageHashes()
     teacher = BankTeacher(KnowledgeBank(made.bank.path), made.images, hashes)
     teacher.require_images()
-    dataset = DetectionDataset(*made.images, experiment.manifest.classes, EvalTransform(64))
+    dataset = DetectionDataset(*made.images, experiment.read().classes, EvalTransform(64))
     with pytest.raises(ConfigError, match=r"is not in it; run 'ciod distill' again"):
         teacher.answer(next(iter(make_loader(dataset, image + 1, shuffle=False))))
     monkeypatch.setattr("ciod_core.data.images.hashes.SETTLED_NS", -1)

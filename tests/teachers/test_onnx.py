@@ -17,7 +17,7 @@ from torch import nn
 from ciod_core.config.schema import Config, ResamplerConfig
 from ciod_core.errors import ConfigError, DataError, ExportError
 from ciod_core.export.description import NmsSettings
-from ciod_core.export.export import export as export_detector
+from ciod_core.export.export import export
 from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.model.knowledge import Knowledge
@@ -92,7 +92,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of ciod, with their export beside them."""
     weights = write_teacher(tmp_path_factory.mktemp("teacher") / "step1.safetensors", OLD)
     nms = NmsSettings(score_threshold=0.05, max_detections=1000)
-    export_detector(weights, weights.with_suffix(".onnx"), nms=nms)
+    export(weights, weights.with_suffix(".onnx"), nms=nms)
     return weights
 
 
@@ -229,7 +229,7 @@ def test_a_detector_of_torchvision(names: Path, tmp_path: Path) -> None:
     detector = get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=4).eval()
     make_lively(detector)
     image_3HW = torch.rand(3, 64, 64)
-    export(detector, image_3HW, tmp_path / "ssd.onnx")
+    export_with_torch(detector, image_3HW, tmp_path / "ssd.onnx")
     teacher = OnnxTeacher(tmp_path / "ssd.onnx", names, images)
     for row, kept in enumerate(knowledge(teacher)):
         image = np.asarray(Image.open(images.images[1] / str(images.images.table.file_names_I[row])), np.float32)
@@ -259,7 +259,7 @@ def make_lively(detector: nn.Module) -> None:
     detector.eval()
 
 
-def export(detector: nn.Module, image_3HW: torch.Tensor, path: Path) -> None:
+def export_with_torch(detector: nn.Module, image_3HW: torch.Tensor, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(

@@ -113,7 +113,7 @@ def test_every_kind_of_box_is_shown_for_what_it_is(distilled: StepBank, monkeypa
     assert set(layers["labels"].texts) <= {
         category.name for category in distilled.teacher.images.table.categories
     } - set(names)
-    assert len({(layer.colour, layer.dashed) for layer in layers.values()}) == 3
+    assert len({(layer.color, layer.dashed) for layer in layers.values()}) == 3
 
     unknown = layers_on(replace(changed, hidden=None), image, monkeypatch)
     assert set(unknown) == {"teacher", "labels"}

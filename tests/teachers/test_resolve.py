@@ -22,7 +22,7 @@ from ciod_core.teachers.base import TeacherIdentity
 from ciod_core.teachers.distill import distill
 from ciod_core.teachers.resolve import AUTO, NONE, RunTeacher, resolve_teacher
 from ciod_core.teachers.sources import TeacherOptions
-from ciod_core.training.progress import SilentListener, TrainingRecord
+from ciod_core.training.progress import TrainingListener, TrainingRecord
 from tests.teachers.conftest import widths_of_answers
 from tests.teachers.test_bank_training import TINY
 
@@ -50,7 +50,7 @@ def rewrite(bank: KnowledgeBank, **changes: Any) -> None:
     write_bank(bank.path, info, dict(bank.items()))
 
 
-class Following(SilentListener):
+class Following(TrainingListener):
     """Keeps what is said at the beginning, and interrupts a run in an epoch."""
 
     def __init__(self, stop_in: int = 0) -> None:
@@ -82,9 +82,7 @@ def test_a_method_is_not_changed_without_a_word(experiment: Experiment) -> None:
     chosen = choose(experiment, config(**background))
     assert chosen.bank is None and chosen.config.distiller.background == "teacher"
     (note,) = chosen.notes
-    assert note.startswith(
-        f"not used: {bank.path}: it lacks the dense predictions that distiller.background=teacher needs"
-    )
+    assert note.startswith(f"not used: {bank.path}: it lacks the dense predictions that these settings need")
     assert "pass it as `knowledge`" in note
     given = choose(experiment, config(**background), bank.path)
     assert given.bank is not None and given.config.distiller.background == "zero"
@@ -180,7 +178,7 @@ def test_no_teacher_runs_and_the_record_says_so(experiment: Experiment, monkeypa
 def test_a_comparison_does_not_look_for_banks(experiment: Experiment) -> None:
     distill(experiment, config(**PSEUDO), TeacherOptions("step1"))
     run = SuiteRun("compared", "pseudo-label", 0, 2, "step1")
-    record = train_missing(experiment.folder, run, config(**PSEUDO), SilentListener())
+    record = train_missing(experiment.folder, run, config(**PSEUDO), TrainingListener())
     assert record.status == "finished" and "knowledge" not in record.inputs
 
 
@@ -236,5 +234,5 @@ class TestResume:
 
 
 def test_runs_are_not_called_like_banks(experiment: Experiment) -> None:
-    with pytest.raises(ConfigError, match=r"--name step2\.knowledge: '\.knowledge' marks what 'ciod distill' writes"):
+    with pytest.raises(ConfigError, match=r"`name` step2\.knowledge: '\.knowledge' marks what 'ciod distill' writes"):
         train_step(experiment, config(), teacher="step1", run="step2.knowledge")

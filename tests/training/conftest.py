@@ -32,7 +32,7 @@ from ciod_core.methods.crs_ckd import DistillerConfig
 from ciod_core.methods.registry import build_method
 from ciod_core.teachers.base import TeacherIdentity
 from ciod_core.teachers.network import NetworkTeacher, freeze
-from ciod_core.training.progress import SilentListener
+from ciod_core.training.progress import TrainingListener
 from ciod_core.training.trainer import Trainer
 from tests.helpers.networks import lively_detector
 
@@ -55,7 +55,7 @@ def tiny_config(method: str = "crs-ckd", **training: Any) -> Config:
         method=MethodConfig(name=method),
         # The teacher of a tiny run is sure of nothing; low thresholds make it speak.
         resampler=ResamplerConfig(
-            rule="crs", centre_score=0.02, other_iou=0.65, min_score=0.001, nms_iou=0.95, ground_truth_iou=0.9
+            rule="crs", center_score=0.02, other_iou=0.65, min_score=0.001, nms_iou=0.95, ground_truth_iou=0.9
         ),
         distiller=DistillerConfig(weighting="balanced", target="soft"),
         evaluation=EvaluationConfig(batch_size=12),
@@ -82,7 +82,9 @@ def make_trainer(shapes_dataset: DatasetSource) -> MakeTrainer:
     table = read_coco(shapes_dataset.train.annotations)
     classes = class_table([[(category.name, category.id) for category in table.categories]])
 
-    def make(method: str = "crs-ckd", listener: Any = None, device: str = "cpu", **training: Any) -> Trainer:
+    def make(
+        method: str = "crs-ckd", listener: TrainingListener | None = None, device: str = "cpu", **training: Any
+    ) -> Trainer:
         config = tiny_config(method, **training)
         dataset = DetectionDataset(
             table,
@@ -95,19 +97,19 @@ def make_trainer(shapes_dataset: DatasetSource) -> MakeTrainer:
         if method == "crs-ckd":
             frozen = freeze(lively_detector(num_classes=NUM_OLD, seed=1), torch.device(device), torch.channels_last)
             identity = TeacherIdentity(teacher_sha256="", classes=(), image_size=64, resampler=config.resampler)
-            images = LocatedTable(table, shapes_dataset.train.images)
+            images = LocatedTable(table, shapes_dataset.train.image_dir)
             teacher = NetworkTeacher(frozen, built, identity, images, precision=config.training.precision)
         student = lively_detector(num_classes=NUM_OLD, seed=1)
         torch.manual_seed(2)
         student.add_classes(NUM_ALL - NUM_OLD)
         return Trainer(
-            student,
-            teacher,
-            built,
-            lambda epoch: make_loader(dataset, 8, shuffle=True, seed=config.training.seed, epoch=epoch),
-            config.training,
-            torch.device(device),
-            listener or SilentListener(),
+            student=student,
+            teacher=teacher,
+            method=built,
+            load_epoch=lambda epoch: make_loader(dataset, 8, shuffle=True, seed=config.training.seed, epoch=epoch),
+            config=config.training,
+            device=torch.device(device),
+            listeners=[listener] if listener else [],
         )
 
     return make

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from ciod_core.config.schema import ModelConfig
-from ciod_core.model.common.nms import detect
-from ciod_core.model.yolox.detector import build_detector
-from ciod_core.model.yolox.simota import assign
-from ciod_core.resampler.rules import centre_resampling, select_knowledge
+from ciod_core.config.schema import ModelConfig, ResamplerConfig
+from ciod_core.model.base import PRESENCE, Predictions
+from ciod_core.model.registry import build_detector
+from ciod_core.resampler.select import resample
 from ciod_core.runtime.determinism import reproducible
-from ciod_core.training.progress import SilentListener, TrainingRecord
-from ciod_core.training.resume import load_state, save_state
+from ciod_core.training.progress import TrainingListener, TrainingRecord
+from ciod_core.training.resume import TrainingState, load_state, save_state
 from ciod_core.training.trainer import Trainer
 from tests.helpers.networks import lively_detector, stir
-from tests.helpers.scenes import make_targets, random_output
+from tests.helpers.scenes import make_targets
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 MakeTrainer = Callable[..., Trainer]
 
 
-class Notes(SilentListener):
+class Notes(TrainingListener):
     """Keeps every record."""
 
     def __init__(self) -> None:
@@ -52,25 +53,38 @@ def test_cpu_and_gpu_answer_alike(name: str) -> None:
     with torch.inference_mode():
         expected = detector.eval()(images)
         found = detector.to("cuda", memory_format=torch.channels_last)(images.cuda())
-    for ours, theirs in zip(found[:-1], expected[:-1], strict=True):
+    for ours, theirs in zip(tensors_of(found), tensors_of(expected), strict=True):
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-3, atol=2e-3)
 
 
+def tensors_of(predictions: Predictions) -> tuple[Tensor, ...]:
+    return predictions.boxes_BA4, predictions.class_logits_BAC, predictions.responses()[PRESENCE]
+
+
+def on_gpu(record: Any) -> Any:
+    """A frozen dataclass with its tensors on the GPU."""
+    tensors = {name: value.cuda() for name, value in vars(record).items() if isinstance(value, Tensor)}
+    return replace(record, **tensors)
+
+
 def test_selection_assignment_and_detection_agree_with_the_cpu() -> None:
-    output = random_output(3, 4, 64, seed=0)
+    detector = lively_detector()
+    images = torch.randint(0, 256, (3, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.inference_mode():
+        on_cpu = detector(images)
+    both = on_gpu(on_cpu), on_cpu
     targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1), (2, (10.0, 20.0, 50.0, 60.0), 3)])
-    device = torch.device("cuda")
-    on_gpu = output._replace(
-        **{name: tensor.to(device) for name, tensor in output._asdict().items() if tensor is not None}
-    )
-    rule = centre_resampling(centre_score=0.3, other_iou=0.65, min_score=0.1)
-    ours, theirs = (vars(select_knowledge(where, rule, nms_iou=0.95)) for where in (on_gpu, output))
-    for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name].cpu(), tensor)
-    for found, expected in zip(assign(on_gpu, targets.to(device)), assign(output, targets), strict=True):
+    settings = ResamplerConfig(rule="crs", center_score=0.02, other_iou=0.65, min_score=0.001, nms_iou=0.95)
+    ours, theirs = (resample(where, settings) for where in both)
+    assert len(theirs) > 0
+    for name in ("boxes_K4", "labels_K", "scores_K", "class_logits_KC", "image_K", "anchor_K"):
+        torch.testing.assert_close(getattr(ours, name).cpu(), getattr(theirs, name))
+    assigned = detector.assign(both[0], targets.to(torch.device("cuda"))), detector.assign(on_cpu, targets)
+    for found, expected in zip(*assigned, strict=True):
         torch.testing.assert_close(found.cpu(), expected)
-    detections = [detect(where, score_threshold=0.05, nms_iou=0.65, max_detections=50) for where in (on_gpu, output)]
+    detections = [detector.detect(where, score_threshold=0.001, nms_iou=0.65, max_detections=50) for where in both]
     for found_image, expected_image in zip(*detections, strict=True):
+        assert len(expected_image.scores_D) > 0
         for found, expected in zip(found_image, expected_image, strict=True):
             torch.testing.assert_close(found.cpu(), expected)
 
@@ -85,10 +99,10 @@ def test_training_and_resuming_with_channels_last(
     with reproducible(3, strict=True):
         trainer = make_trainer(listener=notes, **settings)
         trainer.train_epoch()
-        save_state(tmp_path, epochs_done=1, parts=trainer.state())
+        save_state(tmp_path, trainer.state())
         trainer.train_epoch()
         resumed = make_trainer(**settings)
-        resumed.restore(*load_state(tmp_path))
+        resumed.restore(load_state(tmp_path))
         resumed.train_epoch()
     assert all(math.isfinite(record.losses["loss"]) for record in notes.records)
     assert {tensor.dtype for tensor in trainer.weights.values()} == {torch.float32, torch.int64}
@@ -109,6 +123,6 @@ def test_training_on_a_gpu_follows_training_on_a_cpu(make_trainer: MakeTrainer) 
 
 def test_a_detector_of_the_gpu_is_saved_for_any_device(tmp_path: Path) -> None:
     detector = lively_detector().to("cuda")
-    save_state(tmp_path, epochs_done=1, parts={"student": detector.state_dict()})
-    _, parts = load_state(tmp_path)
+    save_state(tmp_path, TrainingState(1, 0.0, (), {"student": detector.state_dict()}))
+    parts = load_state(tmp_path).parts
     assert {tensor.device.type for tensor in parts["student"].values()} == {"cpu"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ciod_core.config.schema import ErdConfig, ResamplerConfig
+from ciod_core.config.schema import ResamplerConfig
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
@@ -18,10 +18,11 @@ from ciod_core.experiment.manifest import RunRecord
 from ciod_core.export.description import NmsSettings
 from ciod_core.export.graph import build_graph, capture
 from ciod_core.files import sha256_of_file
+from ciod_core.methods.erd import ErdConfig
+from ciod_core.model.base import PRESENCE, Detector
 from ciod_core.model.checkpoint import load_detector, read_info
-from ciod_core.model.yolox.detector import Detector
 from ciod_core.runs.train import train_step
-from ciod_core.training.progress import SilentListener, TrainingRecord
+from ciod_core.training.progress import TrainingListener, TrainingRecord
 from tests.training.conftest import tiny_config
 
 LOSSES = {
@@ -33,7 +34,7 @@ LOSSES = {
 }
 
 
-class StopInEpoch2(SilentListener):
+class StopInEpoch2(TrainingListener):
     """Ends the run as Ctrl-C would, after its first epoch was saved."""
 
     def record(self, record: TrainingRecord) -> None:
@@ -68,12 +69,13 @@ def detector_of(experiment: Experiment, run: str) -> Detector:
 
 @torch.inference_mode()
 def assert_old_answers_kept(student: Detector, teacher: Detector) -> None:
-    """Logits, objectness and boxes of the teacher's anchor points and classes, bit for bit."""
+    """Logits, responses and boxes of the teacher's anchor points and classes, bit for bit."""
     images = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     ours, theirs = student(images), teacher(images)
     num_anchors, num_classes = theirs.class_logits_BAC.shape[1:]
     assert torch.equal(ours.class_logits_BAC[:, :num_anchors, :num_classes], theirs.class_logits_BAC)
-    assert torch.equal(ours.objectness_logits_BA[:, :num_anchors], theirs.objectness_logits_BA)
+    assert theirs.responses().keys() == {PRESENCE}
+    assert torch.equal(ours.responses()[PRESENCE][:, :num_anchors], theirs.responses()[PRESENCE])
     assert torch.equal(ours.boxes_BA4[:, :num_anchors], theirs.boxes_BA4)
     assert ours.class_logits_BAC.shape[1] > num_anchors
 

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import math
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 
-from ciod_core.config.schema import METHOD_NAMES, Config, ReplayConfig
+from ciod_core.config.schema import Config, ReplayConfig
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import CheckpointError
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import RunRecord
-from ciod_core.methods.unlabeled import suspected_objects
+from ciod_core.methods.registry import METHODS
+from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.runs.train import train_step
 from ciod_core.training import trainer
-from ciod_core.training.progress import SilentListener, TrainingRecord
+from ciod_core.training.progress import TrainingListener, TrainingRecord
 from tests.training.conftest import NUM_OLD, MakeTrainer, tiny_config
 
-METHODS = [name for name in get_args(METHOD_NAMES) if name != "joint"]
+METHOD_NAMES = [name for name in METHODS if name != "joint"]
 
 
-class StopInEpoch2(SilentListener):
+class StopInEpoch2(TrainingListener):
     """Ends the run as Ctrl-C would, after its first epoch was saved."""
 
     def record(self, record: TrainingRecord) -> None:
@@ -69,11 +71,11 @@ def kept_ids(run: RunRecord) -> set[int]:
     return {image.image_id for image in run.replayed}
 
 
-@pytest.mark.parametrize("unlabelled", ["ignore", "background"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_real_step_with_every_method(method: str, unlabelled: str, experiment: Experiment) -> None:
+@pytest.mark.parametrize("unlabeled", ["ignore", "background"])
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_a_real_step_with_every_method(method: str, unlabeled: str, experiment: Experiment) -> None:
     # So low a score that suspicion, whose rule is tested elsewhere, plays a part from the first iteration on.
-    config = replaying(method, unlabelled=unlabelled, suspect_score=1e-5)
+    config = replaying(method, unlabeled=unlabeled, unlabeled_score=1e-5)
     run = train_step(experiment, config, teacher="step1")
     assert run.name == ("step2-replay" if method == "crs-ckd" else f"step2-{method}-replay")
     assert (run.status, len(run.replayed)) == ("finished", 5)
@@ -86,8 +88,8 @@ def test_a_real_step_with_every_method(method: str, unlabelled: str, experiment:
 
 def test_what_counts_as_background_and_what_is_kept_makes_a_difference(experiment: Experiment) -> None:
     configs = {
-        "ignore": replaying(suspect_score=1e-5),
-        "background": replaying(suspect_score=1e-5, unlabelled="background"),
+        "ignore": replaying(unlabeled_score=1e-5),
+        "background": replaying(unlabeled_score=1e-5, unlabeled="background"),
         "fewer": replaying(images=3),
         "off": replaying(images=0),
     }
@@ -154,13 +156,13 @@ def test_without_a_budget_no_other_setting_of_replay_matters(
     made = []
     build = trainer.Trainer.__init__
 
-    def spy(self: trainer.Trainer, *arguments: Any) -> None:
-        build(self, *arguments)
+    def spy(self: trainer.Trainer, **arguments: Any) -> None:
+        build(self, **arguments)
         made.append(self.suspects)
 
     monkeypatch.setattr(trainer.Trainer, "__init__", spy)
     train_step(experiment, tiny_config("erd", epochs=1, log_interval=1), teacher="step1", run="plain")
-    train_step(experiment, replaying("erd", images=0, suspect_score=0.0), teacher="step1", run="off")
+    train_step(experiment, replaying("erd", images=0, unlabeled_score=0.0), teacher="step1", run="off")
     assert made == [None, None]
     assert_same_weights(experiment, "plain", "off")
 
@@ -168,7 +170,7 @@ def test_without_a_budget_no_other_setting_of_replay_matters(
 def test_batches_without_old_images_are_trained_on_as_ever(make_trainer: MakeTrainer) -> None:
     """Even where suspicion is at work in other batches."""
     plain, suspicious = make_trainer("crs-ckd"), make_trainer("crs-ckd")
-    suspicious.suspects = suspected_objects(first_new_class=NUM_OLD, min_score=0.0)
+    suspicious.suspects = partial(unlabeled_mask, first_new_class=NUM_OLD, min_score=0.0)
     for each in (plain, suspicious):
         each.train_epoch()
     theirs = plain.student.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,21 @@ from torch import nn
 from ciod_core.config.schema import TrainingConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.training.optimizer import build_optimizer
-from ciod_core.training.resume import STATE_FILE, load_state, optimizer_tensors, restore_optimizer, save_state
+from ciod_core.training.resume import (
+    STATE_FILE,
+    TrainingState,
+    load_state,
+    optimizer_tensors,
+    restore_optimizer,
+    save_state,
+)
+
+
+class Network(nn.Sequential):
+    """All that an optimizer needs of a detector."""
+
+    def trunk_parameters(self) -> Iterator[nn.Parameter]:
+        return self[0].parameters()
 
 
 def refusal(folder: Path) -> str:
@@ -28,16 +43,17 @@ def refusal(folder: Path) -> str:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     parts = {"student": {"a.b": torch.rand(20, 30), "count": torch.tensor(7)}, "scaler": {"scale": torch.tensor(2.0)}}
-    save_state(tmp_path, epochs_done=4, parts=parts)
+    save_state(tmp_path, TrainingState(4, 1.0, (), parts))
     return tmp_path
 
 
 def test_round_trip(tmp_path: Path) -> None:
     image = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
     parts = {"student": {"x/y.z": image, "count": torch.tensor(7)}, "average": {"half": torch.rand(3).half()}}
-    save_state(tmp_path, epochs_done=2, parts=parts)
-    epochs_done, found = load_state(tmp_path)
-    assert epochs_done == 2
+    save_state(tmp_path, TrainingState(2, 1.25, ("b.jpg", "a.jpg"), parts))
+    state = load_state(tmp_path)
+    found = state.parts
+    assert (state.epochs_done, state.seconds, state.skipped_images) == (2, 1.25, ("b.jpg", "a.jpg"))
     assert {part: list(group) for part, group in found.items()} == {
         "student": sorted(["x/y.z", "count"]), "average": ["half"],
     }  # fmt: skip
@@ -47,9 +63,9 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_a_later_state_replaces_the_earlier_one(saved: Path) -> None:
-    save_state(saved, epochs_done=5, parts={"student": {"a": torch.ones(2)}})
-    epochs_done, found = load_state(saved)
-    assert epochs_done == 5 and list(found) == ["student"]
+    save_state(saved, TrainingState(5, 1.0, (), {"student": {"a": torch.ones(2)}}))
+    state = load_state(saved)
+    assert state.epochs_done == 5 and list(state.parts) == ["student"]
     assert [path.name for path in (saved / STATE_FILE).parent.iterdir()] == [STATE_FILE.name]
 
 
@@ -71,18 +87,20 @@ def test_a_state_of_something_else(saved: Path) -> None:
     assert "no training state" in refusal(saved)
     save_file({"student/a": torch.ones(2)}, saved / STATE_FILE, metadata={"ciod-state": "not json"})
     assert "damaged" in refusal(saved)
+    save_file({"student/a": torch.ones(2)}, saved / STATE_FILE, metadata={"ciod-state": '{"epochs_done": 1}'})
+    assert "damaged" in refusal(saved), "version 1 has a clock among the tensors"
     save_file({"no part": torch.ones(2)}, saved / STATE_FILE, metadata={"ciod-state": '{"epochs_done": 1}'})
     assert "damaged" in refusal(saved)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_optimiser_goes_on_bit_by_bit(optimizer: str, memory_format: torch.memory_format, tmp_path: Path) -> None:
+def test_the_optimizer_goes_on_bit_by_bit(optimizer: str, memory_format: torch.memory_format, tmp_path: Path) -> None:
     """Also where weights lie channels-last: the state must come back in the layout the fused step expects."""
 
     def make() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
-        network: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        network: Any = Network(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         network = network.to(memory_format=memory_format)
         return network, build_optimizer(network, TrainingConfig(optimizer=optimizer, lr=0.1, momentum=0.9))
 
@@ -95,10 +113,10 @@ def test_the_optimiser_goes_on_bit_by_bit(optimizer: str, memory_format: torch.m
     network, first = make()
     for seed in range(3):
         step(network, first, seed)
-    save_state(tmp_path, epochs_done=1, parts={"n": network.state_dict(), "o": optimizer_tensors(first)})
+    save_state(tmp_path, TrainingState(1, 0.0, (), {"n": network.state_dict(), "o": optimizer_tensors(first)}))
 
     again, second = make()
-    _, parts = load_state(tmp_path)
+    parts = load_state(tmp_path).parts
     again.load_state_dict(parts["n"])
     restore_optimizer(second, parts["o"])
     for seed in range(3, 6):
@@ -108,13 +126,13 @@ def test_the_optimiser_goes_on_bit_by_bit(optimizer: str, memory_format: torch.m
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_settings_are_those_of_the_new_optimiser() -> None:
-    network: Any = nn.Linear(2, 2)
+def test_settings_are_those_of_the_new_optimizer() -> None:
+    network: Any = Network(nn.Linear(2, 2))
     old = build_optimizer(network, TrainingConfig(optimizer="adamw", lr=0.1, weight_decay=0.5))
     network(torch.rand(1, 2)).sum().backward()
     old.step()
     new = build_optimizer(network, TrainingConfig(optimizer="adamw", lr=0.2, weight_decay=0.25))
     restore_optimizer(new, optimizer_tensors(old))
     assert {(group["lr"], group["weight_decay"]) for group in new.param_groups} == {(0.2, 0.25), (0.2, 0.0)}
-    state = new.state[network.weight]
-    assert torch.equal(state["exp_avg"], old.state[network.weight]["exp_avg"]) and float(state["step"]) == 1
+    state = new.state[network[0].weight]
+    assert torch.equal(state["exp_avg"], old.state[network[0].weight]["exp_avg"]) and float(state["step"]) == 1

@@ -12,16 +12,17 @@ import torch
 
 from ciod_core.config.schema import Config
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
+from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import load_detector, save_detector
 from ciod_core.runs.train import train_step
-from ciod_core.training.progress import SilentListener, TrainingRecord
-from ciod_core.training.resume import STATE_FILE, save_state
+from ciod_core.training.progress import TrainingListener, TrainingRecord
+from ciod_core.training.resume import STATE_FILE, TrainingState, save_state
 from tests.training.conftest import tiny_config
 
 
-class Interrupter(SilentListener):
+class Interrupter(TrainingListener):
     """Raises at a given iteration, as a user's Ctrl-C or a bug would."""
 
     def __init__(self, iteration: int, exception: type[BaseException] = KeyboardInterrupt) -> None:
@@ -32,11 +33,12 @@ class Interrupter(SilentListener):
             raise self.exception
 
 
-class Diary(SilentListener):
+class Diary(TrainingListener):
     """Notes the order of calls and the status that the manifest shows meanwhile."""
 
     def __init__(self, experiment: Experiment, run: str) -> None:
         self.experiment, self.run, self.calls = experiment, run, list[tuple[str, str]]()
+        self.ap: float | None = None
 
     def note(self, call: str) -> None:
         self.calls.append((call, self.experiment.read().run(self.run).status))
@@ -49,6 +51,13 @@ class Diary(SilentListener):
 
     def end(self, seconds: float) -> None:
         self.note("end")
+
+    def evaluating(self, run: str) -> None:
+        self.note(f"evaluating {run}")
+
+    def evaluated(self, run: str, report: EvaluationReport) -> None:
+        self.note(f"evaluated {run}")
+        self.ap = report.groups["all"].metrics.ap
 
 
 @pytest.fixture(scope="module")
@@ -169,17 +178,18 @@ def test_nothing_to_resume_before_the_first_epoch(with_step1: Experiment) -> Non
 def test_a_damaged_state_is_refused(interrupted: Experiment) -> None:
     state = interrupted.run_folder("step2") / STATE_FILE
     state.write_bytes(state.read_bytes()[:1000])
-    assert "damaged" in refuse_to_resume(interrupted, tiny_config())
+    assert "may be damaged" in refuse_to_resume(interrupted, tiny_config())
 
 
 def test_a_state_of_another_network_is_refused(interrupted: Experiment) -> None:
     network = {"student": {"head.levels.0.cls_conv.weight": torch.zeros(5, 64, 1, 1)}, "average": {}}
-    save_state(interrupted.run_folder("step2"), epochs_done=1, parts=network)
+    save_state(interrupted.run_folder("step2"), TrainingState(1, 0.0, (), network))
     refuse_to_resume(interrupted, tiny_config())
 
 
 def test_a_state_without_its_parts_is_refused(interrupted: Experiment) -> None:
-    save_state(interrupted.run_folder("step2"), epochs_done=1, parts={"scaler": {"scale": torch.tensor(1.0)}})
+    state = TrainingState(1, 0.0, (), {"scaler": {"scale": torch.tensor(1.0)}})
+    save_state(interrupted.run_folder("step2"), state)
     refuse_to_resume(interrupted, tiny_config())
 
 
@@ -220,13 +230,16 @@ def test_any_other_end_marks_the_run_failed(with_step1: Experiment) -> None:
 
 def test_the_manifest_says_running_while_it_runs(experiment: Experiment) -> None:
     diary = Diary(experiment, "step1")
-    train_step(experiment, tiny_config(epochs=1, log_interval=100), listener=diary)
+    run = train_step(experiment, tiny_config(epochs=1, log_interval=100), listener=diary)
     iterations = iterations_per_epoch(experiment, 1)
     assert diary.calls == [
         (f"begin step1 1 {iterations}", "running"),
         (f"record {iterations}", "running"),
         ("end", "running"),
+        ("evaluating step1", "running"),
+        ("evaluated step1", "running"),
     ]
+    assert diary.ap is not None and diary.ap == run.metrics["all"]
     assert experiment.read().run("step1").status == "finished"
 
 

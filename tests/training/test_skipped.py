@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import distributed
 
 from ciod_core.config.resolve import resolve_config
@@ -22,13 +23,13 @@ from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.runs.train import train_step
 from ciod_core.runtime.distributed import union_across_processes
-from ciod_core.training.progress import SilentListener, TrainingRecord
-from ciod_core.training.resume import load_state, save_state
+from ciod_core.training.progress import TrainingListener, TrainingRecord
+from ciod_core.training.resume import STATE_FILE, TrainingState, load_state, save_state
 from ciod_core.training.skipped import SkippedImages
 from tests.training.conftest import tiny_config
 
 
-class Warnings(SilentListener):
+class Warnings(TrainingListener):
     """Keeps notes and warnings, and may interrupt the run."""
 
     def __init__(self, interrupt_at: int | None = None) -> None:
@@ -138,10 +139,27 @@ def test_evaluation_stops_even_when_training_skips(damaged: tuple[Experiment, li
 
 def test_names_return_from_the_state_in_their_order(tmp_path: Path) -> None:
     names = ("b/ü ö.jpg", "a\nb.jpg", "\udcff.jpg")
-    save_state(tmp_path, epochs_done=1, parts={"skipped": SkippedImages(names).tensors(), "a": {"x": torch.ones(1)}})
-    _, state = load_state(tmp_path)
-    assert SkippedImages.from_tensors(state["skipped"]).names == names
-    assert SkippedImages().tensors() == {}
+    save_state(tmp_path, TrainingState(1, 2.5, names, {"a": {"x": torch.ones(1)}}))
+    state = load_state(tmp_path)
+    assert (state.epochs_done, state.seconds, state.skipped_images) == (1, 2.5, names)
+    assert state.parts == {"a": {"x": torch.ones(1)}}
+
+
+def test_a_state_of_version_1_keeps_them_as_tensors(tmp_path: Path) -> None:
+    names = ("b/ü ö.jpg", "\udcff.jpg")
+    tensors = {
+        "a/x": torch.ones(1),
+        "clock/seconds": torch.tensor(2.5, dtype=torch.float64),
+        "skipped/names": torch.frombuffer(bytearray(json.dumps(names).encode()), dtype=torch.uint8),
+    }
+    path = tmp_path / STATE_FILE
+    path.parent.mkdir()
+    for expected in (names, ()):
+        save_file(tensors, path, metadata={"ciod-state": json.dumps({"epochs_done": 1})})
+        state = load_state(tmp_path)
+        assert (state.epochs_done, state.seconds, state.skipped_images) == (1, 2.5, expected)
+        assert state.parts.keys() == {"a"}
+        tensors.pop("skipped/names", None)
 
 
 def test_names_are_distinct_and_told_in_one_line() -> None:
@@ -179,7 +197,7 @@ def test_a_run_that_a_bad_image_stopped_can_go_on_without_it(damaged: tuple[Expe
     for name in names:
         shutil.copy(sound, folder / name)
 
-    class BreakAfterOneEpoch(SilentListener):
+    class BreakAfterOneEpoch(TrainingListener):
         def record(self, record: TrainingRecord) -> None:
             if record.iteration == record.iterations // 2:
                 (folder / names[0]).unlink()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ciod_core.errors import CiodError
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.teachers.network import NetworkTeacher
-from ciod_core.training.progress import SilentListener, TrainingRecord
+from ciod_core.training.progress import TrainingListener, TrainingRecord
 from ciod_core.training.resume import load_state, save_state
 from ciod_core.training.trainer import Trainer
 from tests.helpers.networks import levels_of
@@ -22,7 +22,7 @@ from tests.helpers.networks import levels_of
 MakeTrainer = Callable[..., Trainer]
 
 
-class Notes(SilentListener):
+class Notes(TrainingListener):
     """Keeps every record."""
 
     def __init__(self) -> None:
@@ -60,11 +60,11 @@ def test_resumed_from_disk_equals_uninterrupted_bit_by_bit(
 ) -> None:
     trainer = make_trainer(**settings)
     train(trainer, 1)
-    save_state(tmp_path, epochs_done=trainer.epochs_done, parts=trainer.state())
+    save_state(tmp_path, trainer.state())
     expected = train(trainer, 1)
 
     resumed = make_trainer(**settings)
-    resumed.restore(*load_state(tmp_path))
+    resumed.restore(load_state(tmp_path))
     assert resumed.epochs_done == 1
     assert_same(train(resumed, 1), expected)
     assert_same(resumed.student.state_dict(), trainer.student.state_dict())
@@ -74,9 +74,9 @@ def test_the_loss_scale_of_fp16_is_resumed(make_trainer: MakeTrainer, tmp_path: 
     trainer = make_trainer(precision="fp16")
     trainer.scaler.scale(torch.ones(()))
     trainer.scaler.update(1024.0)
-    save_state(tmp_path, epochs_done=1, parts=trainer.state())
+    save_state(tmp_path, trainer.state())
     resumed = make_trainer(precision="fp16")
-    resumed.restore(*load_state(tmp_path))
+    resumed.restore(load_state(tmp_path))
     assert float(resumed.scaler.scale(torch.ones(()))) == 1024.0
     assert resumed.scaler.state_dict() == trainer.scaler.state_dict()
 
@@ -148,7 +148,7 @@ def test_gradients_are_clipped_to_their_norm(make_trainer: MakeTrainer) -> None:
     assert movement(make_trainer, 10 * free) == pytest.approx(free, rel=1e-3)
 
 
-def test_the_learning_rate_reaches_the_optimiser(make_trainer: MakeTrainer) -> None:
+def test_the_learning_rate_reaches_the_optimizer(make_trainer: MakeTrainer) -> None:
     notes = Notes()
     trainer = make_trainer("finetune", listener=notes, epochs=2, schedule="cosine", warmup_iterations=0, log_interval=1)
     train(trainer, 2)
@@ -182,11 +182,16 @@ def test_the_trunk_learns_at_the_methods_rate(rate: float, make_trainer: MakeTra
     assert not torch.equal(trainer.student.head.levels[0].cls_conv.weight, before["head.levels.0.cls_conv.weight"])
 
 
-def test_frozen_layers_stay_out_of_the_optimiser(make_trainer: MakeTrainer) -> None:
+def test_frozen_layers_stay_out_of_the_optimizer(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("finetune")
     trainer.student.backbone.requires_grad_(False)
     again = Trainer(
-        trainer.student, None, trainer.method, trainer.load_epoch, trainer.config, trainer.device, SilentListener()
+        student=trainer.student,
+        teacher=None,
+        method=trainer.method,
+        load_epoch=trainer.load_epoch,
+        config=trainer.config,
+        device=trainer.device,
     )
     held = {id(parameter) for group in again.optimizer.param_groups for parameter in group["params"]}
     assert held.isdisjoint(map(id, trainer.student.backbone.parameters()))
@@ -201,6 +206,7 @@ def test_what_is_kept_is_the_average_or_the_student(make_trainer: MakeTrainer) -
     assert_same(own, plain.student.state_dict())
     assert not torch.equal(kept["neck.lateral5.0.weight"], averaged.student.state_dict()["neck.lateral5.0.weight"])
     assert_same(averaged.student.state_dict(), plain.student.state_dict())
+    assert "average" in averaged.state().parts and "average" not in plain.state().parts
 
 
 @pytest.mark.parametrize("log_interval", [1, 50])
@@ -208,7 +214,7 @@ def test_a_loss_that_is_no_number_stops_training(log_interval: int, make_trainer
     trainer = make_trainer("finetune", log_interval=log_interval)
     with torch.no_grad():
         levels_of(trainer.student)[0].obj_conv.weight.fill_(float("nan"))
-    with pytest.raises(CiodError, match=r"the loss is nan at iteration \d+; lower training\.lr") as caught:
+    with pytest.raises(CiodError, match=r"the loss is nan at iteration \d+; lower `training\.lr`") as caught:
         train(trainer, 1)
     assert "\n" not in str(caught.value)
 

@@ -32,7 +32,7 @@ def choose_exemplars(
     all of it.
 
     Args:
-        table: the images to choose from, with the boxes that were labelled.
+        table: the images to choose from, with the boxes that were labeled.
         old_classes: the classes of the earlier steps; on equal terms the first one is served first.
         images: how many images in all, where `images_per_class` is 0.
         images_per_class: how many images of every class; an image counts for each class it shows.

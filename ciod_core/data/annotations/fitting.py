@@ -44,7 +44,7 @@ def fit_step(
 ) -> FittedStep:
     """Fit new data to a chain.
 
-    A split labels a class when it shows at least one object of it: exports often list classes that nobody labelled, and
+    A split labels a class when it shows at least one object of it: exports often list classes that nobody labeled, and
     an image without an object of such a class says nothing about it. Ids stay those of the data where they are free.
 
     Args:
@@ -55,11 +55,11 @@ def fit_step(
         earlier_val: the same for validation.
 
     Raises:
-        DataError: nothing is labelled, or a class is called almost as a known one.
+        DataError: nothing is labeled, or a class is called almost as a known one.
     """
     shown = _shown_classes(train)
     if not shown:
-        raise DataError(f"{train.path}: shows no object, crowds apart; a step needs labelled objects to learn from")
+        raise DataError(f"{train.path}: shows no object, crowds apart; a step needs labeled objects to learn from")
     names = known.names
     _check_spelling(train, shown, names)
     new_classes = _with_free_ids([category for category in shown if category.name not in names], known)

@@ -24,9 +24,9 @@ class StepStatistics(Record):
     """Counts of a step's training images and their boxes, as the manifest records them. Crowd boxes are not counted."""
 
     images: int
-    boxes_per_class: dict[str, int] = Field(description="labelled boxes of each class of the step")
-    hidden_old_boxes: int = Field(0, description="boxes of earlier steps' classes, not labelled in this step")
-    hidden_future_boxes: int = Field(0, description="boxes of later steps' classes, not labelled in this step")
+    boxes_per_class: dict[str, int] = Field(description="labeled boxes of each class of the step")
+    hidden_old_boxes: int = Field(0, description="boxes of earlier steps' classes, not labeled in this step")
+    hidden_future_boxes: int = Field(0, description="boxes of later steps' classes, not labeled in this step")
     hidden_left_out_boxes: int = Field(0, description="boxes of classes that no step learns")
     shared_images: dict[int, int] = Field({}, description="images that also occur in another step, by that step")
 
@@ -108,7 +108,7 @@ def _statistics(
     shared_SS = (images_SI @ images_SI.T).astype(np.int64)
     # Row: the step that sees the images; column: the step whose objects lie there, 0 for left-out classes.
     objects_on = (images_SI @ objects.objects_per_image).astype(np.int64)
-    counts = iter(_labelled_per_class(objects, assigned_IS).tolist())
+    counts = iter(_labeled_per_class(objects, assigned_IS).tolist())
     return [
         StepStatistics(
             images=int(shared_SS[row, row]),
@@ -122,11 +122,11 @@ def _statistics(
     ]
 
 
-def _labelled_per_class(objects: StepObjects, assigned_IS: BoolArray) -> np.ndarray:
+def _labeled_per_class(objects: StepObjects, assigned_IS: BoolArray) -> np.ndarray:
     """Shape (C,): objects of every class of the plan on the images of the step that learns it."""
-    assigned = np.pad(assigned_IS, ((0, 0), (1, 0)))  # column 0: left-out classes are labelled nowhere
-    labelled_N = assigned[objects.table.image_of_box_N, objects.step_of_box_N] & ~objects.table.crowd_N
-    return np.bincount(objects.class_of_box_N[labelled_N], minlength=int(objects.classes_per_step_S.sum()))
+    assigned = np.pad(assigned_IS, ((0, 0), (1, 0)))  # column 0: left-out classes are labeled nowhere
+    labeled_N = assigned[objects.table.image_of_box_N, objects.step_of_box_N] & ~objects.table.crowd_N
+    return np.bincount(objects.class_of_box_N[labeled_N], minlength=int(objects.classes_per_step_S.sum()))
 
 
 def _check_every_class_has_boxes(

@@ -17,7 +17,7 @@ from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
 
 
-class LabelledObject(NamedTuple):
+class LabeledObject(NamedTuple):
     """One object of an image.
 
     Attributes:
@@ -33,7 +33,7 @@ class LabelledObject(NamedTuple):
     ignored: bool = False
 
 
-class LabelledImage(NamedTuple):
+class LabeledImage(NamedTuple):
     """One image and its label file.
 
     Attributes:
@@ -48,13 +48,13 @@ class LabelledImage(NamedTuple):
     size: tuple[int, int]
     labels: Path
     digest: bytes
-    objects: Sequence[LabelledObject]
+    objects: Sequence[LabeledObject]
 
 
 def raw_annotations(
     path: Path,
     image_dir: Path,
-    images: Sequence[LabelledImage],
+    images: Sequence[LabeledImage],
     categories: Sequence[Category],
     element: str,
     findings: Findings,
@@ -66,18 +66,18 @@ def raw_annotations(
         image_dir: the image folder, for messages.
         images: the images, sorted by file name.
         categories: the classes.
-        element: the unit that `LabelledObject.number` counts: `line` or `object`.
+        element: the unit that `LabeledObject.number` counts: `line` or `object`.
         findings: faults that the reader met with.
     """
-    image_of_object = [image for image, labelled in enumerate(images) for _ in labelled.objects]
-    objects = [item for labelled in images for item in labelled.objects]
+    image_of_object = [image for image, labeled in enumerate(images) for _ in labeled.objects]
+    objects = [item for labeled in images for item in labeled.objects]
     ids: dict[int | str, int] = {category.name: category.id for category in categories}
     return RawAnnotations(
         path=path,
         sha256=_fingerprint(images, categories),
         image_ids_I=np.arange(1, len(images) + 1, dtype=np.int64),
-        file_names_I=[labelled.file_name for labelled in images],
-        sizes_I2=np.array([labelled.size for labelled in images], dtype=np.int64).reshape(-1, 2),
+        file_names_I=[labeled.file_name for labeled in images],
+        sizes_I2=np.array([labeled.size for labeled in images], dtype=np.int64).reshape(-1, 2),
         annotation_ids_N=np.arange(1, len(objects) + 1, dtype=np.int64),
         image_ids_N=np.array(image_of_object, dtype=np.int64) + 1,
         category_ids_N=np.array([ids.get(item.category, item.category) for item in objects], dtype=np.int64),
@@ -91,13 +91,13 @@ def raw_annotations(
     )
 
 
-def _fingerprint(images: Sequence[LabelledImage], categories: Sequence[Category]) -> str:
+def _fingerprint(images: Sequence[LabeledImage], categories: Sequence[Category]) -> str:
     """Hash of names, sizes and label contents; where the dataset lies does not matter."""
     fingerprint = hashlib.sha256()
     for category in categories:
         fingerprint.update(f"class {category.id} {category.name}\0".encode())
-    for labelled in images:
-        width, height = labelled.size
-        name = labelled.file_name.encode("utf-8", "surrogateescape")
-        fingerprint.update(b"image %d %d %b\0%b\0" % (width, height, name, labelled.digest.hex().encode()))
+    for labeled in images:
+        width, height = labeled.size
+        name = labeled.file_name.encode("utf-8", "surrogateescape")
+        fingerprint.update(b"image %d %d %b\0%b\0" % (width, height, name, labeled.digest.hex().encode()))
     return fingerprint.hexdigest()

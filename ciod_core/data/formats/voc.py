@@ -11,7 +11,7 @@ from ciod_core.data.annotations.findings import Findings, Severity
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
 from ciod_core.data.formats.base import DatasetSource, FindOptions, SplitFiles, read_lines
-from ciod_core.data.formats.rows import LabelledImage, LabelledObject, raw_annotations
+from ciod_core.data.formats.rows import LabeledImage, LabeledObject, raw_annotations
 from ciod_core.data.images.decode import upright_size
 from ciod_core.data.images.files import images_below
 from ciod_core.errors import DataError
@@ -62,7 +62,7 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
 
 def parse_xml(
     data: bytes, on_fault: Callable[[int, str], None]
-) -> tuple[tuple[int, int] | None, tuple[LabelledObject, ...]]:
+) -> tuple[tuple[int, int] | None, tuple[LabeledObject, ...]]:
     """Read an annotation file.
 
     Args:
@@ -130,7 +130,7 @@ def _annotation_path(listing: Path, name: str) -> Path:
     return listing.parents[2] / "Annotations" / f"{name}.xml"
 
 
-def _read_split(split: SplitFiles, findings: Findings) -> list[LabelledImage]:
+def _read_split(split: SplitFiles, findings: Findings) -> list[LabeledImage]:
     names = _listed_names(split.annotations)
     repeated = len(names) - len(set(names))
     if repeated:
@@ -145,7 +145,7 @@ def _read_split(split: SplitFiles, findings: Findings) -> list[LabelledImage]:
     return [image for image in images if image is not None]
 
 
-def _read_image(split: SplitFiles, file_name: str, name: str, findings: Findings) -> LabelledImage | None:
+def _read_image(split: SplitFiles, file_name: str, name: str, findings: Findings) -> LabeledImage | None:
     """One image; None, and a finding, when its annotation or size cannot be read."""
     path = _annotation_path(split.annotations, name)
 
@@ -169,10 +169,10 @@ def _read_image(split: SplitFiles, file_name: str, name: str, findings: Findings
     except DataError as error:
         findings.add("image-unreadable", f"{path}: states no size, and {error}")
         return None
-    return LabelledImage(file_name, size, path, hashlib.sha256(data).digest(), objects)
+    return LabeledImage(file_name, size, path, hashlib.sha256(data).digest(), objects)
 
 
-def _object(number: int, element: ET.Element) -> LabelledObject:
+def _object(number: int, element: ET.Element) -> LabeledObject:
     name = _text(element, "name")
     if not name:
         raise ValueError("has no <name>")
@@ -182,7 +182,7 @@ def _object(number: int, element: ET.Element) -> LabelledObject:
     left, top, right, bottom = (_number(box, corner) for corner in CORNERS)
     # VOC counts pixels from one and includes the last one: 1, 1, w, h covers the whole image.
     box_xywh = (left - 1, top - 1, right - left + 1, bottom - top + 1)
-    return LabelledObject(number, name, box_xywh, _text(element, "difficult") == "1")
+    return LabeledObject(number, name, box_xywh, _text(element, "difficult") == "1")
 
 
 def _text(element: ET.Element, tag: str) -> str:

@@ -24,7 +24,7 @@ from ciod_core.data.formats.base import (
     read_lines,
     read_text,
 )
-from ciod_core.data.formats.rows import LabelledImage, LabelledObject, raw_annotations
+from ciod_core.data.formats.rows import LabeledImage, LabeledObject, raw_annotations
 from ciod_core.data.images.decode import upright_size
 from ciod_core.data.images.files import images_below
 from ciod_core.errors import DataError
@@ -200,7 +200,7 @@ def _parse_split(source: DatasetSource, split: SplitFiles) -> RawAnnotations:
             findings.add("image-listed-twice", f"{path}: is listed twice and read once", severity=Severity.WARNING)
         images[name] = path
     label_dirs = {folder: _label_dir(folder) for folder in {path.parent for path in images.values()}}
-    labelled = []
+    labeled = []
     for name, path in sorted(images.items()):
         labels = label_dirs[path.parent] / f"{path.stem}.txt"
         try:
@@ -208,14 +208,14 @@ def _parse_split(source: DatasetSource, split: SplitFiles) -> RawAnnotations:
         except DataError as error:
             findings.add("image-unreadable", str(error))
             continue
-        labelled.append(LabelledImage(name, size, labels, *_read_labels(labels, path, size, findings)))
-    if labelled and not any(image.digest for image in labelled):
+        labeled.append(LabeledImage(name, size, labels, *_read_labels(labels, path, size, findings)))
+    if labeled and not any(image.digest for image in labeled):
         findings.add(
             "no-label-files",
-            f"{labelled[0].labels}: no such file, nor one for any other image of {split.image_dir}; "
+            f"{labeled[0].labels}: no such file, nor one for any other image of {split.image_dir}; "
             "put the labels into a folder `labels` beside the folder `images`",
         )
-    return raw_annotations(split.annotations, split.image_dir, labelled, source.categories, "line", findings)
+    return raw_annotations(split.annotations, split.image_dir, labeled, source.categories, "line", findings)
 
 
 def _label_dir(image_dir: Path) -> Path:
@@ -230,7 +230,7 @@ def _label_dir(image_dir: Path) -> Path:
 
 def _read_labels(
     labels: Path, image: Path, size: tuple[int, int], findings: Findings
-) -> tuple[bytes, list[LabelledObject]]:
+) -> tuple[bytes, list[LabeledObject]]:
     """Digest and objects of a label file; an empty digest where there is none."""
     try:
         data = labels.read_bytes()
@@ -249,7 +249,7 @@ def _read_labels(
         return digest, []
 
 
-def _objects(text: str, labels: Path, size: tuple[int, int], findings: Findings) -> Iterator[LabelledObject]:
+def _objects(text: str, labels: Path, size: tuple[int, int], findings: Findings) -> Iterator[LabeledObject]:
     width, height = size
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -259,4 +259,4 @@ def _objects(text: str, labels: Path, size: tuple[int, int], findings: Findings)
         except ValueError as error:
             findings.add("label-line-malformed", f"{labels}: line {number} {error}; {LINE_FORMAT}")
             continue
-        yield LabelledObject(number, index, (x * width, y * height, w * width, h * height))
+        yield LabeledObject(number, index, (x * width, y * height, w * width, h * height))

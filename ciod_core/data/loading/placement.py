@@ -101,7 +101,7 @@ def move_boxes(placement: Placement, boxes_G4: Float32Array) -> MovedBoxes:
     """Map boxes of a source image into the input frame and cut them to the part that is seen.
 
     A box remains when both its sides keep a pixel and a tenth of its area is seen. The limit is low on purpose: an
-    object that is visible but not labelled is trained as background, and below a tenth hardly anything is
+    object that is visible but not labeled is trained as background, and below a tenth hardly anything is
     left that tells one class from another. An image that is seen as a whole loses no box by the second rule.
 
     Args:

@@ -10,7 +10,7 @@ BN_MOMENTUM = 0.03
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, batch normalisation, SiLU; (B, in, H, W) → (B, out, ceil(H/stride), ceil(W/stride))."""
+    """Convolution, batch normalization, SiLU; (B, in, H, W) → (B, out, ceil(H/stride), ceil(W/stride))."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(

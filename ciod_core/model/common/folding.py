@@ -1,4 +1,4 @@
-"""A frozen network without batch normalisation: what it computes is part of the convolution before it."""
+"""A frozen network without batch normalization: what it computes is part of the convolution before it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norm(network: nn.Module) -> None:
-    """Fold every batch normalisation that directly follows a convolution in a sequence into it, in place.
+    """Fold every batch normalization that directly follows a convolution in a sequence into it, in place.
 
     The network answers as before, up to rounding, and a tenth faster; it can no longer be trained, and its weights no
     longer fit a checkpoint.
 
     Args:
-        network: in evaluation mode, where batch normalisation is a fixed scale and shift.
+        network: in evaluation mode, where batch normalization is a fixed scale and shift.
     """
     assert not network.training
     for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:

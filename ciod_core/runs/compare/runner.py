@@ -23,7 +23,7 @@ from ciod_core.runs.spec import find_change, has_teacher, plan_run, settle
 from ciod_core.runs.train import train_step
 from ciod_core.runtime.processes import end_with_parent
 from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
-from ciod_core.training.progress import SilentListener, TrainingListener
+from ciod_core.training.progress import TrainingListener
 from ciod_core.training.resume import STATE_FILE
 
 _LOCK_NAME = ".suite.lock"
@@ -226,7 +226,7 @@ def _attempt(
 ) -> RunRecord | CiodError:
     """Train one run; an error becomes a value, so that one bad run does not end all others."""
     try:
-        return train_missing(folder, run, config, listener or SilentListener())
+        return train_missing(folder, run, config, listener or TrainingListener())
     except CiodError as error:
         return error
     except Exception as error:  # whatever torch lets out, from a lack of memory to a broken driver

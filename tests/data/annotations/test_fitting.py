@@ -1,4 +1,4 @@
-"""New data is recognised by class names and keeps its ids where they are free."""
+"""New data is recognized by class names and keeps its ids where they are free."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_classes_without_an_object_are_left_out() -> None:
     fitted = fit_step(make_table([[5], [-2]], [CIRCLE, STAR, RING, CROSS]), None, KNOWN)
     assert fitted.new_classes == (CROSS,)
     assert fitted.left_out == ("circle", "star", "ring")
-    assert fitted.train.categories == (CROSS,), "nobody labelled circles there"
+    assert fitted.train.categories == (CROSS,), "nobody labeled circles there"
 
 
 def test_ids_that_are_taken_are_numbered_on() -> None:

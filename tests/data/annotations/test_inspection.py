@@ -103,11 +103,11 @@ def test_the_group_of_all_classes_is_no_class(coco_file: Callable[..., Path]) ->
 
 
 def test_a_group_with_boxes_of_its_own_stays_a_class(coco_file: Callable[..., Path]) -> None:
-    def labelled(content: dict[str, Any]) -> None:
+    def labeled(content: dict[str, Any]) -> None:
         roboflow(content)
         content["annotations"][0]["category_id"] = 0
 
-    assert len(read_coco(coco_file(labelled)).categories) == 3
+    assert len(read_coco(coco_file(labeled)).categories) == 3
 
 
 def test_coco_s_own_person_stays_a_class(coco_file: Callable[..., Path]) -> None:

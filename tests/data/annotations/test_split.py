@@ -125,7 +125,7 @@ def test_files_that_disagree_about_ids_are_refused(table: AnnotationTable, coco_
 
 
 @pytest.mark.parametrize(("name", "suffix", "plan"), [("bccd", "", "2+1"), ("coco-tiny", "2017", "40+10x4")])
-def test_every_real_box_is_labelled_in_exactly_one_step(real_data: Path, name: str, suffix: str, plan: str) -> None:
+def test_every_real_box_is_labeled_in_exactly_one_step(real_data: Path, name: str, suffix: str, plan: str) -> None:
     folder = real_data / name / "annotations"
     train = read_coco(folder / f"instances_train{suffix}.json")
     val = read_coco(folder / f"instances_val{suffix}.json")
@@ -135,8 +135,8 @@ def test_every_real_box_is_labelled_in_exactly_one_step(real_data: Path, name: s
         train = train.select(train.with_category(tuple(present)), categories=kept)
         plan = f"{len(present) // 2}+{len(present) - len(present) // 2}"
     steps = split_steps(train, val, plan_classes(plan, train.categories).groups).steps
-    labelled = np.concatenate([step.train.annotation_ids_N[~step.train.crowd_N] for step in steps])
-    assert sorted(labelled.tolist()) == sorted(train.annotation_ids_N[~train.crowd_N].tolist())
+    labeled = np.concatenate([step.train.annotation_ids_N[~step.train.crowd_N] for step in steps])
+    assert sorted(labeled.tolist()) == sorted(train.annotation_ids_N[~train.crowd_N].tolist())
     for step in steps:
         others = {number: set(other.train.image_ids_I.tolist()) for number, other in enumerate(steps, start=1)}
         own = others.pop(step.step)

@@ -70,9 +70,9 @@ def test_a_step_has_exactly_the_boxes_of_its_classes_on_its_images(case: Case) -
     for step, group in zip(case.split().steps, case.groups, strict=True):
         images = set(step.train.image_ids_I.tolist())
         assert len(images) == step.train.num_images
-        labelled = step.train.annotation_ids_N.tolist()
-        assert len(labelled) == len(set(labelled))
-        assert set(labelled) == boxes_on(case.table, images, ids_of(group), crowd=True)
+        labeled = step.train.annotation_ids_N.tolist()
+        assert len(labeled) == len(set(labeled))
+        assert set(labeled) == boxes_on(case.table, images, ids_of(group), crowd=True)
         assert step.train.categories == group
         with_object = step.train.images_with(~step.train.crowd_N)
         assert with_object.all()

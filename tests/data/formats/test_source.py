@@ -93,7 +93,7 @@ def test_options_of_coco_are_refused_elsewhere(tmp_path: Path, option: str) -> N
 LINES_FORMAT = """
 from ciod_core.data.formats.base import DatasetSource, SplitFiles
 from ciod_core.data.annotations.findings import Findings
-from ciod_core.data.formats.rows import LabelledImage, LabelledObject, raw_annotations
+from ciod_core.data.formats.rows import LabeledImage, LabeledObject, raw_annotations
 from ciod_core.data.annotations.table import Category
 LAYOUT = "lines (boxes.txt)"
 def find(path, options):
@@ -102,7 +102,7 @@ def find(path, options):
 def parse(source):
     file = source.train.annotations
     rows = enumerate(file.read_text().splitlines(), start=1)
-    images = [LabelledImage(f"{row}.png", (9, 9), file, b"", [LabelledObject(row, 1, (1, 1, 2, 2))]) for row, _ in rows]
+    images = [LabeledImage(f"{row}.png", (9, 9), file, b"", [LabeledObject(row, 1, (1, 1, 2, 2))]) for row, _ in rows]
     return (raw_annotations(file, source.train.image_dir, images, [Category(1, "a")], "line", Findings()),)
 """
 

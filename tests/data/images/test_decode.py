@@ -21,7 +21,7 @@ LIST = Path("labels.json")
 
 
 def gradient(width: int, height: int) -> Image.Image:
-    """Red grows to the right, green downwards, so that a turned image is recognised."""
+    """Red grows to the right, green downwards, so that a turned image is recognized."""
     y, x = np.mgrid[0:height, 0:width]
     return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, 0 * x], axis=-1).astype(np.uint8))
 

@@ -11,7 +11,7 @@ import pytest
 
 from ciod_core.data.images import hashes as module
 from ciod_core.data.images.hashes import ImageHashes
-from ciod_core.data.images.unlabelled import unlabelled_images
+from ciod_core.data.images.unlabeled import unlabeled_images
 from ciod_core.errors import DataError
 
 
@@ -110,6 +110,6 @@ def test_all_images_of_a_table_in_its_order(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for number in range(4):
         Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / "images" / f"{number}.png")
-    table = unlabelled_images(tmp_path / "images")
+    table = unlabeled_images(tmp_path / "images")
     expected = tuple(digest((tmp_path / "images" / f"{number}.png").read_bytes()) for number in range(4))
     assert ImageHashes().for_table(table, tmp_path / "images") == expected

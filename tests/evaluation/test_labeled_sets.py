@@ -1,4 +1,4 @@
-"""Each class is measured where it is labelled, and nowhere else."""
+"""Each class is measured where it is labeled, and nowhere else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.evaluation.build_report import build_report
 from ciod_core.evaluation.chain import summarize_chain
 from ciod_core.evaluation.detections import Detections
-from ciod_core.evaluation.labelled_sets import LabelledSets
+from ciod_core.evaluation.labeled_sets import LabeledSets
 from ciod_core.evaluation.report import EvaluationReport
 
 MakeTable = Callable[..., AnnotationTable]
@@ -36,34 +36,34 @@ def detections(*rows: tuple[int, int, tuple[float, ...], float]) -> Detections:
 
 
 def evaluated(tables: list[AnnotationTable], found: Detections) -> EvaluationReport:
-    sets = LabelledSets.of(tables, CLASSES)
+    sets = LabeledSets.of(tables, CLASSES)
     table = merge(*tables)
-    return build_report(table, found, CLASSES, run="step2", weights_sha256=None, labelled=sets)
+    return build_report(table, found, CLASSES, run="step2", weights_sha256=None, labeled=sets)
 
 
-def test_where_classes_are_labelled(tables: list[AnnotationTable]) -> None:
-    sets = LabelledSets.of(tables[::-1], CLASSES)
-    assert sets.labelled_SC.tolist() == [[True, False, True], [True, True, False]]
+def test_where_classes_are_labeled(tables: list[AnnotationTable]) -> None:
+    sets = LabeledSets.of(tables[::-1], CLASSES)
+    assert sets.labeled_SC.tolist() == [[True, False, True], [True, True, False]]
     assert not sets.complete
     assert sets.images_C.tolist() == [4, 2, 2]
     ids, categories = np.array([1, 1, 3, 3, 4]), np.array([1, 2, 2, 1, 77])
     assert sets.count(ids, categories).tolist() == [False, True, False, True, False]
-    assert sets.first_only().labelled_SC.tolist() == [[True, False, True], [False, True, False]]
-    assert LabelledSets.of(tables[:1], CLASSES.up_to(1)).complete
+    assert sets.first_only().labeled_SC.tolist() == [[True, False, True], [False, True, False]]
+    assert LabeledSets.of(tables[:1], CLASSES.up_to(1)).complete
 
 
-def test_a_detection_where_nobody_labelled_its_class_is_no_mistake(tables: list[AnnotationTable]) -> None:
+def test_a_detection_where_nobody_labeled_its_class_is_no_mistake(tables: list[AnnotationTable]) -> None:
     right = [(1, 4, BOX, 0.5), (2, 2, BOX, 0.5), (3, 1, BOX, 0.5), (4, 4, ELSEWHERE, 0.5)]
     # Surer than all that is right: an owl on step 1's image, a dog on step 2's.
-    unlabelled = [(1, 1, ELSEWHERE, 0.9), (3, 2, ELSEWHERE, 0.9)]
-    report = evaluated(tables, detections(*right, *unlabelled))
+    unlabeled = [(1, 1, ELSEWHERE, 0.9), (3, 2, ELSEWHERE, 0.9)]
+    report = evaluated(tables, detections(*right, *unlabeled))
     assert {entry.name: entry.metrics.ap for entry in report.per_class} == pytest.approx(
         dict.fromkeys(CLASSES.names, 1)
     )
     assert report.detections == 4 and report.boxes == 4 and report.images == 4
     assert [entry.images for entry in report.per_class] == [4, 2, 2]
     assert report.labels_differ
-    # Cats are labelled on step 2's images: there a false one counts.
+    # Cats are labeled on step 2's images: there a false one counts.
     assert evaluated(tables, detections(*right, (3, 4, ELSEWHERE, 0.9))).per_class[0].metrics.ap < 1
 
 
@@ -75,7 +75,7 @@ def test_groups_of_steps_stay_comparable(tables: list[AnnotationTable]) -> None:
     assert report.groups["old"].boxes == 3
     assert report.groups["step1"].metrics.ap == pytest.approx(1)
     assert report.groups["step1"].boxes == 2
-    sets = LabelledSets.of(tables[:1], CLASSES.up_to(1))
+    sets = LabeledSets.of(tables[:1], CLASSES.up_to(1))
     assert sets.complete
     before = build_report(tables[0], found.select(np.arange(2)), CLASSES.up_to(1), run="step1", weights_sha256=None)
     assert summarize_chain([before, report]).by_metric["ap"].forgetting == pytest.approx((0,))
@@ -83,9 +83,9 @@ def test_groups_of_steps_stay_comparable(tables: list[AnnotationTable]) -> None:
 
 def test_a_class_that_no_image_labels_has_no_number(tables: list[AnnotationTable]) -> None:
     table = tables[0]
-    sets = LabelledSets.of([table], CLASSES)
+    sets = LabeledSets.of([table], CLASSES)
     whole = replace(table, categories=merge(*tables).categories)
-    report = build_report(whole, detections((1, 1, BOX, 0.9)), CLASSES, run="step2", weights_sha256=None, labelled=sets)
+    report = build_report(whole, detections((1, 1, BOX, 0.9)), CLASSES, run="step2", weights_sha256=None, labeled=sets)
     assert report.groups["new"].metrics.ap is None and report.groups["new"].classes_without_objects == ("owl",)
     assert report.per_class[2].images == 0
 

@@ -1,4 +1,4 @@
-"""Images that nobody labelled: a folder of them as a table without boxes. Legend: I images."""
+"""Images that nobody labeled: a folder of them as a table without boxes. Legend: I images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ciod_core.data.images.files import images_below
 from ciod_core.errors import DataError
 
 
-def unlabelled_images(image_dir: Path) -> AnnotationTable:
+def unlabeled_images(image_dir: Path) -> AnnotationTable:
     """All images of a folder and its subfolders in order of name, numbered from 1, without boxes and classes.
 
     Raises:
@@ -42,5 +42,5 @@ def unlabelled_images(image_dir: Path) -> AnnotationTable:
 
 
 def without_labels(table: AnnotationTable) -> AnnotationTable:
-    """The same images, and nothing of what is labelled on them."""
+    """The same images, and nothing of what is labeled on them."""
     return table.select(np.zeros(table.num_boxes, dtype=np.bool_))
