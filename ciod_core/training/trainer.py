@@ -170,7 +170,9 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.student, iteration + 1)
         detached = {name: loss.detach() for name, loss in losses.items()}
-        return {"loss": total.detach(), **detached}, None if knowledge is None else len(knowledge)
+        # LwF selects no boxes: there is nothing to count.
+        kept = len(knowledge) if knowledge is not None and "selected" in self.method.needs else None
+        return {"loss": total.detach(), **detached}, kept
 
     def _ignored(self, student: Predictions, replayed_B: Tensor) -> Tensor | None:
         """(B, A) mask of the anchor points that may be unlabeled objects; None when the run has no old images."""

@@ -139,7 +139,7 @@ def test_lone_weights_and_no_validation(
             "nowhere: no such folder",
         ),
         (("--data", "{data}/second.json", "--val", "nowhere.json", "--teacher", "step3-replay"), 3, "nowhere.json"),
-        (("--data", "{data}/second.json", "--val-images", "{data}", "--teacher", "step3-replay"), 2, "--val FILE"),
+        (("--data", "{data}/second.json", "--val-images", "{data}", "--teacher", "step3-replay"), 2, "it with --val"),
         (("--data", "{data}/second.json", "--teacher", "step9"), 2, "no run of that name"),
         (("--data", "{data}/third.json", "--teacher", "step1"), 2, "has a step 2 from other data already (runs: step2"),
         (("--data", "{data}/second.json", "--teacher", "step3-replay", "--resume"), 2, "'step4' does not exist"),

@@ -80,7 +80,7 @@ def test_settings_are_read_from_the_record_and_from_the_file(name: str, format1:
 
 def test_the_bank_is_read(format1: Path) -> None:
     bank = KnowledgeBank(format1 / "step2.knowledge.safetensors")
-    assert len(bank) == 5 and bank.info.classes == ("bar", "cross", "disk")
+    assert len(bank) == 5 and bank.identity.classes == ("bar", "cross", "disk")
 
 
 def test_a_run_trains_from_the_bank(own_format1: Path, ciod: Ciod) -> None:

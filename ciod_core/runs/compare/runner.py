@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from filelock import FileLock, Timeout
 
-from ciod_core.config.schema import Config
+from ciod_core.config.schema import Config, config_sections
 from ciod_core.errors import CiodError, ConfigError
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import RunRecord
@@ -132,8 +132,8 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
     spec = settle(plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None))
     # Settings that a method does not read may change: tuning one method keeps the runs of the others.
     unread = unread_sections(config.method.name if spec.teacher else None)
-    sections = [name for name in type(config).model_fields if name not in unread]
-    keys = [(section, field) for section in sections for field in type(getattr(config, section)).model_fields]
+    sections = {name: kind for name, kind in config_sections().items() if name not in unread}
+    keys = [(name, field) for name, kind in sections.items() for field in kind.model_fields]
     change = find_change(record, spec.config, keys)
     if change is not None:
         raise ConfigError(
