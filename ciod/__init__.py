@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ciod_core import __version__
 
 if TYPE_CHECKING:
-    from ciod_core.api import add_step, create_experiment, evaluate, export, load
+    from ciod.api import add_step, create_experiment, evaluate, export, load
     from ciod_core.config.schema import Config
     from ciod_core.runs.train import train_step
 
@@ -29,7 +29,7 @@ _MODULES = {"Config": "ciod_core.config.schema", "train_step": "ciod_core.runs.t
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'ciod' has no attribute '{name}'")
-    value = getattr(import_module(_MODULES.get(name, "ciod_core.api")), name)
+    value = getattr(import_module(_MODULES.get(name, "ciod.api")), name)
     globals()[name] = value
     return value
 
