@@ -1,6 +1,6 @@
 """A run whose parts are ready is trained, evaluated and recorded.
 
-Whatever happens meanwhile, the manifest says the truth: running, interrupted, failed or finished.
+The status of the run is always recorded: running, interrupted, failed or finished.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PreparedRun:
         device: where to train.
         bank: the file of the bank that teaches, for the record; None without one.
         replayed: images of earlier steps among them.
-        notes: what people should know about the run, a line each.
+        notes: lines to show when the run begins.
     """
 
     spec: RunSpec

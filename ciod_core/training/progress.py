@@ -22,7 +22,7 @@ class TrainingRecord:
         images_per_second: throughput of this process.
         eta_seconds: expected time to the end of the run.
         data_wait_share: share of the time, 0..1, spent waiting for data.
-        kept_per_image: kept teacher boxes per image, None without a teacher.
+        kept_per_image: selected teacher boxes per image; None where the method selects none.
     """
 
     epoch: int
