@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from torchvision.ops import nms
 
 LARGEST_COORDINATE = 1e6
+# Enough that a GPU has something to do, few enough that a CPU does not compare boxes of different groups for long.
+BOXES_PER_CALL = 1024
 
 
 class ImageDetections(NamedTuple):
@@ -22,14 +25,43 @@ class ImageDetections(NamedTuple):
 def grouped_nms(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_threshold: float) -> Tensor:
     """Indices that survive NMS within each group, highest score first.
 
-    Boxes of different groups are moved apart so that one call serves all groups. The shift is done in float64:
-    in float32 it would cost the digits that a threshold of 0.95 decides on. Boxes far outside any image are cut off,
-    because the shift grows with the largest box.
+    Groups are processed a few at a time, because the cost of one call grows with the square of its boxes. Boxes of
+    different groups in a call are moved apart. The shift is done in float64: in float32 it would cost the digits that a
+    threshold of 0.95 decides on. Boxes far outside any image are cut off, because the shift grows with the largest box.
     """
-    boxes_N4 = boxes_N4.double().clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
-    extent = boxes_N4.max() - boxes_N4.min() + 1 if len(boxes_N4) else boxes_N4.new_zeros(())
-    survivors: Tensor = nms(boxes_N4 + (group_N * extent).unsqueeze(1), scores_N.double(), iou_threshold)
-    return survivors
+    if not len(boxes_N4):
+        return group_N.new_zeros(0)
+    by_score_N = scores_N.argsort(descending=True, stable=True)
+    order_N = by_score_N[group_N[by_score_N].argsort(stable=True)]
+    boxes_N4 = boxes_N4[order_N].double().clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
+    apart = boxes_N4.max() - boxes_N4.min() + 1
+    ordered_scores_N = scores_N[order_N].double()
+    sizes = group_N[order_N].unique_consecutive(return_counts=True)[1]
+    survivors = []
+    for start, end, place_M in _calls(sizes):
+        boxes_M4 = boxes_N4[start:end] + (place_M * apart).unsqueeze(1)
+        survivors.append(order_N[start + nms(boxes_M4, ordered_scores_N[start:end], iou_threshold)])
+    survivor_K = torch.cat(survivors)
+    rank_N = torch.empty_like(by_score_N)
+    rank_N[by_score_N] = torch.arange(len(by_score_N), device=by_score_N.device)
+    return survivor_K[rank_N[survivor_K].argsort()]
+
+
+def _calls(sizes_G: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """Cut consecutive groups of these sizes into calls of `BOXES_PER_CALL` boxes, or of one larger group.
+
+    Yields:
+        the first box of a call, the one behind its last, and (M,) the place of each box's group within the call.
+    """
+    start = end = first = 0
+    sizes = sizes_G.tolist()
+    for group, size in enumerate(sizes):
+        end += size
+        is_last = group + 1 == len(sizes)
+        if is_last or end + sizes[group + 1] - start > BOXES_PER_CALL:
+            own_G = sizes_G[first : group + 1]
+            yield start, end, torch.arange(len(own_G), device=own_G.device).repeat_interleave(own_G)
+            start, first = end, group + 1
 
 
 def nms_in_order(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_threshold: float) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from ciod_core.model.common.nms import grouped_nms
+from ciod_core.model.common.nms import BOXES_PER_CALL, grouped_nms
 from tests.helpers.scenes import YOLOX, blank_output, random_output
 
 
@@ -51,6 +51,19 @@ def test_many_groups_and_large_coordinates_do_not_cost_digits() -> None:
     expected = nms_group_by_group(boxes_N4.double(), scores_N.double(), group_N, 0.95)
     assert set(kept.tolist()) == expected
     assert len(expected) < len(boxes_N4)
+
+
+def test_more_boxes_and_groups_than_one_call_takes() -> None:
+    """Groups of all sizes, one of them larger than a call, in any order."""
+    boxes_N4 = torch.cat([clusters(seed, offset=0.0)[0] for seed in range(3 * BOXES_PER_CALL // 200)])
+    generator = torch.Generator().manual_seed(0)
+    scores_N = (torch.rand(len(boxes_N4), generator=generator) * 500).round() / 500
+    group_N = torch.randint(0, 300, (len(boxes_N4),), generator=generator)
+    group_N[torch.randperm(len(boxes_N4), generator=generator)[: BOXES_PER_CALL + 100]] = 1000
+    kept = grouped_nms(boxes_N4, scores_N, group_N, 0.65)
+    assert set(kept.tolist()) == nms_group_by_group(boxes_N4.double(), scores_N.double(), group_N, 0.65)
+    assert len(kept) < len(boxes_N4)
+    assert kept.tolist() == sorted(kept.tolist(), key=lambda index: (-scores_N[index], index)), "first of equals first"
 
 
 def test_negative_coordinates_keep_groups_apart() -> None:
