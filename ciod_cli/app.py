@@ -15,6 +15,7 @@ from ciod_cli.commands import (
     distill_into,
     evaluate,
     export,
+    import_weights,
     predict,
     run,
     split,
@@ -61,6 +62,7 @@ app.command("run", cls=SettingsCommand)(guarded(run.run))
 app.command("evaluate", cls=SettingsCommand)(guarded(evaluate.evaluate))
 app.command("eval", hidden=True, cls=SettingsCommand)(guarded(evaluate.evaluate))
 app.command("predict", cls=SettingsCommand)(guarded(predict.predict))
+app.command("import", cls=SettingsCommand)(guarded(import_weights.import_weights))
 app.command("export", cls=SettingsCommand)(guarded(export.export))
 app.command("status", cls=SettingsCommand)(guarded(status.status))
 app.command("demo", cls=SettingsCommand)(guarded(demo.demo))

@@ -25,6 +25,7 @@ RENAMED_SETTINGS: Mapping[str, str] = {
 # What settings were before they existed: runs that do not record them were trained like that.
 LEGACY_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "distiller": {"background": "zero", "batch_norm": "update", "trunk_balance": 0.0},
+    "branch": {"depth": "head"},
 }
 
 
@@ -109,6 +110,11 @@ def _manifest_2(document: Document) -> Document:
     return {key: value for key, value in document.items() if key != "schema_version"}
 
 
+def _checkpoint_2(document: Document) -> Document:
+    """Branches have a depth, and all had that of a head; imported weights have a source, and there were none."""
+    return document | {"branch_depths": ["head"] * (len(document.get("head_classes") or (0,)) - 1)}
+
+
 def _bank_2(document: Document) -> Document:
     """The settings of the selection get today's names; `responses` names the tensor of each response."""
     renamed = _renamed({key: value for key, value in document.items() if key == "resampler"})
@@ -121,7 +127,7 @@ def _state_2(document: Document) -> Document:
 
 
 _MANIFEST: Upgrades = (_manifest_2,)
-_CHECKPOINT: Upgrades = ()
+_CHECKPOINT: Upgrades = (_checkpoint_2,)
 _BANK: Upgrades = (_bank_2,)
 _REPORT: Upgrades = ()
 _STATE: Upgrades = (_state_2,)

@@ -168,6 +168,9 @@ class EvaluationConfig(Section):
     score_threshold: UnitInterval = 0.001
     nms_iou: UnitInterval = 0.65
     max_detections: Count = 100
+    yield_iou: UnitInterval = Field(
+        0.5, description="a branch's detection yields to a better one of an older class from this IoU on; 1: never"
+    )
     batch_size: Count = 32
 
 

@@ -42,6 +42,7 @@ def predict(
             score_threshold=config.score_threshold,
             nms_iou=config.nms_iou,
             max_detections=config.max_detections,
+            yield_iou=config.yield_iou,
         )
         for index, detections in enumerate(found):
             parts.append(_in_original_frame(batch, index, detections, category_ids))

@@ -25,7 +25,8 @@ METHODS: dict[str, MethodEntry] = {
     "sid": MethodEntry("ciod_core.methods.sid:Sid", "selective and inter-related distillation"),
     "rilod": MethodEntry("ciod_core.methods.rilod:Rilod", "logits, boxes and features of the teacher"),
     "lwf": MethodEntry("ciod_core.methods.lwf:Lwf", "learning without forgetting: logits of all anchor points"),
-    "frozen-branch": MethodEntry("ciod_core.methods.frozen_branch:FrozenBranch", "a new head beside a frozen detector"),
+    "frozen-branch": MethodEntry("ciod_core.methods.branches:FrozenBranch", "a new branch beside a frozen detector"),
+    "held-branch": MethodEntry("ciod_core.methods.branches:HeldBranch", "a new head; the old one is held in place"),
     "pseudo-label": MethodEntry("ciod_core.methods.pseudo_label:PseudoLabel", "the teacher's boxes as ground truth"),
     "finetune": MethodEntry("ciod_core.methods.finetune:Finetune", "labels of the new classes alone"),
     # Joint training differs in its data, the labels of all classes so far, and not in its losses.

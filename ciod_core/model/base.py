@@ -11,12 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ciod_core.model.common.nms import ImageDetections, detections_after_nms
+from ciod_core.model.common.nms import ImageDetections, detections_after_nms, yield_to_older
 
 # The logit of a class that an anchor point has no output for: a probability of exactly 0, and finite, so that
 # differences and cross-entropies with it are 0 and not NaN.
@@ -24,6 +24,9 @@ ABSENT_LOGIT = -1e4
 
 # The response with the logits of `Predictions.presence`, in families that predict them apart from the classes.
 PRESENCE = "objectness"
+
+BranchDepth = Literal["head", "neck"]
+"""Where a branch leaves the path that is there: behind the neck, or behind the backbone with a neck of its own."""
 
 Losses = dict[str, Tensor]
 """Named scalar losses, weighted and normalized; their sum is minimized."""
@@ -142,6 +145,18 @@ class Detector(nn.Module, ABC):
     def head_classes(self) -> tuple[int, ...]:
         """Number of classes of each head; together, in this order, they are the detector's classes."""
 
+    @property
+    @abstractmethod
+    def branch_depths(self) -> tuple[BranchDepth, ...]:
+        """Depth of each branch, oldest first."""
+
+    @abstractmethod
+    def split_last_head(self, predictions: Predictions) -> tuple[Predictions | None, Predictions]:
+        """Predictions of the older heads, None where they made none, and those of the last head.
+
+        Both keep the columns of all classes.
+        """
+
     @abstractmethod
     def assign(self, predictions: Predictions, objects: Targets) -> Assignment:
         """Assign anchor points to objects; without gradient."""
@@ -173,24 +188,58 @@ class Detector(nn.Module, ABC):
         """
 
     def detect(
-        self, predictions: Predictions, *, score_threshold: float, nms_iou: float, max_detections: int
+        self,
+        predictions: Predictions,
+        *,
+        score_threshold: float,
+        nms_iou: float,
+        max_detections: int,
+        yield_iou: float = 1.0,
     ) -> list[ImageDetections]:
-        """Final detections of each image; an anchor point may predict several classes."""
-        return detections_after_nms(
+        """Final detections of each image; an anchor point may predict several classes.
+
+        Args:
+            predictions: of the batch.
+            score_threshold: lowest score.
+            nms_iou: IoU with a better detection of the same class above which one is dropped.
+            max_detections: detections per image.
+            yield_iou: IoU with a better detection of an older head's class above which a branch's is dropped.
+        """
+        detections = detections_after_nms(
             predictions.boxes_BA4,
             predictions.scores(),
             score_threshold=score_threshold,
             nms_iou=nms_iou,
             max_detections=max_detections,
         )
+        if yield_iou >= 1 or len(self.head_classes) == 1:
+            return detections
+        head_C = self.head_of_class().to(predictions.boxes_BA4.device)
+        return [yield_to_older(image, head_C, yield_iou) for image in detections]
+
+    def head_of_class(self) -> Tensor:
+        """(C,) the head that predicts each class, from 0, the oldest."""
+        counts_H = torch.tensor(self.head_classes)
+        return torch.arange(len(counts_H)).repeat_interleave(counts_H)
 
     @abstractmethod
     def add_classes(self, count: int) -> None:
         """Append `count` classes, possibly 0, to the last head; learned weights stay."""
 
     @abstractmethod
-    def add_branch(self, num_classes: int) -> None:
-        """Freeze everything, and append a copy of the last head for `num_classes` further classes."""
+    def add_branch(self, num_classes: int, depth: BranchDepth = "head", *, freeze_trunk: bool = True) -> None:
+        """Append a branch for further classes, a copy of the last one with fresh class rows, and freeze the others.
+
+        Args:
+            num_classes: the classes that it predicts.
+            depth: `head` copies the last head, `neck` its neck, too.
+            freeze_trunk: whether backbone and necks are frozen as well; then what is there predicts bit for bit as
+                before, and in evaluation only, because training can learn nothing from it.
+        """
+
+    @abstractmethod
+    def restart_classes(self, num_classes: int) -> None:
+        """Predict other classes: backbone, neck and towers stay, class rows are fresh, and there are no branches."""
 
     @abstractmethod
     def keep_statistics(self) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -16,12 +16,20 @@ from ciod_core.config.schema import Count, ModelConfig
 from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
 from ciod_core.migrations import CHECKPOINT_VERSION, upgrade_checkpoint
-from ciod_core.model.base import Detector
+from ciod_core.model.base import BranchDepth, Detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.model.registry import build_detector
 from ciod_core.records import Record, read_description
 
 METADATA_KEY = "ciod"
+
+
+class Source(Record):
+    """The file of another program that weights were imported from."""
+
+    file: str
+    sha256: str
+    license: str | None = None
 
 
 class CheckpointInfo(Record):
@@ -34,16 +42,20 @@ class CheckpointInfo(Record):
     head_classes: tuple[Count, ...] | None = Field(
         None, description="classes of each head, in the table's order; None: one head names them all"
     )
+    branch_depths: tuple[BranchDepth, ...] = Field((), description="depth of each head but the first")
     preprocessing: Preprocessing
     run: str
     step: int
     method: str
     parent_sha256: str | None
+    source: Source | None = Field(None, description="where imported weights come from; None: trained by ciod")
 
     @model_validator(mode="after")
     def _check_heads(self) -> CheckpointInfo:
         if self.head_classes is not None and sum(self.head_classes) != len(self.classes):
             raise ValueError("the heads name another number of classes than the table has")
+        if len(self.branch_depths) != len(self.head_classes or (1,)) - 1:
+            raise ValueError("there is not one depth for each head but the first")
         return self
 
 
@@ -63,6 +75,15 @@ def read_info(path: Path) -> CheckpointInfo:
     return read_description(path, METADATA_KEY, CheckpointInfo, upgrade_checkpoint, kind="checkpoint", remedy=remedy)
 
 
+def has_description(path: Path) -> bool:
+    """True for a checkpoint of ciod, whatever its version; False for other files, and where there is none."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detector, CheckpointInfo]:
     """Rebuild a detector, in evaluation mode, from its checkpoint alone.
 
@@ -70,7 +91,8 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detec
         CheckpointError: the file is missing, damaged, or its tensors do not fit its description.
     """
     info = read_info(path)
-    detector = build_detector(info.model, *(info.head_classes or (len(info.classes),)))
+    num_classes, *branch_classes = info.head_classes or (len(info.classes),)
+    detector = build_detector(info.model, num_classes, *zip(branch_classes, info.branch_depths, strict=True))
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
     try:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
@@ -14,6 +11,7 @@ from ciod_core.config.schema import ModelConfig
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.model.base import Detector
 from ciod_core.model.common.backbones import ResNet
+from ciod_core.model.foreign import read_tensors
 
 
 def load_backbone_weights(detector: Detector, config: ModelConfig) -> None:
@@ -26,7 +24,11 @@ def load_backbone_weights(detector: Detector, config: ModelConfig) -> None:
     if not config.pretrained:
         return
     named = config.backbone_weights in ("auto", "imagenet")
-    state = _download_imagenet(config) if named else _read_file(Path(config.backbone_weights))
+    if named:
+        state = _download_imagenet(config)
+    else:
+        tensors = read_tensors(Path(config.backbone_weights), "`model.backbone_weights`: ")
+        state = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
     if isinstance(detector.backbone, ResNet):
         state = _torchvision_to_backbone(state)
     own = detector.backbone.state_dict()
@@ -55,34 +57,6 @@ def _download_imagenet(config: ModelConfig) -> dict[str, Tensor]:
             f"pass a local file of {weights.url} as `model.backbone_weights`, or 'none'"
         ) from error
     return state
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"`model.backbone_weights`: {path} does not exist; pass an existing file") from error
-    # A damaged pickle makes the safe unpickler stumble in many ways: KeyError, IndexError, UnicodeDecodeError, …
-    except Exception as error:
-        raise _unreadable(path) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict):
-        raise _unreadable(path)
-    state = {name: tensor for name, tensor in state.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
-    return {name.removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in state.items()}
-
-
-def _unreadable(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"`model.backbone_weights`: {path} is not a readable file of plain weights; "
-        "pass a .safetensors file or a .pth file that holds tensors alone"
-    )
 
 
 def _torchvision_to_backbone(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ciod_core.config.schema import ModelConfig
-    from ciod_core.model.base import Detector
+    from ciod_core.model.base import BranchDepth, Detector
 
 # Values of `model.name`, each with the module whose `build` makes it.
 DETECTORS: dict[str, str] = {
@@ -23,13 +23,13 @@ DETECTORS: dict[str, str] = {
 }
 
 
-def build_detector(config: ModelConfig, num_classes: int, *branch_classes: int) -> Detector:
+def build_detector(config: ModelConfig, num_classes: int, *branches: tuple[int, BranchDepth]) -> Detector:
     """A detector with fresh weights; `ciod_core.model.pretrained` fills the backbone.
 
     Args:
         config: the detector's name.
         num_classes: classes of the first head.
-        branch_classes: classes of each further head, none of them frozen.
+        branches: classes and depth of each branch, oldest first; nothing is frozen.
     """
-    detector: Detector = import_module(DETECTORS[config.name]).build(config, num_classes, *branch_classes)
+    detector: Detector = import_module(DETECTORS[config.name]).build(config, num_classes, *branches)
     return detector

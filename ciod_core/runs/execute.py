@@ -171,6 +171,7 @@ def _finish(experiment: Experiment, spec: RunSpec, trainer: Trainer, record: Run
         model=spec.config.model,
         classes=spec.classes,
         head_classes=trainer.student.head_classes,
+        branch_depths=trainer.student.branch_depths,
         preprocessing=Preprocessing(image_size=spec.config.data.image_size),
         run=spec.name,
         step=spec.step,

@@ -46,6 +46,7 @@ FLAGS = {
     ),
     "predict": "--device --experiment --json --out --score",
     "export": "--experiment --format --json --max-detections --nms --nms-iou --no-nms --out --overwrite --score",
+    "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
     "status": "--experiment --json",
     "demo": "--json --out --seed --seeds",
 }

@@ -18,7 +18,8 @@ from tests.helpers.scenes import YOLOX, blank_output, make_targets, random_outpu
 RESAMPLER = ResamplerConfig(rule="crs", fixed_score=0.3, nms_iou=0.95, ground_truth_iou=1.0)
 
 
-@pytest.mark.parametrize("name", METHODS)
+# The held branch needs two heads; tests/methods/test_branches.py has them.
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "held-branch"])
 def test_every_method_builds_and_gives_finite_losses(name: str) -> None:
     method = build_method(Config(method=MethodConfig(name=name)))
     student = with_features(random_output(2, 5, 64, seed=0), 64, seed=2)

@@ -70,13 +70,16 @@ def test_round_trip(detector: YoloxDetector, path: Path) -> None:
     assert found.state_dict().keys() == detector.state_dict().keys()
 
 
-def test_several_heads_describe_themselves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", ["head", "neck"])
+def test_several_heads_describe_themselves(depth: Any, tmp_path: Path) -> None:
     branched = lively_detector(num_classes=2)
-    branched.add_branch(1)
+    branched.add_branch(1, depth)
     path = tmp_path / "branched.safetensors"
-    save_detector(path, branched.state_dict(), INFO.model_copy(update={"head_classes": branched.head_classes}))
+    heads = {"head_classes": branched.head_classes, "branch_depths": branched.branch_depths}
+    save_detector(path, branched.state_dict(), INFO.model_copy(update=heads))
     found, info = load_detector(path)
     assert info.head_classes == found.head_classes == (2, 1)
+    assert info.branch_depths == found.branch_depths == (depth,)
     images = torch.rand(1, 3, 64, 64) * 255
     with torch.inference_mode():
         assert_same_output(found(images), branched.eval()(images))
@@ -84,8 +87,15 @@ def test_several_heads_describe_themselves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("head_classes", [[2, 2], [3, 0], [], "3"])
 def test_heads_that_do_not_fit_the_class_table_are_refused(path: Path, head_classes: Any) -> None:
-    rewrite(path, lambda description: description.update(head_classes=head_classes))
+    depths = ["head"] * (len(head_classes) - 1)
+    rewrite(path, lambda description: description.update(head_classes=head_classes, branch_depths=depths))
     assert "its description is unknown" in refusal(path)
+    assert "its description is unknown" in refusal(path, read_info)
+
+
+@pytest.mark.parametrize("branch_depths", [[], ["tail"], ["neck", "neck"], None])
+def test_depths_that_do_not_fit_the_heads_are_refused(path: Path, branch_depths: Any) -> None:
+    rewrite(path, lambda description: description.update(head_classes=[2, 1], branch_depths=branch_depths))
     assert "its description is unknown" in refusal(path, read_info)
 
 

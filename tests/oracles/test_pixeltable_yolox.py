@@ -25,9 +25,10 @@ from ciod_core.methods.base import supervised
 from ciod_core.model.base import Targets
 from ciod_core.model.yolox.detector import SCALES, YoloxDetector
 from ciod_core.model.yolox.predictions import YoloxPredictions
+from ciod_core.model.yolox.published import published_name
 from ciod_core.model.yolox.simota import assign
 from tests.helpers.networks import levels_of, lively_detector
-from tests.oracles.yolox_weights import yolox_name, yolox_state
+from tests.helpers.published import published_state
 
 pytest.importorskip("yolox", reason="pixeltable-yolox is not installed; it comes with ciod[test]")
 
@@ -91,7 +92,7 @@ def make_pair(name: str, num_classes: int, seed: int) -> Pair:
     for module in oracle.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = 1e-3, 0.03
-    oracle.load_state_dict(yolox_state(detector), strict=True)
+    oracle.load_state_dict(published_state(detector), strict=True)
     return Pair(detector, oracle)
 
 
@@ -157,7 +158,7 @@ def shared_pair(request: pytest.FixtureRequest) -> Pair:
 @pytest.fixture
 def pair(shared_pair: Pair) -> Pair:
     """Both sides with equal weights and statistics, whatever an earlier test did to them."""
-    shared_pair.oracle.load_state_dict(yolox_state(shared_pair.detector), strict=True)
+    shared_pair.oracle.load_state_dict(published_state(shared_pair.detector), strict=True)
     return shared_pair
 
 
@@ -211,7 +212,7 @@ def assert_same_gradients(pair: Pair, loss: Tensor, expected_loss: Tensor) -> No
     expected = {name: parameter.grad for name, parameter in pair.oracle.named_parameters()}
     compared = 0
     for name, parameter in pair.detector.named_parameters():
-        theirs = expected[yolox_name(pair.detector, name)]
+        theirs = expected[published_name(pair.detector, name)]
         assert theirs is not None and parameter.grad is not None, name
         difference = (parameter.grad - theirs).norm()
         assert difference <= 1e-4 * theirs.norm() + 1e-6, f"{name}: {difference} of {theirs.norm()}"
@@ -224,7 +225,7 @@ def test_running_statistics_move_alike(pair: Pair) -> None:
     oracle_losses(pair.oracle, images, targets)
     pair.detector.train()(images)
     expected = pair.oracle.state_dict()
-    for name, tensor in yolox_state(pair.detector).items():
+    for name, tensor in published_state(pair.detector).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6, msg=naming(name))
 
 

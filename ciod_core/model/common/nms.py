@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 LARGEST_COORDINATE = 1e6
 # Enough that a GPU has something to do, few enough that a CPU does not compare boxes of different groups for long.
@@ -85,3 +85,21 @@ def detections_after_nms(
         best = (image_N == index).nonzero().squeeze(1)[:max_detections]
         detections.append(ImageDetections(boxes_N4[best], score_N[best], label_N[best]))
     return detections
+
+
+def yield_to_older(detections: ImageDetections, head_C: Tensor, iou_threshold: float) -> ImageDetections:
+    """Drop detections of a branch where an older head detects another class better at the same place.
+
+    Heads are trained one after the other, so a branch has never seen the objects of older classes as what they are.
+
+    Args:
+        detections: of one image, after NMS.
+        head_C: head of each class, from 0, the oldest.
+        iou_threshold: IoU above which two detections are at the same place.
+    """
+    head_D = head_C[detections.labels_D]
+    older_DD = head_D.unsqueeze(0) < head_D.unsqueeze(1)
+    better_DD = detections.scores_D.unsqueeze(0) > detections.scores_D.unsqueeze(1)
+    same_place_DD = box_iou(detections.boxes_D4, detections.boxes_D4) > iou_threshold
+    keep_D = ~(older_DD & better_DD & same_place_DD).any(dim=1)
+    return ImageDetections(*(field[keep_D] for field in detections))

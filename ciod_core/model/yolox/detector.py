@@ -5,6 +5,7 @@ Legend: B images, A anchor points, H, W pixels, P positives.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import accumulate, chain
 from typing import NamedTuple
@@ -13,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ciod_core.config.schema import ModelConfig
-from ciod_core.model.base import Assignment, Detector, Losses, Predictions, Targets
+from ciod_core.model.base import Assignment, BranchDepth, Detector, Losses, Predictions, Targets
 from ciod_core.model.common.backbones import CspDarknet, ResNet
 from ciod_core.model.common.losses import box_loss, normalizer
 from ciod_core.model.yolox.head import STRIDES, DecoupledHead
 from ciod_core.model.yolox.losses import class_loss, objectness_loss
 from ciod_core.model.yolox.neck import Pafpn
-from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes
+from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes, split_last
 from ciod_core.model.yolox.simota import assign
 
 # ImageNet statistics in the 0–255 range the detector is fed with.
@@ -48,11 +49,7 @@ SCALES = {
 
 
 class YoloxDetector(Detector):
-    """A one-stage anchor-free detector (arXiv 2107.08430).
-
-    Frozen parts keep their weights and statistics, and a frozen head predicts in evaluation only, because training can
-    learn nothing from it.
-    """
+    """A one-stage anchor-free detector (arXiv 2107.08430); frozen parts keep their weights and statistics."""
 
     size_multiple = max(STRIDES)
     pixel_mean: Tensor
@@ -64,6 +61,8 @@ class YoloxDetector(Detector):
         self.neck = neck
         self.head = head
         self.branches = nn.ModuleList()
+        # Necks of the branches that have one of their own, by the branch's place among `heads`.
+        self.branch_necks = nn.ModuleDict()
         self._frozen: tuple[nn.Module, ...] = ()
         self._keeps_statistics = False
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1))
@@ -72,15 +71,29 @@ class YoloxDetector(Detector):
     def forward(self, images_B3HW: Tensor, *, features: bool = False) -> YoloxPredictions:
         """Predict for a batch; see `Detector.forward`."""
         normalized = (images_B3HW.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        pyramid = self.neck(self.backbone(normalized))
+        levels = self.backbone(normalized)
+        shared = None
         first_classes = accumulate(self.head_classes, initial=0)
-        return concatenate_heads(
-            [
-                pad_classes(head(pyramid, features=features), first, sum(self.head_classes))
-                for head, first in zip(self.heads, first_classes, strict=False)
-                if not (self.training and head in self._frozen)
-            ]
-        )
+        parts = []
+        for place, (head, first_class) in enumerate(zip(self.heads, first_classes, strict=False)):
+            if self.training and self._stands_still(head):
+                continue
+            neck = self._neck_of(place)
+            if neck is self.neck:
+                pyramid = shared = shared or neck(levels)
+            else:
+                pyramid = neck(levels)
+            parts.append(pad_classes(head(pyramid, features=features), first_class, sum(self.head_classes)))
+        return concatenate_heads(parts)
+
+    def _neck_of(self, place: int) -> nn.Module:
+        """The neck that the head at this place gets its features from."""
+        key = str(place)
+        return self.branch_necks[key] if key in self.branch_necks else self.neck  # noqa: SIM401 - it has no `get`
+
+    def _stands_still(self, head: nn.Module) -> bool:
+        """True for a head whose predictions training cannot change."""
+        return head in self._frozen and self.backbone in self._frozen
 
     @property
     def heads(self) -> tuple[DecoupledHead, ...]:
@@ -91,6 +104,17 @@ class YoloxDetector(Detector):
     def head_classes(self) -> tuple[int, ...]:
         """Number of classes of each head."""
         return tuple(head.num_classes for head in self.heads)
+
+    @property
+    def branch_depths(self) -> tuple[BranchDepth, ...]:
+        """Depth of each branch."""
+        places = range(1, len(self.heads))
+        return tuple("neck" if str(place) in self.branch_necks else "head" for place in places)
+
+    def split_last_head(self, predictions: Predictions) -> tuple[YoloxPredictions | None, YoloxPredictions]:
+        """Predictions of the older heads and of the last one; see `Detector.split_last_head`."""
+        assert isinstance(predictions, YoloxPredictions)
+        return split_last(predictions, sum(not (self.training and self._stands_still(head)) for head in self.heads))
 
     def assign(self, predictions: Predictions, objects: Targets) -> Assignment:
         """SimOTA."""
@@ -135,13 +159,31 @@ class YoloxDetector(Detector):
         if count:
             self.heads[-1].add_classes(count)
 
-    def add_branch(self, num_classes: int) -> None:
-        """Freeze everything, and append a copy of the last head for `num_classes` further classes."""
+    def add_branch(self, num_classes: int, depth: BranchDepth = "head", *, freeze_trunk: bool = True) -> None:
+        """Append a copy of the last head, or of its neck and itself; see `Detector.add_branch`."""
+        place = len(self.heads)
         branch = self.heads[-1].branch(num_classes)
-        self._frozen = (self.backbone, self.neck, *self.heads)
+        neck = copy.deepcopy(self._neck_of(place - 1))
+        trunk = (self.backbone, self.neck, *self.branch_necks.values()) if freeze_trunk else ()
+        self._frozen = (*trunk, *self.heads)
         for part in self._frozen:
             part.requires_grad_(False)
-        self.branches.append(branch)
+        self.branches.append(branch.requires_grad_(True))
+        if depth == "neck":
+            self.branch_necks[str(place)] = neck.requires_grad_(True)
+        self.train(self.training)
+
+    def restart_classes(self, num_classes: int) -> None:
+        """Predict other classes with fresh class rows, without branches."""
+        self.unfreeze()
+        self.head = self.head.branch(num_classes)
+        self.branches, self.branch_necks, self._frozen = nn.ModuleList(), nn.ModuleDict(), ()
+
+    def unfreeze(self) -> None:
+        """Let every part learn."""
+        for part in self._frozen:
+            part.requires_grad_(True)
+        self._frozen = ()
         self.train(self.training)
 
     def keep_statistics(self) -> None:
@@ -164,17 +206,18 @@ class YoloxDetector(Detector):
         return chain(self.backbone.parameters(), self.neck.parameters())
 
 
-def build(config: ModelConfig, num_classes: int, *branch_classes: int) -> YoloxDetector:
+def build(config: ModelConfig, num_classes: int, *branches: tuple[int, BranchDepth]) -> YoloxDetector:
     """A detector with fresh weights.
 
     Args:
         config: the detector's name.
         num_classes: classes of the head.
-        branch_classes: classes of each further head, none of them frozen.
+        branches: classes and depth of each branch, oldest first; nothing is frozen.
     """
     detector = _build_one_headed(config, num_classes)
-    for count in branch_classes:
-        detector.branches.append(detector.head.branch(count))
+    for count, depth in branches:
+        detector.add_branch(count, depth)
+    detector.unfreeze()
     return detector
 
 

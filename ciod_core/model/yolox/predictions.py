@@ -81,5 +81,23 @@ def concatenate_heads(parts: Sequence[YoloxPredictions]) -> YoloxPredictions:
     )
 
 
+def split_last(predictions: YoloxPredictions, num_heads: int) -> tuple[YoloxPredictions | None, YoloxPredictions]:
+    """Undo `concatenate_heads` for the last of some heads: the others, None where there are none, and the last."""
+    if num_heads == 1:
+        return None, predictions
+    first_of_last = predictions.boxes_BA4.shape[1] // num_heads * (num_heads - 1)
+    return _anchors(predictions, slice(0, first_of_last)), _anchors(predictions, slice(first_of_last, None))
+
+
+def _anchors(predictions: YoloxPredictions, chosen: slice) -> YoloxPredictions:
+    return YoloxPredictions(
+        boxes_BA4=predictions.boxes_BA4[:, chosen],
+        class_logits_BAC=predictions.class_logits_BAC[:, chosen],
+        objectness_logits_BA=predictions.objectness_logits_BA[:, chosen],
+        points_A2=predictions.points_A2[chosen],
+        strides_A=predictions.strides_A[chosen],
+    )
+
+
 def _concatenate_features(parts: Sequence[Features]) -> Features:
     return Features(parts[0].neck_maps, torch.cat([part.class_features_BAF for part in parts], dim=1))

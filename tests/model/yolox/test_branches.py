@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ciod_core.config.schema import ModelConfig, ResamplerConfig
-from ciod_core.model.base import ABSENT_LOGIT, Targets
+from ciod_core.model.base import ABSENT_LOGIT, BranchDepth, Targets
+from ciod_core.model.common.nms import ImageDetections, yield_to_older
 from ciod_core.model.registry import DETECTORS, build_detector
 from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.model.yolox.head import PRIOR_BIAS
-from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes
+from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes, split_last
 from ciod_core.model.yolox.simota import assign
 from ciod_core.resampler.select import resample
 from tests.helpers.networks import lively_detector
@@ -40,11 +41,16 @@ def snapshot(detector: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in detector.state_dict().items()}
 
 
+DEPTHS = pytest.mark.parametrize("depth", ["head", "neck"])
+
+
+@DEPTHS
 @torch.inference_mode()
-def test_old_predictions_stay_bit_for_bit_beside_a_branch(images: Tensor) -> None:
+def test_old_predictions_stay_bit_for_bit_beside_a_branch(depth: BranchDepth, images: Tensor) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
     before = detector(images, features=True)
-    detector.add_branch(NUM_NEW)
+    detector.add_branch(NUM_NEW, depth)
+    stir_branch(detector)
     after = detector(images, features=True)
     num_anchors = before.objectness_logits_BA.shape[1]
     assert after.class_logits_BAC.shape == (3, 2 * num_anchors, NUM_OLD + NUM_NEW)
@@ -72,10 +78,14 @@ def test_an_absent_class_has_probability_zero_and_no_gradient_of_nan() -> None:
     assert loss.item() == 0 and logit.grad is not None and logit.grad.item() == 0
 
 
-def test_a_branch_starts_as_a_copy_of_the_last_head_with_class_rows_of_its_own() -> None:
+@DEPTHS
+def test_a_branch_starts_as_a_copy_of_the_last_one_with_class_rows_of_its_own(depth: BranchDepth) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
-    detector.add_branch(NUM_NEW)
+    detector.add_branch(NUM_NEW, depth)
     old, new = detector.heads
+    assert detector.branch_depths == (depth,)
+    if depth == "neck":
+        assert_same_state(detector.branch_necks["1"], detector.neck)
     assert detector.head_classes == (NUM_OLD, NUM_NEW)
     fresh = old.state_dict()
     for name, tensor in new.state_dict().items():
@@ -86,9 +96,10 @@ def test_a_branch_starts_as_a_copy_of_the_last_head_with_class_rows_of_its_own()
     assert {id(tensor) for tensor in old.parameters()}.isdisjoint(map(id, new.parameters()))
 
 
-def test_frozen_parts_do_not_change_in_training(images: Tensor) -> None:
+@DEPTHS
+def test_frozen_parts_do_not_change_in_training(depth: BranchDepth, images: Tensor) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
-    detector.add_branch(NUM_NEW)
+    detector.add_branch(NUM_NEW, depth)
     before = snapshot(detector)
     optimizer = torch.optim.SGD([tensor for tensor in detector.parameters() if tensor.requires_grad], lr=0.1)
     for _ in range(3):
@@ -99,27 +110,90 @@ def test_frozen_parts_do_not_change_in_training(images: Tensor) -> None:
         ).backward()
         optimizer.step()
     moved = {name for name, tensor in detector.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved == {name for name in before if name.startswith("branches.0.")}
+    assert moved == {name for name in before if name.startswith("branch")}
     modes = {name: module.training for name, module in detector.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    assert all(training == name.startswith("branches.") for name, training in modes.items())
+    assert all(training == name.startswith("branch") for name, training in modes.items())
 
 
-def test_a_frozen_head_predicts_in_evaluation_only(images: Tensor) -> None:
+@DEPTHS
+def test_a_frozen_head_on_a_frozen_trunk_predicts_in_evaluation_only(depth: BranchDepth, images: Tensor) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
-    detector.add_branch(NUM_NEW)
+    detector.add_branch(NUM_NEW, depth)
     in_training = detector.train()(images)
     assert in_training.class_logits_BAC.shape == (3, 126, NUM_OLD + NUM_NEW)
     assert (in_training.class_logits_BAC[..., :NUM_OLD] == ABSENT_LOGIT).all()
     assert detector.eval()(images).class_logits_BAC.shape[1] == 252
 
 
+def test_a_frozen_head_on_a_learning_trunk_predicts_in_training_and_passes_gradients(images: Tensor) -> None:
+    detector = lively_detector(num_classes=NUM_OLD)
+    detector.add_branch(NUM_NEW, freeze_trunk=False)
+    old, new = detector.split_last_head(detector.train()(images))
+    assert old is not None
+    assert (old.class_logits_BAC[..., NUM_OLD:] == ABSENT_LOGIT).all()
+    assert (new.class_logits_BAC[..., :NUM_OLD] == ABSENT_LOGIT).all()
+    (old.class_logits_BAC[..., :NUM_OLD].sum() + old.boxes_BA4.sum()).backward()
+    gradients = {name: tensor.grad for name, tensor in detector.named_parameters() if tensor.grad is not None}
+    assert {name.split(".")[0] for name, gradient in gradients.items() if gradient.any()} == {"backbone", "neck"}
+
+
+def test_splitting_undoes_concatenation() -> None:
+    first, second, both = two_heads()
+    old, new = split_last(both, 2)
+    assert old is not None
+    assert_same_output(old, pad_classes(first, 0, NUM_OLD + NUM_NEW))
+    assert_same_output(new, pad_classes(second, NUM_OLD, NUM_OLD + NUM_NEW))
+    assert split_last(first, 1) == (None, first)
+
+
+def test_restarting_keeps_everything_but_class_rows_and_branches(images: Tensor) -> None:
+    detector = lively_detector(num_classes=NUM_OLD)
+    with torch.inference_mode():
+        before = detector(images)
+    detector.add_branch(NUM_NEW, "neck")
+    detector.restart_classes(7)
+    with torch.inference_mode():
+        after = detector.eval()(images)
+    assert detector.head_classes == (7,)
+    assert torch.equal(after.boxes_BA4, before.boxes_BA4)
+    assert torch.equal(after.objectness_logits_BA, before.objectness_logits_BA)
+    assert all(parameter.requires_grad for parameter in detector.parameters())
+
+
+def test_a_branch_yields_to_better_older_detections_at_the_same_place() -> None:
+    boxes_D4 = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).repeat(5, 1)
+    boxes_D4[4] += 100
+    scores_D, labels_D = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), torch.tensor([3, 0, 1, 4, 4])
+    found = yield_to_older(ImageDetections(boxes_D4, scores_D, labels_D), torch.tensor([0, 0, 0, 1, 1]), 0.5)
+    # Class 3 is better than every old one, 0 and 1 are both old, 4 is worse than 0 in one place and alone in another.
+    assert found.labels_D.tolist() == [3, 0, 1, 4]
+    assert found.scores_D.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.5])
+
+
+def test_a_detector_applies_the_setting_only_beside_branches(images: Tensor) -> None:
+    settings = {"score_threshold": 0.01, "nms_iou": 0.65, "max_detections": 1000}
+    detector = lively_detector(num_classes=NUM_OLD)
+    detector.add_branch(NUM_NEW, "neck")
+    detector.branches[0].load_state_dict(lively_detector(num_classes=NUM_NEW, seed=9).head.state_dict())
+    with torch.inference_mode():
+        output = detector.eval()(images)
+    everything = detector.detect(output, **settings)
+    yielding = detector.detect(output, **settings, yield_iou=0.3)
+    for all_found, kept in zip(everything, yielding, strict=True):
+        old_D = all_found.labels_D < NUM_OLD
+        assert torch.equal(kept.boxes_D4[kept.labels_D < NUM_OLD], all_found.boxes_D4[old_D])
+        assert 0 < (kept.labels_D >= NUM_OLD).sum() < (~old_D).sum()
+
+
 def test_a_chain_of_branches_freezes_all_but_the_last() -> None:
     detector = lively_detector(num_classes=NUM_OLD)
-    detector.add_branch(NUM_NEW)
-    detector.add_branch(4)
-    assert detector.head_classes == (3, 2, 4)
+    detector.add_branch(NUM_NEW, "neck")
+    detector.add_branch(4, "neck")
+    assert (detector.head_classes, detector.branch_depths) == ((3, 2, 4), ("neck", "neck"))
+    assert_same_state(detector.branch_necks["2"], detector.branch_necks["1"])
     trainable = {name for name, tensor in detector.named_parameters() if tensor.requires_grad}
-    assert trainable == {name for name, _ in detector.named_parameters() if name.startswith("branches.1.")}
+    last = ("branches.1.", "branch_necks.2.")
+    assert trainable == {name for name, _ in detector.named_parameters() if name.startswith(last)}
     assert not detector.train().branches[0].training
 
 
@@ -133,7 +207,7 @@ def test_class_rows_grow_at_the_last_head() -> None:
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_model_takes_branches(name: str) -> None:
     with torch.device("meta"):
-        detector = build_detector(ModelConfig(name=name, backbone_weights="none"), 7, 2, 3)
+        detector = build_detector(ModelConfig(name=name, backbone_weights="none"), 7, (2, "head"), (3, "neck"))
         output = detector.eval()(torch.empty(2, 3, 64, 96))
     assert output.class_logits_BAC.shape == (2, 3 * 126, 12)
     assert all(parameter.requires_grad for parameter in detector.parameters())
@@ -187,11 +261,12 @@ def test_knowledge_of_a_teacher_with_branches(rule: str) -> None:
         assert len(kept) == sum(len(resample(output, config)) for output in (first, second))
 
 
-def test_branches_survive_the_state_dict(images: Tensor) -> None:
+@DEPTHS
+def test_branches_survive_the_state_dict(depth: BranchDepth, images: Tensor) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
-    detector.add_branch(NUM_NEW)
+    detector.add_branch(NUM_NEW, depth)
     stir_branch(detector)
-    again = build_detector(ModelConfig(name="yolox-micro", backbone_weights="none"), *detector.head_classes)
+    again = build_detector(ModelConfig(name="yolox-micro", backbone_weights="none"), NUM_OLD, (NUM_NEW, depth))
     again.load_state_dict(detector.state_dict())
     with torch.inference_mode():
         assert_same_output(again.eval()(images), detector.eval()(images))
@@ -199,4 +274,12 @@ def test_branches_survive_the_state_dict(images: Tensor) -> None:
 
 def stir_branch(detector: YoloxDetector) -> None:
     """Make the branch differ from the head it was copied from."""
-    detector.branches[0].load_state_dict(lively_detector(num_classes=NUM_NEW, seed=9).head.state_dict())
+    other = lively_detector(num_classes=NUM_NEW, seed=9)
+    detector.branches[0].load_state_dict(other.head.state_dict())
+    for neck in detector.branch_necks.values():
+        neck.load_state_dict(other.neck.state_dict())
+
+
+def assert_same_state(first: nn.Module, second: nn.Module) -> None:
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name

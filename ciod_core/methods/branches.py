@@ -1,0 +1,108 @@
+"""Branches: the new classes get a head of their own beside the old ones, so that nothing pulls the old head to them.
+
+Legend: B images, A anchor points of the old heads, C old classes.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+
+from ciod_core.config.schema import ResamplerConfig, Section, UnitInterval
+from ciod_core.methods.base import Method, supervised
+from ciod_core.model.base import BranchDepth, Detector, Losses, Predictions, Targets
+from ciod_core.model.common.losses import box_loss
+from ciod_core.model.knowledge import Knowledge
+
+
+class BranchConfig(Section):
+    """Where a branch leaves the path of the old classes, and how firmly a held path stays in place."""
+
+    depth: BranchDepth = Field(
+        "neck", description="frozen-branch: what is copied for the new classes: 'head', or 'neck' and head"
+    )
+    trunk_rate: UnitInterval = Field(0.25, description="held-branch: share of lr at which backbone and neck learn")
+
+
+class FrozenBranch(Method):
+    """Labels train the branch alone, without a teacher; replayed labels of old classes train nothing.
+
+    Nothing is forgotten, because nothing old changes: old classes are detected bit for bit as before. The price is a
+    neck and a head more per step.
+    """
+
+    Config = BranchConfig
+    section = "branch"
+    needs_new_classes = True
+
+    def __init__(self, config: BranchConfig, resampler: ResamplerConfig) -> None:
+        super().__init__(config, resampler)
+        self.config = config
+
+    def grow(self, student: Detector, num_new: int) -> None:
+        """Append a branch for the new classes to a frozen detector."""
+        student.add_branch(num_new, self.config.depth)
+
+
+class HeldBranch(Method):
+    """A branch on a trunk that keeps learning, while the old head, itself frozen, must predict what its teacher does.
+
+    Labels train the branch. The old head's presence is held at all anchor points, its classes and boxes as far as the
+    teacher sees an object there; so the trunk changes only in ways that old predictions do not notice.
+    """
+
+    Config = BranchConfig
+    section = "branch"
+    needs = frozenset({"dense"})
+    needs_new_classes = True
+
+    def __init__(self, config: BranchConfig, resampler: ResamplerConfig) -> None:
+        super().__init__(config, resampler)
+        self.config = config
+
+    def grow(self, student: Detector, num_new: int) -> None:
+        """Append a head for the new classes; batch statistics are those of the teacher."""
+        student.add_branch(num_new, "head", freeze_trunk=False)
+        student.keep_statistics()
+
+    def trunk_rate(self, knowledge: Knowledge, objects: Targets) -> float:
+        """The same for every batch."""
+        return self.config.trunk_rate
+
+    def losses(
+        self,
+        detector: Detector,
+        student: Predictions,
+        objects: Targets,
+        knowledge: Knowledge,
+        ignored_BA: Tensor | None = None,
+    ) -> Losses:
+        """The detector's own losses of the branch, and three that hold the old heads."""
+        old, new = detector.split_last_head(student)
+        assert old is not None and knowledge.dense is not None
+        if ignored_BA is not None:
+            ignored_BA = ignored_BA[:, -new.boxes_BA4.shape[1] :]
+        return {**supervised(detector, new, objects, ignored_BA), **self._holding(old, knowledge.dense)}
+
+    def _holding(self, student: Predictions, teacher: Predictions) -> Losses:
+        """Divergence from the teacher, summed over anchor points; mean over images."""
+        num_images, num_classes = len(student.boxes_BA4), teacher.class_logits_BAC.shape[2]
+        presence_BA = teacher.presence()
+        losses = {
+            f"old {name}": _divergence(student.responses()[name], logits).sum() / num_images
+            for name, logits in teacher.responses().items()
+        }
+        class_BA = _divergence(student.class_logits_BAC[..., :num_classes], teacher.class_logits_BAC).sum(dim=2)
+        box_BA = box_loss(student.boxes_BA4, teacher.boxes_BA4)
+        return {
+            **losses,
+            "old class": (presence_BA * class_BA).sum() / num_images,
+            "old box": (presence_BA * box_BA).sum() / num_images,
+        }
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Kullback–Leibler divergence of Bernoulli distributions given by logits, elementwise; 0 where they are equal."""
+    target = teacher.sigmoid()
+    return bce(student, target, reduction="none") - bce(teacher, target, reduction="none")

@@ -1,0 +1,123 @@
+"""The held branch: labels train the new head alone, and the old one must predict what its teacher does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from ciod_core.config.schema import ResamplerConfig
+from ciod_core.methods.base import supervised
+from ciod_core.methods.branches import BranchConfig, FrozenBranch, HeldBranch
+from ciod_core.model.base import Targets
+from ciod_core.model.knowledge import Knowledge
+from ciod_core.model.yolox.detector import YoloxDetector
+from ciod_core.model.yolox.predictions import YoloxPredictions
+from tests.helpers.networks import lively_detector
+from tests.helpers.scenes import make_targets
+
+NUM_OLD, NUM_NEW = 3, 2
+OBJECTS = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 4), (1, (10.0, 8.0, 60.0, 50.0), 3)])
+
+
+def images() -> Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+
+
+def knowledge_of(teacher: YoloxDetector, method: HeldBranch) -> Knowledge:
+    with torch.no_grad():
+        predictions = teacher.eval()(images())
+    return replace(method.select(predictions), dense=predictions)
+
+
+@pytest.fixture
+def method() -> HeldBranch:
+    return HeldBranch(BranchConfig(), ResamplerConfig())
+
+
+@pytest.fixture
+def student(method: HeldBranch) -> YoloxDetector:
+    student = lively_detector(num_classes=NUM_OLD)
+    method.grow(student, NUM_NEW)
+    return student.train()
+
+
+def held(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: loss for name, loss in losses.items() if name.startswith("old")}
+
+
+def test_a_student_that_predicts_as_its_teacher_is_held_by_nothing(method: HeldBranch, student: YoloxDetector) -> None:
+    knowledge = knowledge_of(lively_detector(num_classes=NUM_OLD), method)
+    losses = method.losses(student, student(images()), OBJECTS, knowledge)
+    assert list(losses) == ["objectness", "class", "box", "old objectness", "old class", "old box"]
+    for loss in held(losses).values():
+        assert loss.item() == pytest.approx(0, abs=1e-3)
+    _, new = student.split_last_head(student(images()))
+    for name, loss in supervised(student, new, OBJECTS).items():
+        torch.testing.assert_close(losses[name], loss)
+
+
+def test_holding_against_a_plain_loop(method: HeldBranch, student: YoloxDetector) -> None:
+    teacher = lively_detector(num_classes=NUM_OLD, seed=5)
+    knowledge = knowledge_of(teacher, method)
+    predictions = student(images())
+    losses = held(method.losses(student, predictions, OBJECTS, knowledge))
+    old, _ = student.split_last_head(predictions)
+    dense = knowledge.dense
+    assert isinstance(old, YoloxPredictions) and isinstance(dense, YoloxPredictions)
+    expected = dict.fromkeys(losses, 0.0)
+    for image in range(2):
+        for anchor in range(84):
+            teachers, students = dense.objectness_logits_BA[image, anchor], old.objectness_logits_BA[image, anchor]
+            weight = teachers.sigmoid().item()
+            expected["old objectness"] += divergence(teachers, students) / 2
+            for label in range(NUM_OLD):
+                logits = [found.class_logits_BAC[image, anchor, label] for found in (dense, old)]
+                expected["old class"] += weight * divergence(*logits) / 2
+            overlap = plain_iou(dense.boxes_BA4[image, anchor].tolist(), old.boxes_BA4[image, anchor].tolist())
+            expected["old box"] += weight * 5 * (1 - overlap**2) / 2
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value, rel=1e-3), name
+
+
+def divergence(teacher: Tensor, student: Tensor) -> float:
+    p, q = teacher.sigmoid().double().item(), student.sigmoid().double().item()
+    return float(p * torch.tensor(p / q).log() + (1 - p) * torch.tensor((1 - p) / (1 - q)).log())
+
+
+def plain_iou(a: list[float], b: list[float]) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / union
+
+
+def test_what_learns(method: HeldBranch, student: YoloxDetector) -> None:
+    """Labels reach the branch and the trunk, never the old head; statistics stay those of the teacher."""
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    knowledge = knowledge_of(lively_detector(num_classes=NUM_OLD), method)
+    optimizer = torch.optim.SGD([tensor for tensor in student.parameters() if tensor.requires_grad], lr=0.01)
+    losses = method.losses(student, student(images()), OBJECTS, knowledge)
+    torch.stack(list(losses.values())).sum().backward()
+    optimizer.step()
+    moved = {name for name, tensor in student.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"backbone", "neck", "branches"}
+    assert not any("running" in name for name in moved)
+    assert method.trunk_rate(knowledge, OBJECTS) == 0.25
+
+
+def test_replayed_images_spare_anchor_points_of_the_branch(method: HeldBranch, student: YoloxDetector) -> None:
+    knowledge = knowledge_of(lively_detector(num_classes=NUM_OLD), method)
+    nothing = Targets(*(field[:0] for field in OBJECTS))
+    everything_BA = torch.ones(2, 168, dtype=torch.bool)
+    losses = method.losses(student, student(images()), nothing, knowledge, everything_BA)
+    assert losses["objectness"].item() == 0
+
+
+@pytest.mark.parametrize("depth", ["head", "neck"])
+def test_the_frozen_branch_has_the_depth_of_its_setting(depth: str) -> None:
+    student = lively_detector(num_classes=NUM_OLD)
+    FrozenBranch(BranchConfig.model_validate({"depth": depth}), ResamplerConfig()).grow(student, NUM_NEW)
+    assert student.branch_depths == (depth,)
