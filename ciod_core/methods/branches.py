@@ -5,6 +5,7 @@ Legend: B images, A anchor points of the old heads, C old classes.
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
@@ -79,27 +80,32 @@ class HeldBranch(Method):
         ignored_BA: Tensor | None = None,
     ) -> Losses:
         """The detector's own losses of the branch, and three that hold the old heads."""
-        old, new = detector.split_last_head(student)
-        assert old is not None and knowledge.dense is not None
+        assert knowledge.dense is not None
+        *old, new = student.heads()
         if ignored_BA is not None:
             ignored_BA = ignored_BA[:, -new.boxes_BA4.shape[1] :]
-        return {**supervised(detector, new, objects, ignored_BA), **self._holding(old, knowledge.dense)}
+        own = supervised(detector, new, objects, ignored_BA)
+        held = [_divergences(own, taught) for own, taught in zip(old, knowledge.dense.heads(), strict=True)]
+        return own | {name: torch.stack([losses[name] for losses in held]).sum() for name in held[0]}
 
-    def _holding(self, student: Predictions, teacher: Predictions) -> Losses:
-        """Divergence from the teacher, summed over anchor points; mean over images."""
-        num_images, num_classes = len(student.boxes_BA4), teacher.class_logits_BAC.shape[2]
-        presence_BA = teacher.presence()
-        losses = {
-            f"old {name}": _divergence(student.responses()[name], logits).sum() / num_images
-            for name, logits in teacher.responses().items()
-        }
-        class_BA = _divergence(student.class_logits_BAC[..., :num_classes], teacher.class_logits_BAC).sum(dim=2)
-        box_BA = box_loss(student.boxes_BA4, teacher.boxes_BA4)
-        return {
-            **losses,
-            "old class": (presence_BA * class_BA).sum() / num_images,
-            "old box": (presence_BA * box_BA).sum() / num_images,
-        }
+
+def _divergences(student: Predictions, teacher: Predictions) -> Losses:
+    """Divergence of a head from its teacher, summed over anchor points; mean over images.
+
+    Classes and boxes count as far as the teacher sees an object.
+    """
+    num_images, num_classes = teacher.class_logits_BAC.shape[0], teacher.class_logits_BAC.shape[2]
+    presence_BA = teacher.presence()
+    losses = {
+        f"old {name}": _divergence(student.responses()[name], logits).sum() / num_images
+        for name, logits in teacher.responses().items()
+    }
+    class_BA = _divergence(student.class_logits_BAC[..., :num_classes], teacher.class_logits_BAC).sum(dim=2)
+    box_BA = box_loss(student.boxes_BA4, teacher.boxes_BA4)
+    return losses | {
+        "old class": (presence_BA * class_BA).sum() / num_images,
+        "old box": (presence_BA * box_BA).sum() / num_images,
+    }
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:

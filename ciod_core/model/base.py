@@ -51,11 +51,13 @@ class Predictions(ABC):
     Attributes:
         boxes_BA4: decoded boxes, xyxy, pixels of the input frame.
         class_logits_BAC: class logits; `ABSENT_LOGIT` where an anchor point cannot predict a class.
+        num_heads: heads that predicted, each at its own share of the anchor points, oldest first.
         features: only where the caller requested them.
     """
 
     boxes_BA4: Tensor
     class_logits_BAC: Tensor
+    num_heads: int = 1
     features: Features | None = None
 
     @abstractmethod
@@ -77,6 +79,18 @@ class Predictions(ABC):
     @abstractmethod
     def box_deltas(self, boxes_K4: Tensor, anchor_K: Tensor) -> Tensor:
         """(K, 4) what the family regresses for boxes at these anchor points, up to a constant of the anchor point."""
+
+    @abstractmethod
+    def heads(self) -> tuple[Predictions, ...]:
+        """The predictions of each head, with the columns of all classes and without features."""
+
+    @abstractmethod
+    def merged(self) -> Predictions:
+        """What a single head would predict: at every place what the head with the larger score predicts there.
+
+        Its presence is that head's, and so is its box. A class keeps its score as far as the presence allows: its
+        probability becomes score / presence.
+        """
 
     def scores(self) -> Tensor:
         """(B, A, C) detection scores, 0..1."""
@@ -149,13 +163,6 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def branch_depths(self) -> tuple[BranchDepth, ...]:
         """Depth of each branch, oldest first."""
-
-    @abstractmethod
-    def split_last_head(self, predictions: Predictions) -> tuple[Predictions | None, Predictions]:
-        """Predictions of the older heads, None where they made none, and those of the last head.
-
-        Both keep the columns of all classes.
-        """
 
     @abstractmethod
     def assign(self, predictions: Predictions, objects: Targets) -> Assignment:

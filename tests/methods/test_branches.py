@@ -54,7 +54,7 @@ def test_a_student_that_predicts_as_its_teacher_is_held_by_nothing(method: HeldB
     assert list(losses) == ["objectness", "class", "box", "old objectness", "old class", "old box"]
     for loss in held(losses).values():
         assert loss.item() == pytest.approx(0, abs=1e-3)
-    _, new = student.split_last_head(student(images()))
+    _, new = student(images()).heads()
     for name, loss in supervised(student, new, OBJECTS).items():
         torch.testing.assert_close(losses[name], loss)
 
@@ -64,7 +64,7 @@ def test_holding_against_a_plain_loop(method: HeldBranch, student: YoloxDetector
     knowledge = knowledge_of(teacher, method)
     predictions = student(images())
     losses = held(method.losses(student, predictions, OBJECTS, knowledge))
-    old, _ = student.split_last_head(predictions)
+    old, _ = predictions.heads()
     dense = knowledge.dense
     assert isinstance(old, YoloxPredictions) and isinstance(dense, YoloxPredictions)
     expected = dict.fromkeys(losses, 0.0)

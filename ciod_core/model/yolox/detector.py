@@ -20,7 +20,7 @@ from ciod_core.model.common.losses import box_loss, normalizer
 from ciod_core.model.yolox.head import STRIDES, DecoupledHead
 from ciod_core.model.yolox.losses import class_loss, objectness_loss
 from ciod_core.model.yolox.neck import Pafpn
-from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes, split_last
+from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes
 from ciod_core.model.yolox.simota import assign
 
 # ImageNet statistics in the 0–255 range the detector is fed with.
@@ -110,11 +110,6 @@ class YoloxDetector(Detector):
         """Depth of each branch."""
         places = range(1, len(self.heads))
         return tuple("neck" if str(place) in self.branch_necks else "head" for place in places)
-
-    def split_last_head(self, predictions: Predictions) -> tuple[YoloxPredictions | None, YoloxPredictions]:
-        """Predictions of the older heads and of the last one; see `Detector.split_last_head`."""
-        assert isinstance(predictions, YoloxPredictions)
-        return split_last(predictions, sum(not (self.training and self._stands_still(head)) for head in self.heads))
 
     def assign(self, predictions: Predictions, objects: Targets) -> Assignment:
         """SimOTA."""

@@ -15,7 +15,7 @@ from ciod_core.model.common.nms import ImageDetections, yield_to_older
 from ciod_core.model.registry import DETECTORS, build_detector
 from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.model.yolox.head import PRIOR_BIAS
-from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes, split_last
+from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes
 from ciod_core.model.yolox.simota import assign
 from ciod_core.resampler.select import resample
 from tests.helpers.networks import lively_detector
@@ -128,8 +128,7 @@ def test_a_frozen_head_on_a_frozen_trunk_predicts_in_evaluation_only(depth: Bran
 def test_a_frozen_head_on_a_learning_trunk_predicts_in_training_and_passes_gradients(images: Tensor) -> None:
     detector = lively_detector(num_classes=NUM_OLD)
     detector.add_branch(NUM_NEW, freeze_trunk=False)
-    old, new = detector.split_last_head(detector.train()(images))
-    assert old is not None
+    old, new = detector.train()(images).heads()
     assert (old.class_logits_BAC[..., NUM_OLD:] == ABSENT_LOGIT).all()
     assert (new.class_logits_BAC[..., :NUM_OLD] == ABSENT_LOGIT).all()
     (old.class_logits_BAC[..., :NUM_OLD].sum() + old.boxes_BA4.sum()).backward()
@@ -137,13 +136,28 @@ def test_a_frozen_head_on_a_learning_trunk_predicts_in_training_and_passes_gradi
     assert {name.split(".")[0] for name, gradient in gradients.items() if gradient.any()} == {"backbone", "neck"}
 
 
-def test_splitting_undoes_concatenation() -> None:
+def test_the_heads_of_concatenated_predictions() -> None:
     first, second, both = two_heads()
-    old, new = split_last(both, 2)
-    assert old is not None
+    old, new = both.heads()
     assert_same_output(old, pad_classes(first, 0, NUM_OLD + NUM_NEW))
     assert_same_output(new, pad_classes(second, NUM_OLD, NUM_OLD + NUM_NEW))
-    assert split_last(first, 1) == (None, first)
+    assert_same_output(*first.heads(), first)
+
+
+def test_merging_keeps_the_head_with_the_larger_score() -> None:
+    first, second, both = two_heads()
+    merged = both.merged()
+    assert first.merged() is first
+    scores = [found.scores() for found in (first, second)]
+    for image in range(3):
+        for anchor in range(84):
+            best = int(scores[1][image, anchor].max() > scores[0][image, anchor].max())
+            chosen = (first, second)[best]
+            assert torch.equal(merged.boxes_BA4[image, anchor], chosen.boxes_BA4[image, anchor])
+            presence = chosen.objectness_logits_BA[image, anchor]
+            assert merged.objectness_logits_BA[image, anchor] == presence
+            expected = torch.cat([found[image, anchor] for found in scores]).clamp(max=presence.sigmoid().item())
+            torch.testing.assert_close(merged.scores()[image, anchor], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_restarting_keeps_everything_but_class_rows_and_branches(images: Tensor) -> None:
