@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ciod_core.model.common.nms import ImageDetections, detections_after_nms, yield_to_older
+from ciod_core.model.common.nms import ImageDetections, detections_after_nms, join_heads
 
 # The logit of a class that an anchor point has no output for: a probability of exactly 0, and finite, so that
 # differences and cross-entropies with it are 0 and not NaN.
@@ -203,31 +203,26 @@ class Detector(nn.Module, ABC):
         max_detections: int,
         yield_iou: float = 1.0,
     ) -> list[ImageDetections]:
-        """Final detections of each image; an anchor point may predict several classes.
+        """Final detections of each image, best first; an anchor point may predict several classes.
 
         Args:
             predictions: of the batch.
             score_threshold: lowest score.
             nms_iou: IoU with a better detection of the same class above which one is dropped.
-            max_detections: detections per image.
-            yield_iou: IoU with a better detection of an older head's class above which a branch's is dropped.
+            max_detections: detections per image and head: a branch takes no place away from older classes.
+            yield_iou: IoU with a better detection of an older head above which a branch's is dropped; 1 keeps all.
         """
-        detections = detections_after_nms(
-            predictions.boxes_BA4,
-            predictions.scores(),
-            score_threshold=score_threshold,
-            nms_iou=nms_iou,
-            max_detections=max_detections,
-        )
-        if yield_iou >= 1 or len(self.head_classes) == 1:
-            return detections
-        head_C = self.head_of_class().to(predictions.boxes_BA4.device)
-        return [yield_to_older(image, head_C, yield_iou) for image in detections]
-
-    def head_of_class(self) -> Tensor:
-        """(C,) the head that predicts each class, from 0, the oldest."""
-        counts_H = torch.tensor(self.head_classes)
-        return torch.arange(len(counts_H)).repeat_interleave(counts_H)
+        heads = [
+            detections_after_nms(
+                head.boxes_BA4,
+                head.scores(),
+                score_threshold=score_threshold,
+                nms_iou=nms_iou,
+                max_detections=max_detections,
+            )
+            for head in predictions.heads()
+        ]
+        return [join_heads(of_image, yield_iou) for of_image in zip(*heads, strict=True)]
 
     @abstractmethod
     def add_classes(self, count: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -87,19 +87,24 @@ def detections_after_nms(
     return detections
 
 
-def yield_to_older(detections: ImageDetections, head_C: Tensor, iou_threshold: float) -> ImageDetections:
-    """Drop detections of a branch where an older head detects another class better at the same place.
+def join_heads(heads: Sequence[ImageDetections], yield_iou: float) -> ImageDetections:
+    """Detections of one image by all heads, best first.
 
-    Heads are trained one after the other, so a branch has never seen the objects of older classes as what they are.
+    A branch has never seen objects of older classes as what they are, so it may take one for its own. Its detection is
+    dropped where an older head detects something better.
 
     Args:
-        detections: of one image, after NMS.
-        head_C: head of each class, from 0, the oldest.
-        iou_threshold: IoU above which two detections are at the same place.
+        heads: detections of each head after NMS, oldest first.
+        yield_iou: IoU above which two detections are of the same object; 1 keeps all.
     """
-    head_D = head_C[detections.labels_D]
+    if len(heads) == 1:
+        return heads[0]
+    counts_H = torch.tensor([len(head.labels_D) for head in heads], device=heads[0].labels_D.device)
+    head_D = torch.arange(len(heads), device=counts_H.device).repeat_interleave(counts_H)
+    boxes_D4, scores_D, labels_D = (torch.cat(fields) for fields in zip(*heads, strict=True))
+    order_D = scores_D.argsort(descending=True, stable=True)
+    boxes_D4, scores_D, labels_D, head_D = boxes_D4[order_D], scores_D[order_D], labels_D[order_D], head_D[order_D]
     older_DD = head_D.unsqueeze(0) < head_D.unsqueeze(1)
-    better_DD = detections.scores_D.unsqueeze(0) > detections.scores_D.unsqueeze(1)
-    same_place_DD = box_iou(detections.boxes_D4, detections.boxes_D4) > iou_threshold
-    keep_D = ~(older_DD & better_DD & same_place_DD).any(dim=1)
-    return ImageDetections(*(field[keep_D] for field in detections))
+    better_DD = scores_D.unsqueeze(0) > scores_D.unsqueeze(1)
+    keep_D = ~(older_DD & better_DD & (box_iou(boxes_D4, boxes_D4) > yield_iou)).any(dim=1)
+    return ImageDetections(boxes_D4[keep_D], scores_D[keep_D], labels_D[keep_D])

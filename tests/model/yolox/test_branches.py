@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ciod_core.config.schema import ModelConfig, ResamplerConfig
 from ciod_core.model.base import ABSENT_LOGIT, BranchDepth, Targets
-from ciod_core.model.common.nms import ImageDetections, yield_to_older
+from ciod_core.model.common.nms import ImageDetections, join_heads
 from ciod_core.model.registry import DETECTORS, build_detector
 from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.model.yolox.head import PRIOR_BIAS
@@ -174,29 +174,33 @@ def test_restarting_keeps_everything_but_class_rows_and_branches(images: Tensor)
     assert all(parameter.requires_grad for parameter in detector.parameters())
 
 
-def test_a_branch_yields_to_better_older_detections_at_the_same_place() -> None:
-    boxes_D4 = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).repeat(5, 1)
-    boxes_D4[4] += 100
-    scores_D, labels_D = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), torch.tensor([3, 0, 1, 4, 4])
-    found = yield_to_older(ImageDetections(boxes_D4, scores_D, labels_D), torch.tensor([0, 0, 0, 1, 1]), 0.5)
-    # Class 3 is better than every old one, 0 and 1 are both old, 4 is worse than 0 in one place and alone in another.
+def test_a_branch_yields_to_better_detections_of_older_heads_at_the_same_place() -> None:
+    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    old = ImageDetections(box.repeat(2, 1), torch.tensor([0.8, 0.7]), torch.tensor([0, 1]))
+    boxes_D4 = torch.cat((box.repeat(2, 1), box + 100))
+    new = ImageDetections(boxes_D4, torch.tensor([0.9, 0.6, 0.5]), torch.tensor([3, 4, 4]))
+    found = join_heads([old, new], 0.5)
+    # Class 3 is better than all old ones, 0 and 1 are both old, 4 is worse than 0 in one place and alone in another.
     assert found.labels_D.tolist() == [3, 0, 1, 4]
     assert found.scores_D.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.5])
+    assert join_heads([old, new], 1.0).labels_D.tolist() == [3, 0, 1, 4, 4]
+    assert join_heads([new], 0.5) is new
 
 
-def test_a_detector_applies_the_setting_only_beside_branches(images: Tensor) -> None:
-    settings = {"score_threshold": 0.01, "nms_iou": 0.65, "max_detections": 1000}
+def test_a_branch_takes_no_place_away_from_older_detections(images: Tensor) -> None:
+    settings = {"score_threshold": 0.001, "nms_iou": 0.65, "max_detections": 20}
     detector = lively_detector(num_classes=NUM_OLD)
-    detector.add_branch(NUM_NEW, "neck")
-    detector.branches[0].load_state_dict(lively_detector(num_classes=NUM_NEW, seed=9).head.state_dict())
     with torch.inference_mode():
-        output = detector.eval()(images)
-    everything = detector.detect(output, **settings)
-    yielding = detector.detect(output, **settings, yield_iou=0.3)
-    for all_found, kept in zip(everything, yielding, strict=True):
-        old_D = all_found.labels_D < NUM_OLD
-        assert torch.equal(kept.boxes_D4[kept.labels_D < NUM_OLD], all_found.boxes_D4[old_D])
-        assert 0 < (kept.labels_D >= NUM_OLD).sum() < (~old_D).sum()
+        before = detector.detect(detector(images), **settings)
+        detector.add_branch(NUM_NEW, "neck")
+        stir_branch(detector)
+        after = detector.eval().detect(detector(images), **settings, yield_iou=0.3)
+    for alone, beside in zip(before, after, strict=True):
+        old_D = beside.labels_D < NUM_OLD
+        assert torch.equal(beside.boxes_D4[old_D], alone.boxes_D4)
+        torch.testing.assert_close(beside.scores_D[old_D], alone.scores_D, rtol=1e-6, atol=0)
+        assert 0 < (~old_D).sum() <= 20
+        assert (beside.scores_D.diff() <= 0).all()
 
 
 def test_a_chain_of_branches_freezes_all_but_the_last() -> None:
