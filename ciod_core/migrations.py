@@ -126,12 +126,18 @@ def _state_2(document: Document) -> Document:
     return document
 
 
+def _export_2(document: Document) -> Document:
+    """`yield_iou` is new; detections of branches yielded to nothing."""
+    nms = document.get("nms")
+    return document | ({"nms": nms | {"yield_iou": 1.0}} if isinstance(nms, dict) else {})
+
+
 _MANIFEST: Upgrades = (_manifest_2,)
 _CHECKPOINT: Upgrades = (_checkpoint_2,)
 _BANK: Upgrades = (_bank_2,)
 _REPORT: Upgrades = ()
 _STATE: Upgrades = (_state_2,)
-_EXPORT: Upgrades = ()
+_EXPORT: Upgrades = (_export_2,)
 
 MANIFEST_VERSION = _latest(_MANIFEST)
 CHECKPOINT_VERSION = _latest(_CHECKPOINT)

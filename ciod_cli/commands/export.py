@@ -28,6 +28,12 @@ def export(
         float, typer.Option("--nms-iou", help="With --nms: IoU above which the lower-scored box is dropped.")
     ] = 0.65,
     max_detections: Annotated[int, typer.Option("--max-detections", help="With --nms: boxes per image.")] = 100,
+    yield_iou: Annotated[
+        float,
+        typer.Option(
+            "--yield-iou", help="With --nms: IoU above which a branch's box yields to a better one of an older class."
+        ),
+    ] = 0.5,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Default: beside the weights, with the format's suffix."),
@@ -48,7 +54,7 @@ def export(
     target = out or source.path.with_suffix(f".{format_name}")
     if target.exists() and not overwrite:
         raise ConfigError(f"`out` {target}: the file exists; pass `overwrite` or another name")
-    settings = nms_settings(score, nms_iou, max_detections) if nms else None
+    settings = nms_settings(score, nms_iou, max_detections, yield_iou) if nms else None
     description = write(source.path, target, "pt2" if format_name == "pt2" else "onnx", nms=settings)
     record = FileRecord.of(target, found.folder if found else target.parent)
     if found and source.run:

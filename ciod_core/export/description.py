@@ -27,20 +27,25 @@ class NmsSettings(Record):
 
     score_threshold: float = Field(0.01, ge=0.0, lt=1.0, description="lowest score of a detection")
     nms_iou: float = Field(0.65, ge=0.0, le=1.0, description="IoU above which the lower box of a class is dropped")
-    max_detections: int = Field(100, ge=1, description="rows of the output per image")
+    max_detections: int = Field(100, ge=1, description="rows of the output per image and head of the detector")
+    yield_iou: float = Field(
+        0.5, ge=0.0, le=1.0, description="IoU above which a branch's detection yields to a better one of an older head"
+    )
 
 
 DEFAULT_NMS = NmsSettings()
 
 
-def nms_settings(score_threshold: float, nms_iou: float, max_detections: int) -> NmsSettings:
+def nms_settings(score_threshold: float, nms_iou: float, max_detections: int, yield_iou: float) -> NmsSettings:
     """Checked thresholds.
 
     Raises:
         ConfigError: naming the first value that is out of range.
     """
     try:
-        return NmsSettings(score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
+        return NmsSettings(
+            score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections, yield_iou=yield_iou
+        )
     except ValidationError as error:
         name, problem = first_problem(error).split(": ", 1)
         value = error.errors()[0]["input"]

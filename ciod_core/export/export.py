@@ -30,8 +30,8 @@ def export(
     The input `images` is (batch, 3, height, width) float32, RGB in 0..255, sides padded to multiples of 32; all three
     sizes stay free. The outputs, boxes being xyxy in pixels of the input:
 
-    - with `nms`: `boxes` (batch, max_detections, 4), `scores` (batch, max_detections) from high to low and
-      `category_ids` (batch, max_detections) int64, the dataset's own ids; unused rows have score 0 and id −1;
+    - with `nms`: `boxes` (batch, rows, 4), `scores` (batch, rows) from high to low and `category_ids` (batch, rows)
+      int64, the dataset's own ids; rows are max_detections for each head; unused ones have score 0 and id −1;
     - without: `boxes` (batch, anchors, 4), `scores` (batch, anchors, classes) and `category_ids` (classes).
 
     An ONNX model runs without torch; class table and preprocessing are in its metadata as JSON under the key `ciod`

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torchvision.ops import nms
 
 from ciod_core.export.description import PADDING_ID, NmsSettings
 from ciod_core.model.base import Detector
+from ciod_core.model.common.boxes import pairwise_iou
 from ciod_core.model.common.nms import LARGEST_COORDINATE
 
 # (boxes_BA4, scores_BCA, score_threshold, nms_iou, max_detections) → survivors_N3: image, class, anchor point.
@@ -61,26 +63,54 @@ class NmsGraph(nn.Module):
     def forward(self, images: Tensor) -> GraphOutput:
         """(B, 3, H, W) float RGB in 0..255, H and W as for `RawGraph`."""
         boxes_BA4, scores_BAC, category_ids_C = self.raw(images)
-        rows = self.settings.max_detections
+        settings = self.settings
         survivors_N3 = self.suppression(
-            boxes_BA4, scores_BAC.transpose(1, 2), self.settings.score_threshold, self.settings.nms_iou, rows
+            boxes_BA4, scores_BAC.transpose(1, 2), settings.score_threshold, settings.nms_iou, settings.max_detections
         )
         image_N, class_N, anchor_N = survivors_N3.unbind(1)
         surviving_N = scores_BAC[image_N, anchor_N, class_N]
         surviving_BAC = torch.zeros_like(scores_BAC).index_put((image_N, anchor_N, class_N), surviving_N)
-
-        # The padding guarantees M candidates even where an image has fewer anchor points than that.
-        candidates = nn.functional.pad(surviving_BAC.flatten(1), (0, rows))
-        scores_BM, position_BM = candidates.topk(rows, dim=1)
+        heads = [
+            self._best(boxes_BA4, surviving_BAC[..., first : first + count], first)
+            for first, count in self._head_columns()
+        ]
+        boxes_BM4, scores_BM, class_BM = (torch.cat(parts, dim=1) for parts in zip(*heads, strict=True))
+        if len(heads) > 1:
+            head_M = torch.arange(len(heads), device=class_BM.device).repeat_interleave(settings.max_detections)
+            boxes_BM4, scores_BM, class_BM = self._yielding(boxes_BM4, scores_BM, class_BM, head_M)
         found_BM = scores_BM > 0
-        num_classes = len(category_ids_C)
-        anchor_BM = torch.where(found_BM, position_BM // num_classes, 0)
-        boxes_BM4 = boxes_BA4.gather(1, anchor_BM.unsqueeze(-1).expand(-1, -1, 4))
         return (
             torch.where(found_BM.unsqueeze(-1), boxes_BM4, 0.0),
             scores_BM,
-            torch.where(found_BM, category_ids_C[position_BM % num_classes], PADDING_ID),
+            torch.where(found_BM, category_ids_C[class_BM], PADDING_ID),
         )
+
+    def _head_columns(self) -> Iterator[tuple[int, int]]:
+        """First class and number of classes of each head."""
+        counts = self.raw.detector.head_classes
+        return zip(accumulate(counts, initial=0), counts, strict=False)
+
+    def _best(self, boxes_BA4: Tensor, surviving_BAC: Tensor, first_class: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, scores and classes of the best survivors of one head, as many rows for every image."""
+        rows = self.settings.max_detections
+        num_classes = surviving_BAC.shape[2]
+        # The padding guarantees as many candidates even where an image has fewer anchor points than that.
+        scores_BM, position_BM = nn.functional.pad(surviving_BAC.flatten(1), (0, rows)).topk(rows, dim=1)
+        found_BM = scores_BM > 0
+        anchor_BM = torch.where(found_BM, position_BM // num_classes, 0)
+        class_BM = torch.where(found_BM, position_BM % num_classes, 0) + first_class
+        return boxes_BA4.gather(1, anchor_BM.unsqueeze(-1).expand(-1, -1, 4)), scores_BM, class_BM
+
+    def _yielding(
+        self, boxes_BM4: Tensor, scores_BM: Tensor, class_BM: Tensor, head_M: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The detections of all heads in order of score, without those that yield; as `join_heads` does it."""
+        same_BMM = pairwise_iou(boxes_BM4, boxes_BM4) > self.settings.yield_iou
+        better_BMM = scores_BM.unsqueeze(1) > scores_BM.unsqueeze(2)
+        older_MM = head_M.unsqueeze(0) < head_M.unsqueeze(1)
+        kept_BM = torch.where((same_BMM & better_BMM & older_MM).any(dim=2), 0.0, scores_BM)
+        scores_BM, order_BM = kept_BM.topk(kept_BM.shape[1], dim=1)
+        return boxes_BM4.gather(1, order_BM.unsqueeze(-1).expand(-1, -1, 4)), scores_BM, class_BM.gather(1, order_BM)
 
 
 def suppress(

@@ -45,7 +45,9 @@ FLAGS = {
         "--upper-bound --workers"
     ),
     "predict": "--device --experiment --json --out --score",
-    "export": "--experiment --format --json --max-detections --nms --nms-iou --no-nms --out --overwrite --score",
+    "export": (
+        "--experiment --format --json --max-detections --nms --nms-iou --no-nms --out --overwrite --score --yield-iou"
+    ),
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
     "status": "--experiment --json",
     "demo": "--json --out --seed --seeds",

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from ciod_core.classes import class_table
 from ciod_core.export.description import ExportDescription, NmsSettings
-from ciod_core.export.export import export
+from ciod_core.export.export import ExportFormat, export
 from ciod_core.files import sha256_of_file
-from ciod_core.model.base import Detector
+from ciod_core.model.base import BranchDepth, Detector
+from ciod_core.model.checkpoint import load_detector, save_detector
+from tests.export.conftest import CLASSES
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow
@@ -61,6 +64,49 @@ def test_onnx_detections_are_those_of_the_evaluation(
         wanted_ids_D = np.asarray(CATEGORY_IDS)[found.labels_D.numpy()]
         apart_DM = np.abs(found.boxes_D4.numpy()[:, None] - boxes_BM4[image]).max(axis=-1)
         same_DM = (wanted_ids_D[:, None] == ids_BM[image]) & (apart_DM < 0.05)
+        assert same_DM.any(axis=1).mean() > 0.97
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+@pytest.mark.parametrize("depth", ["head", "neck"])
+def test_branches_are_joined_as_in_the_evaluation(
+    depth: BranchDepth, format: ExportFormat, checkpoint: Path, make_noise: MakeNoise, tmp_path: Path
+) -> None:
+    """A branch of other weights on the same images: some of its detections yield, none of the old ones goes."""
+    detector, info = load_detector(checkpoint)
+    other, _ = load_detector(checkpoint)
+    detector.add_branch(2, depth)
+    state = detector.state_dict()
+    for name, tensor in other.state_dict().items():
+        place = {"head": "branches.0", "neck": "branch_necks.1"}.get(name.split(".")[0])
+        if place and "cls_conv" not in name and f"{place}.{name.split('.', 1)[1]}" in state:
+            state[f"{place}.{name.split('.', 1)[1]}"].copy_(tensor.flip(0) if tensor.ndim == 4 else tensor)
+        elif place and "cls_conv" in name:
+            state[f"{place}.{name.split('.', 1)[1]}"].copy_(tensor[:2])
+    heads = {"head_classes": detector.head_classes, "branch_depths": detector.branch_depths}
+    classes = class_table([[(entry.name, entry.category_id) for entry in CLASSES.entries], [("elk", 7), ("ant", 8)]])
+    path = tmp_path / "branched.safetensors"
+    save_detector(path, state, info.model_copy(update=heads | {"classes": classes}))
+    export(path, tmp_path / f"model.{format}", format)
+
+    images = make_noise((2, 3, 128, 96), seed=3)
+    if format == "onnx":
+        boxes_BM4, scores_BM, ids_BM = _run(tmp_path / "model.onnx", images)
+    else:
+        module = torch.export.load(tmp_path / "model.pt2").module()
+        boxes_BM4, scores_BM, ids_BM = (output.numpy() for output in module(torch.from_numpy(images)))
+    settings = {"score_threshold": 0.01, "nms_iou": 0.65, "max_detections": 100}
+    with torch.no_grad():
+        output = detector.eval()(torch.from_numpy(images))
+    everything, expected = detector.detect(output, **settings), detector.detect(output, **settings, yield_iou=0.5)
+    assert boxes_BM4.shape == (2, 200, 4)
+    category_ids = np.asarray(classes.category_ids)
+    for image, found in enumerate(expected):
+        count = len(found.scores_D)
+        assert 20 < count < len(everything[image].scores_D)
+        assert abs(int((scores_BM[image] > 0).sum()) - count) <= 2
+        apart_DM = np.abs(found.boxes_D4.numpy()[:, None] - boxes_BM4[image]).max(axis=-1)
+        same_DM = (category_ids[found.labels_D.numpy()][:, None] == ids_BM[image]) & (apart_DM < 0.05)
         assert same_DM.any(axis=1).mean() > 0.97
 
 
