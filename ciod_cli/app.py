@@ -70,7 +70,7 @@ app.command("demo", cls=SettingsCommand)(guarded(demo.demo))
 
 def main() -> None:
     """Run the command line; always ends in SystemExit with the documented exit code."""
-    # What a command imports stays to its end: looking through it again and again would take a tenth of a short one.
+    # Imported modules live to the end; collecting garbage among them again and again would take a tenth of a short run.
     gc.set_threshold(50_000, 20, 20)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show Ω or a class name gets a '?' instead of a crash.

@@ -1,4 +1,4 @@
-"""A comparison of methods as people watch it: which runs are done, how far the others are, and the table at the end."""
+"""The display of a comparison of methods: which runs are done, how far the others are, and the table at the end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ciod_cli import console
-from ciod_cli.progress import RunsDisplay, TrainingDisplay
+from ciod_cli.progress import TrainingDisplay, progress_bars
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from ciod_core.config.schema import Config
     from ciod_core.experiment.folder import Experiment
     from ciod_core.experiment.manifest import RunRecord
@@ -44,8 +46,8 @@ def compare(
     from ciod_core.runs.compare.results import suite_rows, to_document
     from ciod_core.runs.compare.runner import run_suite
 
-    with TrainingDisplay() as one, RunsDisplay() as several:
-        run_suite(experiment, runs, config, epochs, SuiteDisplay(one, several), jobs=jobs, threads=threads)
+    with SuiteDisplay() as display:
+        run_suite(experiment, runs, config, epochs, display, jobs=jobs, threads=threads)
     rows, seeds = suite_rows(experiment, runs), len({run.seed for run in runs})
     if json:
         console.show_json({"experiment": str(experiment.folder), "seeds": seeds, "rows": to_document(rows)})
@@ -54,21 +56,29 @@ def compare(
 
 
 class SuiteDisplay:
-    """Tells people which runs are done and how long the rest will take."""
+    """Shows which runs are done and how long the rest will take. A context manager, so that live lines end."""
 
-    def __init__(self, one: TrainingDisplay, several: RunsDisplay) -> None:
-        self._one = one
-        self._several = several
+    def __init__(self) -> None:
+        self._training = TrainingDisplay()
+        self._progress = progress_bars(console.stderr())
+        self._tasks: dict[str, TaskID] = {}
         self._start = time.monotonic()
         self._missing = self._done = 0
 
+    def __enter__(self) -> SuiteDisplay:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+        self._training.__exit__(*error)
+
     def begin(self, total: int, missing: int) -> None:
-        """Say what is there already."""
+        """Show how many runs are finished already."""
         self._missing = missing
         console.note(f"{total} runs, {total - missing} of them finished already")
 
     def finished(self, run: SuiteRun, record: RunRecord) -> None:
-        """One line per run, with an estimate of the time that is left."""
+        """Show the run's result and an estimate of the time that is left."""
         self._done += 1
         elapsed = time.monotonic() - self._start
         left = elapsed / self._done * (self._missing - self._done)
@@ -79,16 +89,23 @@ class SuiteDisplay:
         )
 
     def failed(self, run: SuiteRun, message: str) -> None:
-        """A failed run does not stop the others."""
+        """Show the error; the other runs continue."""
         console.warn(f"{run.name} failed: {message}")
 
     def running(self, runs: Sequence[RunProgress]) -> None:
-        """How far the runs are that train side by side."""
-        self._several.show(runs)
+        """Show a live line for each of these runs, which train side by side, and for no other."""
+        self._progress.start()
+        for gone in self._tasks.keys() - {run.name for run in runs}:
+            self._progress.remove_task(self._tasks.pop(gone))
+        for run in runs:
+            if run.name not in self._tasks:
+                self._tasks[run.name] = self._progress.add_task(run.name, total=run.epochs, numbers="")
+            numbers = f"epoch {run.epoch}/{run.epochs}" if run.epoch else "starting"
+            self._progress.update(self._tasks[run.name], completed=run.epoch, numbers=numbers, refresh=True)
 
     def training(self) -> TrainingDisplay:
-        """The live line of runs in this process."""
-        return self._one
+        """The display of the runs that train in this process."""
+        return self._training
 
 
 def _show(rows: Sequence[SuiteRow], seeds: int) -> None:

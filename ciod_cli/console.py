@@ -58,7 +58,7 @@ def note(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print a message about something that may spoil the result."""
+    """Print a message about something that may affect the result."""
     stderr().print(Text.assemble(("warning: ", "yellow"), with_flags(message)), soft_wrap=True)
 
 
@@ -70,7 +70,7 @@ def fail(message: str) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> Table:
     """A table whose first `text_columns` columns are text (left) and the others numbers (right).
 
-    Where the terminal is narrower than the table, its lines go, and then cells are broken at spaces.
+    If the terminal is narrower than the table, the table loses its lines, then cells wrap at spaces.
     """
     cells_of = [(column, *(row[position] for row in rows)) for position, column in enumerate(columns)]
     widths, available = [max(map(cell_len, cells)) for cells in cells_of], stdout().width
@@ -88,7 +88,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
 
 
 def _narrowed(widths: Sequence[int], cells_of: Sequence[Sequence[str]], available: int) -> list[int]:
-    """Widths that fit, as far as words allow: those columns are narrowed first that have most to spare."""
+    """Widths that fit, as far as words allow; the columns with the most room to spare are narrowed first."""
     narrowed = list(widths)
     least = [
         min(max(cell_len(word) for cell in cells for word in cell.split() or [""]), _LONGEST_WORD) for cells in cells_of

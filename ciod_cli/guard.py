@@ -1,4 +1,4 @@
-"""The last line of defence: whatever a command raises ends in one line on stderr and an exit code."""
+"""Every exception of a command becomes one line on stderr and an exit code."""
 
 from __future__ import annotations
 

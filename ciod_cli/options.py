@@ -1,82 +1,169 @@
-"""Arguments and options that several commands share; their help text is written once, here."""
+"""Options that several commands share: each is declared once, alone or in a group, with its help.
+
+A group is a frozen dataclass whose fields are options. A command takes it as one parameter; `with_options` gives the
+command the options of the group.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 
-from ciod_cli.settings import SETTINGS_PANEL, setting
+from ciod_cli import console
+from ciod_cli.settings import SETTING_OPTIONS, SETTINGS_PANEL, setting
 
-ExperimentOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--experiment",
-        metavar="FOLDER",
-        help="Experiment folder. Default: the nearest folder upwards that has an experiment.json.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
-DeviceOption = Annotated[
-    str | None, setting("training.device", "--device", "auto, cpu, cuda or cuda:N.", metavar="NAME")
-]
-SeedOption = Annotated[int | None, setting("training.seed", "--seed", "Seed of everything random.")]
-ModelOption = Annotated[str | None, setting("model.name", "--model", "The detector.", metavar="NAME")]
-ImageSizeOption = Annotated[
-    int | None, setting("data.image_size", "--image-size", "Longer side in pixels, a multiple of 32.")
-]
-EpochsOption = Annotated[int | None, setting("training.epochs", "--epochs", "Passes over the training images.")]
-BatchSizeOption = Annotated[int | None, setting("training.batch_size", "--batch-size", "Images per iteration.")]
-LrOption = Annotated[float | None, setting("training.lr", "--lr", "Learning rate.")]
-WorkersOption = Annotated[int | None, setting("data.workers", "--workers", "Loader processes.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", rich_help_panel=SETTINGS_PANEL, metavar="FILE", help="YAML file with settings; flags override it."
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        rich_help_panel=SETTINGS_PANEL,
-        metavar="KEY=VALUE",
-        help="Any setting, for example training.lr=0.01. Repeatable.",
-    ),
-]
-DataRootOption = Annotated[
-    Path | None,
-    typer.Option(
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ciod_core.data.formats.source import DatasetSource
+    from ciod_core.experiment.folder import Experiment, Teacher
+    from ciod_core.experiment.manifest import SplitFilesRecord
+
+DATASET_PANEL = "Dataset"
+
+
+def argument(metavar: str, text: str, default: Any = ...) -> Any:
+    """The Typer argument of a command's parameter; required without a default."""
+    return typer.Argument(default, metavar=metavar, help=text)
+
+
+def option(flag: str, text: str, default: Any = None, *, panel: str | None = None, **rest: Any) -> Any:
+    """The Typer option of a command's parameter, with a flag and a help text; `rest` is passed on to Typer."""
+    return typer.Option(default, flag, help=text, rich_help_panel=panel, **rest)
+
+
+WEIGHTS = argument("WEIGHTS", "Weights file, or a run of the experiment.")
+EXPERIMENT = option(
+    "--experiment",
+    "Experiment folder. Default: the nearest folder upwards that has an experiment.json.",
+    metavar="FOLDER",
+)
+JSON = option("--json", "Print the result as one JSON document on stdout.", False)
+OVERWRITE = option("--overwrite", "Replace existing output.", False)
+RESUME = option("--resume", "Continue an interrupted run.", False)
+CONFIG = option("--config", "YAML file with settings; flags override it.", panel=SETTINGS_PANEL, metavar="FILE")
+SET = option(
+    "--set", "Any setting, for example training.lr=0.01. Repeatable.", panel=SETTINGS_PANEL, metavar="KEY=VALUE"
+)
+TRAINING_KEYS = (
+    "data.image_size",
+    "training.epochs",
+    "training.batch_size",
+    "training.lr",
+    "data.workers",
+    "training.device",
+)
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """Where the files of a dataset are, as far as its name does not say it."""
+
+    data_root: Path | None = option(
         "--data-root",
-        rich_help_panel="Dataset",
+        "Root folder of the datasets 'coco' and 'voc'. Default: $CIOD_DATA_ROOT.",
+        panel=DATASET_PANEL,
         metavar="FOLDER",
-        help="Root folder of the datasets 'coco' and 'voc'. Default: $CIOD_DATA_ROOT.",
-    ),
-]
-ValOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--val",
-        rich_help_panel="Dataset",
-        metavar="FILE",
-        help="COCO file: the validation split. Default: auto-detected.",
-    ),
-]
-ImagesOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--images", rich_help_panel="Dataset", metavar="FOLDER", help="COCO file: its images. Default: auto-detected."
-    ),
-]
-ValImagesOption = Annotated[
-    Path | None,
-    typer.Option(
+    )
+    val: Path | None = option(
+        "--val", "COCO file: validation annotations. Default: auto-detected.", panel=DATASET_PANEL, metavar="FILE"
+    )
+    images: Path | None = option(
+        "--images", "COCO file: training image folder. Default: auto-detected.", panel=DATASET_PANEL, metavar="FOLDER"
+    )
+    val_images: Path | None = option(
         "--val-images",
-        rich_help_panel="Dataset",
+        "COCO file: validation image folder. Default: auto-detected.",
+        panel=DATASET_PANEL,
         metavar="FOLDER",
-        help="COCO file: validation images. Default: auto-detected.",
-    ),
-]
+    )
+
+    def find(self, dataset: str, *, val_optional: bool = False) -> DatasetSource:
+        """The dataset; see `resolve_dataset` for the errors."""
+        from ciod_core.data.formats.source import resolve_dataset
+
+        return resolve_dataset(dataset, **vars(self), val_optional=val_optional)
+
+
+def with_options(
+    *keys: str, texts: dict[str, str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of its groups and of settings, which its body reads with `settings`.
+
+    Args:
+        keys: of the settings; the options --config and --set come with them.
+        texts: help by key, where it differs from that of `SETTING_OPTIONS`.
+    """
+    of_settings = []
+    for key in keys:
+        name = SETTING_OPTIONS[key].flag.lstrip("-").replace("-", "_")
+        of_settings.append(_parameter(name, SETTING_OPTIONS[key].kind | None, setting(key, (texts or {}).get(key))))
+    if keys:
+        of_settings += [_parameter("config", Path | None, CONFIG), _parameter("set_", list[str] | None, SET)]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        groups: dict[str, Any] = {}
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in own.items():
+            if is_dataclass(parameter.annotation):
+                groups[name] = parameter.annotation
+                types = get_type_hints(parameter.annotation)
+                for field in fields(parameter.annotation):
+                    parameters.append(_parameter(field.name, types[field.name], field.default))
+            else:
+                parameters.append(_parameter(name, parameter.annotation, parameter.default))
+        parameters += of_settings
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            values = {name: given[name] for name in own if name not in groups}
+            for name, group in groups.items():
+                values[name] = group(**{field.name: given[field.name] for field in fields(group)})
+            command(**values)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def locate_weights(weights: str, experiment: Path | None) -> tuple[Experiment | None, Teacher]:
+    """Find weights, and the experiment they belong to if there is one.
+
+    A file stands for itself: without `--experiment` only its own folder may say more about it.
+
+    Raises:
+        ConfigError: neither a file nor a run, or a name without an experiment.
+        CheckpointError: the file is not the one its run wrote.
+    """
+    from ciod_core.experiment.folder import MANIFEST_NAME, Experiment, Teacher
+    from ciod_core.files import sha256_of_file
+
+    path = Path(weights)
+    if path.is_file() and experiment is None:
+        if not (path.parent / MANIFEST_NAME).is_file():
+            return None, Teacher(path, sha256_of_file(path), None)
+        experiment = path.parent
+    found = Experiment.find(experiment)
+    return found, found.resolve_teacher(weights)
+
+
+def warn_about_boxes(halves: Iterable[SplitFilesRecord | None]) -> None:
+    """Warn about boxes of a dataset's halves that were changed or dropped when they were read."""
+    for half in halves:
+        if half is not None and half.clipped_boxes:
+            console.warn(f"{half.annotations.path}: {half.clipped_boxes} boxes were clipped to the image")
+        if half is not None and half.dropped_boxes:
+            console.warn(f"{half.annotations.path}: {half.dropped_boxes} zero-area boxes were dropped")

@@ -5,55 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
 from ciod_cli import console
 from ciod_core.training.progress import TrainingListener, TrainingRecord
 
-if TYPE_CHECKING:
-    from ciod_core.runs.compare.runner import RunProgress
-
 # On fast hardware records come faster than a log file should grow.
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-class RunsDisplay:
-    """A live line for each run that trains beside others; silent where there is no terminal. A context manager."""
-
-    def __init__(self) -> None:
-        screen = console.stderr()
-        self._tasks: dict[str, TaskID] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[numbers]}", markup=False),
-            console=screen,
-            transient=True,
-            disable=not screen.is_terminal,
-        )
-
-    def __enter__(self) -> RunsDisplay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def show(self, runs: Sequence[RunProgress]) -> None:
-        """Show these runs, and no others any more."""
-        self._progress.start()
-        for gone in self._tasks.keys() - {run.name for run in runs}:
-            self._progress.remove_task(self._tasks.pop(gone))
-        for run in runs:
-            if run.name not in self._tasks:
-                self._tasks[run.name] = self._progress.add_task(run.name, total=run.epochs, numbers="")
-            numbers = f"epoch {run.epoch}/{run.epochs}" if run.epoch else "starting"
-            self._progress.update(self._tasks[run.name], completed=run.epoch, numbers=numbers, refresh=True)
+def progress_bars(screen: Console) -> Progress:
+    """Live lines with a name, a bar and the task's field `numbers`; silent where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[numbers]}", markup=False, table_column=Column(no_wrap=False)),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
 
 
 class TrainingDisplay(TrainingListener):
@@ -69,9 +42,7 @@ class TrainingDisplay(TrainingListener):
     def __enter__(self) -> TrainingDisplay:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
 
     def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
@@ -83,12 +54,7 @@ class TrainingDisplay(TrainingListener):
             console.note(f"  {text}")
         screen = console.stderr()
         if screen.is_terminal:
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[numbers]}", markup=False, table_column=Column(no_wrap=False)),
-            )
-            self._progress = Progress(*columns, console=screen, transient=True)
+            self._progress = progress_bars(screen)
             self._task = self._progress.add_task(run, total=iterations, numbers="starting")
             self._progress.start()
 
@@ -104,11 +70,11 @@ class TrainingDisplay(TrainingListener):
             console.note(f"iteration {record.iteration}/{record.iterations}  {describe(record, self._epochs)}")
 
     def warn(self, text: str) -> None:
-        """Show it above the live line."""
+        """Show the warning above the live line."""
         console.warn(text)
 
     def end(self, seconds: float) -> None:
-        """The last epoch is over."""
+        """Remove the live line."""
         self._stop()
 
     def evaluating(self, run: str) -> None:
@@ -139,12 +105,12 @@ def describe(record: TrainingRecord, epochs: int) -> str:
 
 @contextmanager
 def progress_counter(what: str, unit: str, *, at_once: bool = True) -> Iterator[Callable[[int], None]]:
-    """Lend a function to report finished units with; the count lives on a terminal and leaves no trace elsewhere.
+    """Yield a function that takes the number of units just finished; only a terminal shows the count, while it lasts.
 
     Args:
         what: what is being done.
         unit: what is counted.
-        at_once: say so now; otherwise with the first report, which may be one of 0 units.
+        at_once: print `what` now; otherwise with the first report, which may be one of 0 units.
     """
     screen = console.stderr()
     if not screen.is_terminal:
@@ -161,7 +127,7 @@ def progress_counter(what: str, unit: str, *, at_once: bool = True) -> Iterator[
 
 
 def announce_once(what: str, *, at_once: bool = False) -> Callable[[int], None]:
-    """A function to report finished units with that says what is being done, now or with the first report."""
+    """Return a function that takes the number of finished units and prints `what` once: now or with the first call."""
     said = False
 
     def say(count: int) -> None:

@@ -1,11 +1,11 @@
-"""Options that stand for settings: each names its key once; default, choices and messages follow from the key."""
+"""Options that stand for settings: each is declared once; default, choices and messages follow from its key."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand
@@ -18,8 +18,34 @@ _GIVEN = "ciod_cli.settings"
 # A parameter (`overwrite`) or a setting (`training.lr`) in a message of ciod_core.
 _NAME_IN_MESSAGE = re.compile(r"`([a-z_][a-z0-9_]*(?:\.[a-z0-9_]+)?)`")
 
-
 _running: ContextVar[typer.Context | None] = ContextVar("running", default=None)
+
+
+class SettingOption(NamedTuple):
+    """The option of a setting: its flag, the type of its value and its help, to which choices and default are added."""
+
+    flag: str
+    kind: type
+    text: str
+
+
+SETTING_OPTIONS = {
+    "method.name": SettingOption("--method", str, "Learning method; joint trains the upper bound."),
+    "replay.images": SettingOption("--replay", int, "Number of exemplar images of earlier steps to train on again."),
+    "model.name": SettingOption("--model", str, "The detector."),
+    "model.backbone_weights": SettingOption(
+        "--backbone-weights", str, "Initial weights of the backbone: imagenet, none or a file."
+    ),
+    "data.image_size": SettingOption("--image-size", int, "Longer side in pixels, a multiple of 32."),
+    "data.workers": SettingOption("--workers", int, "Processes that load images."),
+    "training.epochs": SettingOption("--epochs", int, "Passes over the training images."),
+    "training.batch_size": SettingOption("--batch-size", int, "Images per iteration."),
+    "training.lr": SettingOption("--lr", float, "Learning rate."),
+    "training.seed": SettingOption("--seed", int, "Random seed."),
+    "training.device": SettingOption("--device", str, "Device to run on: auto, cpu, cuda or cuda:N."),
+    "training.precision": SettingOption("--precision", str, "Floating-point precision."),
+    "evaluation.batch_size": SettingOption("--batch-size", int, "Images per forward pass."),
+}
 
 
 class SettingsCommand(TyperCommand):
@@ -41,37 +67,35 @@ class SettingsCommand(TyperCommand):
         super().format_help(ctx, formatter)
 
 
-def setting(key: str, flag: str, text: str, *, metavar: str | None = None, default: str | None = None) -> Any:
-    """An option for one setting. `settings` collects what the user gave.
+def setting(key: str, text: str | None = None) -> Any:
+    """The Typer option of a setting. `settings` collects what the user gave.
 
     Args:
         key: of the setting, for example `training.lr`.
-        flag: of the option.
-        text: its help; choices and default are added to it.
-        metavar: placeholder of the value.
-        default: replaces the schema's default in the help, where the command has another.
+        text: replaces the help of `SETTING_OPTIONS`; with a `Default: ` it replaces choices and default, too.
     """
+    option = SETTING_OPTIONS[key]
+    described = text or option.text
 
     def note_given(ctx: typer.Context, value: Any) -> Any:
-        ctx.meta.setdefault(_GIVEN, {})[key] = (flag, value)
+        ctx.meta.setdefault(_GIVEN, {})[key] = (option.flag, value)
         return value
 
-    ending = f"Default: {default}." if default else f"{{{key}}}"
     return typer.Option(
-        flag,
-        metavar=metavar,
+        None,
+        option.flag,
+        metavar="NAME" if option.kind is str else None,
         rich_help_panel=SETTINGS_PANEL,
-        help=f"{text} {ending}",
+        help=described if "Default: " in described else f"{described} {{{key}}}",
         callback=note_given,
         autocompletion=lambda incomplete: [name for name in choices(key) if name.startswith(incomplete)],
     )
 
 
-def settings(ctx: typer.Context, arguments: Mapping[str, tuple[str, Any]] | None = None) -> Config:
+def settings(arguments: Mapping[str, tuple[str, Any]] | None = None) -> Config:
     """The configuration from the running command's `--config`, its options made by `setting`, and `--set`.
 
     Args:
-        ctx: of the running command.
         arguments: settings that are positional arguments: key → name of the argument and its value.
 
     Raises:
@@ -79,6 +103,8 @@ def settings(ctx: typer.Context, arguments: Mapping[str, tuple[str, Any]] | None
     """
     from ciod_core.config.resolve import resolve_config
 
+    ctx = _running.get()
+    assert ctx is not None, "settings are those of a running command"
     given: dict[str, tuple[str, Any]] = ctx.meta.get(_GIVEN, {}) | dict(arguments or {})
     return resolve_config(
         ctx.params["config"],

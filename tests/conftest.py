@@ -8,6 +8,7 @@ import os
 # and test processes side by side would fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,9 @@ def shapes_dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetSource:
     """A generated dataset of 24 + 12 images of 64 pixels with eight classes; read only."""
     folder = tmp_path_factory.mktemp("generated") / "shapes"
     return generate_shapes(folder, train_images=24, val_images=12, image_size=64, seed=7, workers=1)
+
+
+@pytest.fixture
+def shapes_copy(shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
+    """A copy of the generated dataset that a test may change."""
+    return Path(shutil.copytree(shapes_dataset.train.annotations.parents[1], tmp_path / "shapes"))

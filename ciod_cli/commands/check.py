@@ -1,15 +1,13 @@
-"""`ciod check`: what is in a dataset and what is wrong with it."""
+"""`ciod check`: what a dataset contains and which errors it has."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ciod_cli import console
-from ciod_cli.options import DataRootOption, ImagesOption, JsonOption, ValImagesOption, ValOption
+from ciod_cli.options import JSON, DatasetFiles, argument, option, with_options
 from ciod_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,27 +16,21 @@ if TYPE_CHECKING:
     from ciod_core.data.check import DatasetHealth, SplitHealth
 
 
+@with_options()
 def check(
-    dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="As for split: a folder, a COCO or YOLO file, 'coco' or 'voc'.")
-    ],
-    data_root: DataRootOption = None,
-    val: ValOption = None,
-    images: ImagesOption = None,
-    val_images: ValImagesOption = None,
-    skip_images: Annotated[
-        bool, typer.Option("--skip-images", help="Check only the annotations, not the image files.")
-    ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 on warnings too.")] = False,
-    json: JsonOption = False,
+    dataset: str = argument("DATASET", "As for split: a folder, a COCO or YOLO file, 'coco' or 'voc'."),
+    *,
+    files: DatasetFiles,
+    skip_images: bool = option("--skip-images", "Check only the annotations, not the image files.", False),
+    strict: bool = option("--strict", "Exit with code 3 on warnings too.", False),
+    json: bool = JSON,
 ) -> None:
-    """Survey a dataset: counts, box sizes, faults, images that do not fit, leakage. Exit code 3 when it has errors."""
+    """Check a dataset: counts, box sizes, invalid annotations, unreadable images, leakage. Errors exit with code 3."""
     from ciod_cli.progress import progress_counter
     from ciod_core.data.annotations.findings import Severity
     from ciod_core.data.check import check_dataset
-    from ciod_core.data.formats.source import resolve_dataset
 
-    source = resolve_dataset(dataset, data_root=data_root, val=val, images=images, val_images=val_images)
+    source = files.find(dataset)
     with progress_counter(f"Checking {source.name} …", "images") as progress:
         health = check_dataset(source, look_at_images=not skip_images, progress=progress)
     if json:
@@ -87,7 +79,7 @@ def _class_table(health: DatasetHealth) -> Table:
         for name, count in train.boxes_per_class.items()
     ]
     columns = ("class", "", "train boxes", "train images", "val boxes")
-    return console.table("Boxes per class, crowd boxes apart", columns, rows, text_columns=2)
+    return console.table("Boxes per class, without crowd boxes", columns, rows, text_columns=2)
 
 
 def _sizes(half: SplitHealth) -> str:

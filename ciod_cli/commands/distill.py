@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ciod_cli import console
-from ciod_cli.options import (
-    ConfigOption,
-    DeviceOption,
-    ExperimentOption,
-    JsonOption,
-    OverwriteOption,
-    SetOption,
-    WorkersOption,
-)
+from ciod_cli.options import EXPERIMENT, JSON, OVERWRITE, option, with_options
 from ciod_cli.settings import SettingsCommand, settings
 from ciod_core.errors import ConfigError
 
@@ -24,82 +17,84 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ciod_core.teachers.report import BankSummary, ClassKnowledge, StepBank
+    from ciod_core.teachers.sources import TeacherOptions
 
 _BAR_LENGTH = 40
 
-TeacherOption = Annotated[
-    Path | None,
-    typer.Option(
+
+@dataclass(frozen=True)
+class TeacherChoice:
+    """The options that choose a teacher and how it runs."""
+
+    teacher: Path | None = option(
         "--teacher",
+        "Weights (or run), or any detector: COCO results (.json), model (.onnx). Default: the only leaf run.",
         metavar="FILE",
-        help="Weights (or run), or any detector: COCO results (.json), model (.onnx). Default: the only leaf run.",
-    ),
-]
-StepOption = Annotated[
-    int | None, typer.Option("--step", help="Results and models: step whose images they cover. Default: 2.")
-]
-TeacherClassesOption = Annotated[
-    Path | None,
-    typer.Option(
+    )
+    step: int | None = option("--step", "Results and models: step whose images they cover. Default: 2.")
+    teacher_classes: Path | None = option(
         "--teacher-classes",
+        "Results and models that do not name their classes: COCO file, or text with a class per line.",
         metavar="FILE",
-        help="Results and models that do not name their classes: COCO file, or text with a class per line.",
-    ),
-]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE", help="The bank. Default: stepN.knowledge.safetensors.")
-]
-FlipOption = Annotated[bool, typer.Option("--flip", help="Average predictions with those for mirrored images.")]
-ScalesOption = Annotated[
-    str | None, typer.Option("--scales", help="Average over further sizes, as multiples: 0.75,1.25.")
-]
+    )
+    flip: bool = option("--flip", "Average predictions with those for mirrored images.", False)
+    scales: str | None = option("--scales", "Average over further sizes, as multiples: 0.75,1.25.")
+
+    def options(self, images: Path | None = None) -> TeacherOptions:
+        """The teacher for the images of a step, or of the folder `images`.
+
+        Raises:
+            ConfigError: a part of `scales` that is no number, or out of range.
+        """
+        from ciod_core.teachers.sources import TeacherOptions
+
+        try:
+            multiples = tuple(float(part) for part in (self.scales or "").split(",") if part.strip())
+        except ValueError:
+            raise ConfigError(
+                f"`scales` {self.scales}: not numbers with commas between them, such as 0.75,1.25"
+            ) from None
+        if any(not 0.1 <= multiple <= 4 for multiple in multiples):
+            raise ConfigError(f"`scales` {self.scales}: a multiple of the image size lies between 0.1 and 4")
+        return TeacherOptions(self.teacher, self.step, self.teacher_classes, images, self.flip, multiples)
+
+
+BANK = option("--out", "The bank. Default: stepN.knowledge.safetensors.", metavar="FILE")
 
 
 class DistillCommand(SettingsCommand):
-    """Tells who still passes `--into`, with options that moved along, where it went."""
+    """Reports that `--into` became the command `distill-into`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if any(argument.partition("=")[0] == "--into" for argument in args):
-            console.fail("--into: it is a command of its own now; run 'ciod distill-into MODEL' with the same options")
+            console.fail("--into: this is now a separate command; run 'ciod distill-into MODEL' with the same options")
             raise typer.Exit(2)
         return super().parse_args(ctx, args)
 
 
+@with_options("data.workers", "training.device")
 def distill(
-    ctx: typer.Context,
-    experiment: ExperimentOption = None,
-    teacher: TeacherOption = None,
-    step: StepOption = None,
-    teacher_classes: TeacherClassesOption = None,
-    out: OutOption = None,
-    flip: FlipOption = False,
-    scales: ScalesOption = None,
-    draw: Annotated[
-        int, typer.Option("--draw", min=0, help="Number of sample images to draw, as PNG beside the bank.")
-    ] = 0,
-    workers: WorkersOption = None,
-    device: DeviceOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
+    *,
+    experiment: Path | None = EXPERIMENT,
+    teacher: TeacherChoice,
+    out: Path | None = BANK,
+    draw: int = option("--draw", "Number of sample images to draw, as PNG beside the bank.", 0, min=0),
+    overwrite: bool = OVERWRITE,
+    json: bool = JSON,
 ) -> None:
     """Run the teacher once on the next step's images and save its selected predictions to a bank."""
     from ciod_core.experiment.folder import Experiment
 
-    resolved = settings(ctx)
-    multiples = parse_scales(scales)
-    found = Experiment.find(experiment, teacher)
+    config, options = settings(), teacher.options()
+    found = Experiment.find(experiment, teacher.teacher)
 
     from ciod_cli.progress import progress_counter
     from ciod_core.teachers.distill import distill
     from ciod_core.teachers.pictures import draw_samples
     from ciod_core.teachers.report import summarize
-    from ciod_core.teachers.sources import TeacherOptions
 
-    options = TeacherOptions(teacher, step, teacher_classes, flip=flip, scales=multiples)
     with progress_counter("Running the teacher", "images", at_once=False) as on_images:
-        bank = distill(found, resolved, options, out=out, overwrite=overwrite, on_images=on_images)
+        bank = distill(found, config, options, out=out, overwrite=overwrite, on_images=on_images)
     for note in bank.notes:
         console.note(note)
     summary, pictures = summarize(bank), draw_samples(bank, draw) if draw else ()
@@ -120,25 +115,10 @@ def distill(
     _show(bank, summary, pictures)
 
 
-def parse_scales(text: str | None) -> tuple[float, ...]:
-    """The numbers of `--scales`.
-
-    Raises:
-        ConfigError: a part that is no number, or out of range.
-    """
-    try:
-        values = tuple(float(part) for part in (text or "").split(",") if part.strip())
-    except ValueError:
-        raise ConfigError(f"`scales` {text}: not numbers with commas between them, such as 0.75,1.25") from None
-    if any(not 0.1 <= value <= 4 for value in values):
-        raise ConfigError(f"`scales` {text}: a multiple of the image size lies between 0.1 and 4")
-    return values
-
-
 def _show(bank: StepBank, summary: BankSummary, pictures: Sequence[Path]) -> None:
     columns = ("class", "boxes", "images", "hidden boxes", "recall %", "precision %")
     rows = [_cells(entry) for entry in (*summary.per_class, summary.total)]
-    console.show(console.table(f"Knowledge of {summary.images:,} images of step {bank.step}", columns, rows))
+    console.show(console.table(f"Teacher predictions on {summary.images:,} images of step {bank.step}", columns, rows))
     largest = max(summary.histogram) or 1
     bins = [
         (f"{low / 10:.1f}–{low / 10 + 0.1:.1f}", "█" * round(_BAR_LENGTH * count / largest), f"{count:,}")

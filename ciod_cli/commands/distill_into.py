@@ -3,87 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ciod_cli import console
-from ciod_cli.commands.distill import (
-    FlipOption,
-    OutOption,
-    ScalesOption,
-    StepOption,
-    TeacherClassesOption,
-    TeacherOption,
-    parse_scales,
-)
-from ciod_cli.options import (
-    BatchSizeOption,
-    ConfigOption,
-    DeviceOption,
-    EpochsOption,
-    ExperimentOption,
-    JsonOption,
-    LrOption,
-    OverwriteOption,
-    ResumeOption,
-    SeedOption,
-    SetOption,
-    WorkersOption,
-)
-from ciod_cli.settings import setting, settings
+from ciod_cli.commands.distill import BANK, TeacherChoice
+from ciod_cli.options import EXPERIMENT, JSON, OVERWRITE, RESUME, TRAINING_KEYS, argument, option, with_options
+from ciod_cli.settings import settings
 
 if TYPE_CHECKING:
     from ciod_core.experiment.folder import Experiment
     from ciod_core.experiment.manifest import RunRecord
 
 
+@with_options(
+    "training.seed", *TRAINING_KEYS, texts={"data.image_size": "Longer side in pixels. Default: the teacher's."}
+)
 def distill_into(
-    ctx: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model to train, for example yolox-nano.")],
-    experiment: ExperimentOption = None,
-    teacher: TeacherOption = None,
-    step: StepOption = None,
-    teacher_classes: TeacherClassesOption = None,
-    images: Annotated[
-        Path | None, typer.Option("--images", metavar="FOLDER", help="Unlabeled images. Default: the next step's.")
-    ] = None,
-    out: OutOption = None,
-    flip: FlipOption = False,
-    scales: ScalesOption = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the run. Default: step1-yolox-nano, …")] = None,
-    image_size: Annotated[
-        int | None,
-        setting("data.image_size", "--image-size", "Longer side in pixels.", default="the teacher's"),
-    ] = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchSizeOption = None,
-    lr: LrOption = None,
-    seed: SeedOption = None,
-    workers: WorkersOption = None,
-    device: DeviceOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
+    model: str = argument("MODEL", "The model to train, for example yolox-nano."),
+    *,
+    experiment: Path | None = EXPERIMENT,
+    teacher: TeacherChoice,
+    images: Path | None = option("--images", "Unlabeled images. Default: the next step's.", metavar="FOLDER"),
+    out: Path | None = BANK,
+    name: str | None = option("--name", "Name of the run. Default: step1-yolox-nano, …"),
+    resume: bool = RESUME,
+    overwrite: bool = OVERWRITE,
+    json: bool = JSON,
 ) -> None:
     """Train a fresh model from a teacher's predictions alone, without a single label."""
     from ciod_core.experiment.folder import Experiment
 
-    resolved = settings(ctx, {"model.name": ("MODEL", model)})
-    multiples = parse_scales(scales)
-    found = Experiment.find(experiment, teacher)
+    config, options = settings({"model.name": ("MODEL", model)}), teacher.options(images)
+    found = Experiment.find(experiment, teacher.teacher)
 
     from ciod_cli.progress import TrainingDisplay, announce_once
     from ciod_core.runs.distill_student import distill_into
-    from ciod_core.teachers.sources import TeacherOptions
 
     with TrainingDisplay() as display:
         run = distill_into(
             found,
-            resolved,
-            TeacherOptions(teacher, step, teacher_classes, images, flip, multiples),
+            config,
+            options,
             out=out,
             name=name,
             resume=resume,

@@ -1,62 +1,48 @@
-"""`ciod evaluate`: how good a run is, by class group, and how far from the upper bound."""
+"""`ciod evaluate`: AP of a run by class group, forgetting, and the gap to the upper bound."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ciod_cli import console
-from ciod_cli.options import (
-    ConfigOption,
-    DeviceOption,
-    ExperimentOption,
-    JsonOption,
-    SetOption,
-    WorkersOption,
-)
-from ciod_cli.settings import setting, settings
+from ciod_cli.options import EXPERIMENT, JSON, argument, option, with_options
+from ciod_cli.settings import settings
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ciod_core.evaluation.average_precision import Metrics
+    from ciod_core.evaluation.chain import ChainSummary
     from ciod_core.evaluation.evaluate_run import RunEvaluation
+    from ciod_core.evaluation.report import EvaluationReport, PublishedBound
+
+_METRIC_COLUMNS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 
 
+@with_options("evaluation.batch_size", "data.workers", "training.device")
 def evaluate(
-    ctx: typer.Context,
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Run or weights file. Default: the only leaf run.")
-    ] = None,
-    experiment: ExperimentOption = None,
-    per_class_group: Annotated[
-        bool, typer.Option("--per-class-group", help="Also show old classes, new classes, and those of each step.")
-    ] = False,
-    per_class: Annotated[bool, typer.Option("--per-class", help="Also show per-class AP.")] = False,
-    upper_bound: Annotated[
-        str | None,
-        typer.Option(
-            "--upper-bound",
-            metavar="RUN|AP",
-            help="A joint run, or its AP in percent. Default: joint1, joint2, … as far as they are trained.",
-        ),
-    ] = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            "--backend",
-            help="hotcoco (fast) or pycocotools (reference).",
-            autocompletion=lambda: ["hotcoco", "pycocotools"],
-        ),
-    ] = "hotcoco",
-    batch_size: Annotated[int | None, setting("evaluation.batch_size", "--batch-size", "Images at a time.")] = None,
-    workers: WorkersOption = None,
-    device: DeviceOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    json: JsonOption = False,
+    run: str | None = argument("RUN", "Run or weights file. Default: the only leaf run.", None),
+    experiment: Path | None = EXPERIMENT,
+    per_class_group: bool = option(
+        "--per-class-group", "Also show old classes, new classes, and those of each step.", False
+    ),
+    per_class: bool = option("--per-class", "Also show per-class AP.", False),
+    upper_bound: str | None = option(
+        "--upper-bound",
+        "A joint run, or its AP in percent. Default: joint1, joint2, … as far as they are trained.",
+        metavar="RUN|AP",
+    ),
+    backend: str = option(
+        "--backend",
+        "COCO evaluation: hotcoco (fast) or pycocotools (reference).",
+        "hotcoco",
+        autocompletion=lambda: ["hotcoco", "pycocotools"],
+    ),
+    json: bool = JSON,
 ) -> None:
     """Evaluate a run on the validation images of its classes and record the result in the experiment."""
-    resolved = settings(ctx)
+    config = settings()
 
     from ciod_cli.progress import progress_counter
     from ciod_core.evaluation.evaluate_run import evaluate_run, evaluation_target
@@ -65,7 +51,7 @@ def evaluate(
     found = Experiment.find(experiment, Path(run) if run else None)
     target = evaluation_target(found, run)
     with progress_counter(f"Evaluating {target.path.name}", "images", at_once=False) as on_batch:
-        result = evaluate_run(found, target, resolved, upper_bound=upper_bound, backend=backend, on_batch=on_batch)
+        result = evaluate_run(found, target, config, upper_bound=upper_bound, backend=backend, on_batch=on_batch)
     if target.run is None:
         console.warn(f"{target.path} was not trained in {found.folder}; its result is shown but not recorded")
     if json:
@@ -75,16 +61,85 @@ def evaluate(
 
 
 def _show(result: RunEvaluation, *, per_class_group: bool, per_class: bool) -> None:
-    from ciod_cli import evaluation_tables as tables
-
     report = result.report
-    console.show(tables.groups_table(report, every_group=per_class_group))
+    console.show(_groups_table(report, every_group=per_class_group))
     if per_class:
-        console.show(tables.classes_table(report))
-    for line in tables.comparison_table(report, result.chain, result.published):
-        console.show(line)
+        console.show(_classes_table(report))
+    comparison = _comparison_table(report, result.chain, result.published)
+    if comparison is not None:
+        console.show(comparison)
     without = report.groups["all"].classes_without_objects
     if without:
         console.warn(f"no validation image shows {', '.join(without)}; these classes do not count in any mean")
     if report.labels_differ and per_class_group:
         console.note("step1, step2, …: each class on the validation images of the first step that labels it")
+
+
+def _groups_table(report: EvaluationReport, *, every_group: bool) -> Table:
+    """One row per class group; only `all` unless `every_group`."""
+    names = [name for name in report.groups if every_group or name == "all"]
+    if report.step <= 2 and not report.labels_differ:
+        # With two steps, step1 and step2 are the old and the new classes once more.
+        names = [name for name in names if not name.startswith("step")]
+    rows = []
+    for name in names:
+        group = report.groups[name]
+        rows.append((name, str(len(group.classes)), f"{group.boxes:,}", *_cells(group.metrics)))
+    differing = ", each class on those that label it" if report.labels_differ else ""
+    title = f"{report.run}: AP in % on {report.images:,} validation images{differing} ({report.backend})"
+    return console.table(title, ("group", "classes", "boxes", *_METRIC_COLUMNS), rows)
+
+
+def _classes_table(report: EvaluationReport) -> Table:
+    """One row per class."""
+    columns = ["class", "step", "boxes", *_METRIC_COLUMNS]
+    rows = [[entry.name, str(entry.step), f"{entry.boxes:,}", *_cells(entry.metrics)] for entry in report.per_class]
+    if report.labels_differ:
+        columns.insert(2, "images")
+        for row, entry in zip(rows, report.per_class, strict=True):
+            row.insert(2, f"{entry.images:,}")
+    return console.table("Per class", columns, rows)
+
+
+def _comparison_table(
+    report: EvaluationReport, chain: ChainSummary | None, published: PublishedBound | None
+) -> Table | None:
+    """Forgetting and the gap to the upper bound; None when there is nothing to compare with."""
+    rows: dict[str, str] = {}
+    if published is not None:
+        rows["upper bound AP (given)"] = console.percent(published.ap)
+        rows |= _gaps(published.absolute_gap, published.relative_gap, published.omega)
+    elif report.upper_bound is not None:
+        bound = report.upper_bound
+        rows[f"upper bound AP ({bound.run})"] = console.percent(bound.metrics.ap)
+        chain_omega = chain.by_metric["ap"].omega if chain else None
+        rows |= _gaps(bound.absolute_gap.ap, bound.relative_gap.ap, chain_omega)
+        rows["RSD, mean relative deficit of old classes, %"] = console.percent(bound.rsd)
+        rows["RPD, mean relative deficit of new classes, %"] = console.percent(bound.rpd)
+    if chain is not None and len(chain.runs) > 1:
+        measures = chain.by_metric["ap"]
+        lost = ", ".join(console.percent(value) for value in measures.forgetting)
+        steps = "step 1" if len(measures.forgetting) == 1 else f"steps 1–{len(measures.forgetting)}"
+        rows[f"forgetting of {steps}, AP points"] = lost
+        rows["FPP, first classes' loss since step 1, AP points"] = console.percent(
+            measures.forgetting_percentage_points
+        )
+        rows["BWT, backward transfer, AP points"] = console.percent(measures.backward_transfer)
+        rows["F-AP, harmonic mean of old and new, %"] = console.percent(measures.harmonic_ap)
+    if not rows:
+        return None
+    path = " → ".join(chain.runs) if chain else report.run
+    return console.table(f"Compared along {path}", ("measure", "value"), tuple(rows.items()))
+
+
+def _gaps(absolute: float | None, relative: float | None, omega: float | None) -> dict[str, str]:
+    return {
+        "AbsGap, AP points": console.percent(absolute),
+        "RelGap, %": console.percent(relative),
+        "Ω": "–" if omega is None else f"{omega:.3f}",
+    }
+
+
+def _cells(metrics: Metrics) -> tuple[str, ...]:
+    values = (metrics.ap, metrics.ap50, metrics.ap75, metrics.ap_small, metrics.ap_medium, metrics.ap_large)
+    return tuple(console.percent(value) for value in values)

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from ciod_cli import console
-from ciod_cli.options import JsonOption, OverwriteOption
+from ciod_cli.options import JSON, OVERWRITE, argument, option
 
 
 def import_weights(
-    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="YOLOX weights: .pth, .safetensors or .onnx.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Default: beside WEIGHTS, with suffix .safetensors.")
-    ] = None,
-    classes: Annotated[
-        Path | None,
-        typer.Option("--classes", metavar="FILE", help="Class names: a COCO file, or a line each. Default: COCO's 80."),
-    ] = None,
-    legacy: Annotated[
-        bool | None,
-        typer.Option(
-            "--legacy/--no-legacy",
-            help="Input: RGB normalized as for ImageNet, or BGR in 0..255. Default: recognized from the weights.",
-            show_default=False,
-        ),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option("--image-size", min=32, help="Longer side in pixels. Default: 416 for nano and tiny, else 640."),
-    ] = None,
-    license_name: Annotated[
-        str | None, typer.Option("--license", metavar="NAME", help="License of the weights, for the record.")
-    ] = None,
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
+    weights: Path = argument("WEIGHTS", "YOLOX weights: .pth, .safetensors or .onnx."),
+    out: Path | None = option(
+        "--out", "Checkpoint to write. Default: beside WEIGHTS, with suffix .safetensors.", metavar="FILE"
+    ),
+    classes: Path | None = option(
+        "--classes", "Class names: a COCO file, or a line each. Default: COCO's 80.", metavar="FILE"
+    ),
+    legacy: bool | None = option(
+        "--legacy/--no-legacy",
+        "Input is RGB normalized as for ImageNet, or BGR in 0..255. Default: recognized from the weights.",
+        show_default=False,
+    ),
+    image_size: int | None = option(
+        "--image-size", "Longer side in pixels. Default: 416 for nano and tiny, else 640.", min=32
+    ),
+    license_name: str | None = option("--license", "License of the weights, for the record.", metavar="NAME"),
+    overwrite: bool = OVERWRITE,
+    json: bool = JSON,
 ) -> None:
     """Import published YOLOX weights: a detector to start from, or to teach."""
     from ciod_core.files import sha256_of_file

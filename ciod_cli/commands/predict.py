@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from ciod_cli import console
-from ciod_cli.options import DeviceOption, ExperimentOption, JsonOption
+from ciod_cli.options import EXPERIMENT, JSON, WEIGHTS, argument, locate_weights, option
+from ciod_cli.settings import setting
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,19 +16,16 @@ if TYPE_CHECKING:
 
 
 def predict(
-    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="Weights file, or a run of the experiment.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files or folders of them.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Write the pictures with their boxes here, as PNG.")
-    ] = None,
-    score: Annotated[float, typer.Option("--score", min=0.0, max=1.0, help="Lowest score to report.")] = 0.3,
-    experiment: ExperimentOption = None,
-    device: DeviceOption = None,
-    json: JsonOption = False,
+    weights: str = WEIGHTS,
+    images: list[Path] = argument("IMAGES", "Image files or folders of them."),
+    out: Path | None = option("--out", "Folder for the images with their boxes drawn, as PNG.", metavar="FOLDER"),
+    score: float = option("--score", "Lowest score to report.", 0.3, min=0.0, max=1.0),
+    experiment: Path | None = EXPERIMENT,
+    device: str | None = setting("training.device"),
+    json: bool = JSON,
 ) -> None:
-    """Detect objects in images; print what was found and, with --out, draw it."""
+    """Detect objects in images; print the detections and, with --out, draw them."""
     from ciod_cli.progress import progress_counter
-    from ciod_cli.weights import locate_weights
     from ciod_core.config.schema import EvaluationConfig
     from ciod_core.evaluation.predict import detect_in_images, draw, find_images
 

@@ -1,69 +1,41 @@
-"""`ciod run`: every method, every seed, every step of an experiment, and one table."""
+"""`ciod run`: train every method with every seed on every step of an experiment, and compare them in one table."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from ciod_cli.options import (
-    BatchSizeOption,
-    ConfigOption,
-    DeviceOption,
-    ImageSizeOption,
-    JsonOption,
-    LrOption,
-    ModelOption,
-    SetOption,
-    WorkersOption,
-)
-from ciod_cli.settings import setting, settings
+from ciod_cli.options import JSON, TRAINING_KEYS, argument, option, with_options
+from ciod_cli.settings import settings
 from ciod_core.errors import ConfigError
 
 
+@with_options("model.name", *TRAINING_KEYS, texts={"training.epochs": "Epochs of every later step."})
 def run(
-    ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="Experiment folder, made by 'ciod split'.")],
-    methods: Annotated[
-        str,
-        typer.Option(
-            "--methods",
-            help="Methods to compare, with commas: finetune,erd,crs-ckd+replay. "
-            "Append '+replay' to use exemplar replay (set replay.images).",
-        ),
-    ] = "crs-ckd",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repeat everything with this many seeds.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The first seed.")] = 0,
-    first_epochs: Annotated[
-        int | None, typer.Option("--first-epochs", min=1, help="Epochs of step 1. Default: as --epochs.")
-    ] = None,
-    epochs: Annotated[int | None, setting("training.epochs", "--epochs", "Epochs of every later step.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs that train at the same time.")] = 1,
-    upper_bounds: Annotated[
-        bool, typer.Option("--upper-bounds/--no-upper-bounds", help="Train the joint runs too.")
-    ] = True,
-    model: ModelOption = None,
-    image_size: ImageSizeOption = None,
-    batch_size: BatchSizeOption = None,
-    lr: LrOption = None,
-    workers: WorkersOption = None,
-    device: DeviceOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    json: JsonOption = False,
+    folder: Path = argument("EXPERIMENT", "Experiment folder, made by 'ciod split'."),
+    methods: str = option(
+        "--methods",
+        "Methods to compare, with commas: finetune,erd,crs-ckd+replay. "
+        "Append '+replay' to use exemplar replay (set replay.images).",
+        "crs-ckd",
+    ),
+    seeds: int = option("--seeds", "Number of seeds to train every method with.", 1, min=1),
+    seed: int = option("--seed", "The first seed.", 0, min=0),
+    first_epochs: int | None = option("--first-epochs", "Epochs of step 1. Default: as --epochs.", min=1),
+    jobs: int = option("--jobs", "Runs that train at the same time.", 1, min=1),
+    upper_bounds: bool = option("--upper-bounds/--no-upper-bounds", "Also train the joint runs.", True),
+    json: bool = JSON,
 ) -> None:
-    """Train the runs that are missing, step 1 and upper bounds once per seed, and compare the methods in one table."""
+    """Train the missing runs, with step 1 and the upper bounds once per seed, and compare the methods in one table."""
     from ciod_cli.comparison import compare
     from ciod_core.experiment.folder import Experiment
     from ciod_core.runs.compare.plan import Epochs, suite_runs
 
-    resolved = settings(ctx)
-    if "seed" in resolved.training.model_fields_set:
+    config = settings()
+    if "seed" in config.training.model_fields_set:
         raise ConfigError("training.seed: every run has its own; pass `seed` and `seeds`")
     experiment = Experiment.open(folder)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     runs = suite_runs(len(experiment.read().steps), names, range(seed, seed + seeds), upper_bounds=upper_bounds)
 
-    later = resolved.training.epochs
-    compare(experiment, runs, resolved, Epochs(first_epochs or later, later), jobs=jobs, json=json)
+    later = config.training.epochs
+    compare(experiment, runs, config, Epochs(first_epochs or later, later), jobs=jobs, json=json)

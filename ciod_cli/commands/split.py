@@ -1,90 +1,72 @@
-"""`ciod split`: cut a dataset into steps."""
+"""`ciod split`: split a dataset into steps."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from ciod_cli import console
-from ciod_cli.options import DataRootOption, ImagesOption, JsonOption, OverwriteOption, ValImagesOption, ValOption
+from ciod_cli.options import JSON, OVERWRITE, DatasetFiles, argument, option, warn_about_boxes, with_options
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ciod_core.data.formats.source import DatasetSource
     from ciod_core.experiment.folder import Experiment
     from ciod_core.experiment.manifest import ExperimentManifest, StepRecord
 
 DEMO = "demo"
 
 
+@with_options()
 def split(
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATASET",
-            help="A folder (COCO, Roboflow, YOLO or Pascal VOC), a COCO .json, a YOLO .yaml, 'coco', 'voc', or 'demo' "
-            "(generated shapes).",
-        ),
-    ],
-    plan: Annotated[
-        str,
-        typer.Option(
-            "--plan", help="Classes per step: 70+10, 40+10x4, 20x4, last40+first40; or a plan.yaml that lists them."
-        ),
-    ],
-    order: Annotated[
-        str | None,
-        typer.Option("--order", help="Class order: name (default), id, seed123, file, or class names with commas."),
-    ] = None,
-    leave_out: Annotated[
-        str | None,
-        typer.Option("--leave-out", help="Classes that no step learns: names with commas, or 'rest' of the order."),
-    ] = None,
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="Which images a step trains on: overlap, disjoint or loco.")
-    ] = "overlap",
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed", min=0, max=2**32 - 1, help="Seed of disjoint, loco and the images of the demo. Default: 0."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Experiment folder. Default: ./DATASET-PLAN.")
-    ] = None,
-    data_root: DataRootOption = None,
-    val: ValOption = None,
-    images: ImagesOption = None,
-    val_images: ValImagesOption = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FOLDER", help="demo: where to generate. Default: OUT/data.")
-    ] = None,
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
+    dataset: str = argument(
+        "DATASET",
+        "A folder (COCO, Roboflow, YOLO or Pascal VOC), a COCO .json, a YOLO .yaml, 'coco', 'voc', or 'demo' "
+        "(generated shapes).",
+    ),
+    *,
+    plan: str = option(
+        "--plan", "Classes per step: 70+10, 40+10x4, 20x4, last40+first40; or a plan.yaml that lists them.", ...
+    ),
+    order: str | None = option(
+        "--order", "Class order: name (default), id, seed123, file, or class names with commas."
+    ),
+    leave_out: str | None = option(
+        "--leave-out", "Classes that no step learns: names with commas, or 'rest' of the order."
+    ),
+    protocol: str = option("--protocol", "Which images a step trains on: overlap, disjoint or loco.", "overlap"),
+    seed: int | None = option(
+        "--seed", "Seed of disjoint, loco and the images of the demo. Default: 0.", min=0, max=2**32 - 1
+    ),
+    out: Path | None = option("--out", "Experiment folder. Default: ./DATASET-PLAN.", metavar="FOLDER"),
+    files: DatasetFiles,
+    data: Path | None = option("--data", "demo: folder for the generated images. Default: OUT/data.", metavar="FOLDER"),
+    overwrite: bool = OVERWRITE,
+    json: bool = JSON,
 ) -> None:
-    """Cut a dataset into the steps of a plan and write an experiment folder."""
-    from ciod_core.data.formats.source import resolve_dataset
+    """Split a dataset into the steps of a plan and write an experiment folder."""
     from ciod_core.experiment.create import check_replaceable, create_experiment
+    from ciod_core.experiment.plan.file import is_plan_file
     from ciod_core.experiment.plan.plan import load_plan
 
     _check_flags(dataset, data, protocol, seed)
-    # A mistake in the plan shall not cost the time of generating images.
+    # Before the demo images are generated, which takes a while.
     load_plan(plan, order, leave_out)
-    found = (
-        None
-        if dataset == DEMO
-        else resolve_dataset(dataset, data_root=data_root, val=val, images=images, val_images=val_images)
-    )
-    folder = out or _default_folder(found.name if found else DEMO, plan)
+    found = None if dataset == DEMO else files.find(dataset)
+    plan_name = Path(plan).stem if is_plan_file(plan) else plan
+    folder = out or Path(f"{found.name if found else DEMO}-{plan_name}")
     check_replaceable(folder, overwrite)
-    source = found or _generate(data or folder / "data", seed or 0)
+    if found is None:
+        from ciod_core.demo.shapes import generate_shapes
+
+        images = data or folder / "data"
+        console.note(f"Generating the demo images in {images} …")
+        found = generate_shapes(images, seed=seed or 0)
     experiment = create_experiment(
-        source, plan, order, folder, overwrite, leave_out=leave_out, protocol=protocol, seed=seed or 0
+        found, plan, order, folder, overwrite, leave_out=leave_out, protocol=protocol, seed=seed or 0
     )
     manifest = experiment.read()
-    _warn_about_boxes(manifest)
+    assert manifest.dataset is not None
+    warn_about_boxes((manifest.dataset.train, manifest.dataset.val))
     if json:
         console.show_json(_document(experiment, manifest))
         return
@@ -102,28 +84,6 @@ def _check_flags(dataset: str, data: Path | None, protocol: str, seed: int | Non
             f"`seed`: nothing is random in the protocol '{protocol}'; leave it out, or choose `protocol` "
             f"{' or '.join(SEEDED)}"
         )
-
-
-def _default_folder(name: str, plan: str) -> Path:
-    from ciod_core.experiment.plan.file import is_plan_file
-
-    return Path(f"{name}-{Path(plan).stem if is_plan_file(plan) else plan}")
-
-
-def _generate(folder: Path, seed: int) -> DatasetSource:
-    from ciod_core.demo.shapes import generate_shapes
-
-    console.note(f"Generating the demo images in {folder} …")
-    return generate_shapes(folder, seed=seed)
-
-
-def _warn_about_boxes(manifest: ExperimentManifest) -> None:
-    assert manifest.dataset is not None
-    for half in (manifest.dataset.train, manifest.dataset.val):
-        if half.clipped_boxes:
-            console.warn(f"{half.annotations.path}: {half.clipped_boxes} boxes were clipped to the image")
-        if half.dropped_boxes:
-            console.warn(f"{half.annotations.path}: {half.dropped_boxes} zero-area boxes were dropped")
 
 
 def _document(experiment: Experiment, manifest: ExperimentManifest) -> dict[str, Any]:

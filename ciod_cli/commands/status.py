@@ -1,14 +1,12 @@
-"""`ciod status`: where an experiment stands."""
+"""`ciod status`: the steps and runs of an experiment."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from ciod_cli import console
-from ciod_cli.options import ExperimentOption, JsonOption
+from ciod_cli.options import EXPERIMENT, JSON, argument
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,11 +18,9 @@ _CLASSES_IN_TREE = 5
 
 
 def status(
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="EXPERIMENT", help="Experiment folder. Default: as --experiment.")
-    ] = None,
-    experiment: ExperimentOption = None,
-    json: JsonOption = False,
+    folder: Path | None = argument("EXPERIMENT", "Experiment folder, as --experiment.", None),
+    experiment: Path | None = EXPERIMENT,
+    json: bool = JSON,
 ) -> None:
     """Show the steps of an experiment and the tree of its runs with their results."""
     from ciod_core.experiment.folder import Experiment

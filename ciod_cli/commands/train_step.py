@@ -2,107 +2,100 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ciod_cli import console
-from ciod_cli.added_data import AddedData
 from ciod_cli.options import (
-    BatchSizeOption,
-    ConfigOption,
-    DataRootOption,
-    DeviceOption,
-    EpochsOption,
-    ExperimentOption,
-    ImageSizeOption,
-    ImagesOption,
-    JsonOption,
-    LrOption,
-    ModelOption,
-    OverwriteOption,
-    ResumeOption,
-    SeedOption,
-    SetOption,
-    ValImagesOption,
-    ValOption,
-    WorkersOption,
+    DATASET_PANEL,
+    EXPERIMENT,
+    JSON,
+    OVERWRITE,
+    RESUME,
+    TRAINING_KEYS,
+    DatasetFiles,
+    option,
+    warn_about_boxes,
+    with_options,
 )
-from ciod_cli.settings import setting, settings
+from ciod_cli.settings import settings
+from ciod_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ciod_core.config.schema import Config
+    from ciod_core.experiment.folder import Experiment
+    from ciod_core.experiment.manifest import StepRecord
 
 
+@with_options(
+    "method.name",
+    "replay.images",
+    "model.name",
+    "model.backbone_weights",
+    *TRAINING_KEYS,
+    "training.seed",
+    "training.precision",
+)
 def train_step(
-    ctx: typer.Context,
-    experiment: ExperimentOption = None,
-    teacher: Annotated[
-        Path | None,
-        typer.Option("--teacher", metavar="FILE", help="Weights (or run) of the previous step. Omit to train step 1."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            rich_help_panel="Dataset",
-            metavar="DATASET",
-            help="Add a step with the classes of this dataset (as for split); begins an experiment if there is none.",
-        ),
-    ] = None,
-    images: ImagesOption = None,
-    val: ValOption = None,
-    val_images: ValImagesOption = None,
-    data_root: DataRootOption = None,
-    method: Annotated[
-        str | None, setting("method.name", "--method", "How the step is learned; joint: upper bound.")
-    ] = None,
-    replay: Annotated[
-        int | None, setting("replay.images", "--replay", "Images of earlier steps to train on again.")
-    ] = None,
-    knowledge: Annotated[
-        str,
-        typer.Option(
-            "--knowledge",
-            metavar="BANK",
-            show_default=False,
-            help="Bank written by 'ciod distill'; 'none' runs the live teacher. Default: the step's bank, if it fits.",
-        ),
-    ] = "auto",
-    step: Annotated[
-        int | None, typer.Option("--step", min=1, help="joint: train on steps 1..N. Default: the last step.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the run. Default: step2, step2-erd-replay, joint2, …")
-    ] = None,
-    model: ModelOption = None,
-    backbone_weights: Annotated[
-        str | None, setting("model.backbone_weights", "--backbone-weights", "imagenet, none or a file.")
-    ] = None,
-    image_size: ImageSizeOption = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchSizeOption = None,
-    lr: LrOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = None,
-    precision: Annotated[str | None, setting("training.precision", "--precision", "Of the arithmetic.")] = None,
-    workers: WorkersOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
+    *,
+    experiment: Path | None = EXPERIMENT,
+    teacher: Path | None = option(
+        "--teacher", "Weights (or run) of the previous step. Omit to train step 1.", metavar="FILE"
+    ),
+    data: str | None = option(
+        "--data",
+        "Add a step with the classes of this dataset (as for split); begins an experiment if there is none.",
+        panel=DATASET_PANEL,
+        metavar="DATASET",
+    ),
+    files: DatasetFiles,
+    knowledge: str = option(
+        "--knowledge",
+        "Bank written by 'ciod distill'; 'none' runs the live teacher. Default: the step's bank, if it fits.",
+        "auto",
+        metavar="BANK",
+        show_default=False,
+    ),
+    step: int | None = option("--step", "joint: train on steps 1..N. Default: the last step.", min=1),
+    name: str | None = option("--name", "Name of the run. Default: step2, step2-erd-replay, joint2, …"),
+    resume: bool = RESUME,
+    overwrite: bool = OVERWRITE,
+    json: bool = JSON,
 ) -> None:
     """Train the next step: step 1 without a teacher, a later step with the teacher of the step before."""
-    resolved = settings(ctx)
-    added = AddedData(data, images, val, val_images, data_root)
-    added.check(resolved, step, name)
-    with added.experiment(experiment, teacher, resolved, name, overwrite=overwrite) as found:
+    from ciod_core.experiment.folder import Experiment, run_name
+
+    config = settings()
+
+    def run_of(added_step: int) -> str:
+        return name or run_name(added_step, config.method.name, replay=config.replay.on)
+
+    _check_data(data, files, config, step, name)
+    with ExitStack() as undone_on_failure:
+        if data is None:
+            found = Experiment.find(experiment, teacher)
+        else:
+            from ciod_core.experiment.add_step import add_step
+
+            added = undone_on_failure.enter_context(
+                add_step(
+                    files.find(data, val_optional=True),
+                    experiment=experiment,
+                    teacher=teacher,
+                    overwrites=run_of if overwrite else None,
+                )
+            )
+            found = added.experiment
+            _report_added_step(found, found.read().step(added.number))
+
         from ciod_cli.progress import TrainingDisplay
         from ciod_core.runs import train
 
         with TrainingDisplay() as display:
             run = train.train_step(
                 found,
-                resolved,
+                config,
                 teacher=teacher,
                 run=name,
                 step=step,
@@ -121,3 +114,35 @@ def train_step(
         following = "Not evaluated: there is no validation data (`val`)"
     console.note(f"Trained {run.name}{took}. {following}")
     console.show(str(weights))
+
+
+def _check_data(data: str | None, files: DatasetFiles, config: Config, step: int | None, name: str | None) -> None:
+    """Refuse options that contradict `--data`, or its absence, before anything is read."""
+    from ciod_core.experiment.folder import check_run_name
+
+    if data is None:
+        for file, path in vars(files).items():
+            if path is not None:
+                raise ConfigError(f"`{file}`: it belongs to the dataset of `data`; pass both or neither")
+        return
+    if config.method.name == "joint":
+        raise ConfigError("`data`: joint training uses the data of the existing steps; leave `data` out")
+    if step is not None:
+        raise ConfigError("`data`: the teacher determines which step is added; leave `step` out")
+    if name is not None:
+        check_run_name(name)
+
+
+def _report_added_step(experiment: Experiment, step: StepRecord) -> None:
+    """Print which classes the step has, and what may be amiss with its data."""
+    assert step.data is not None
+    more = f", more of {', '.join(step.extended_classes)}" if step.extended_classes else ""
+    classes = ", ".join(step.classes) or "no new class"
+    place = f"Step {step.step} of {experiment.folder.resolve()}"
+    console.note(f"{place}: {classes}{more} ({step.statistics.images:,} images)")
+    warn_about_boxes((step.data.train, step.data.val))
+    if step.data.left_out:
+        console.warn(f"no training image shows {', '.join(step.data.left_out)}; skipped")
+    unmeasured = [name for name in step.classes if name not in step.data.val_classes]
+    if unmeasured:
+        console.warn(f"no validation image shows {', '.join(unmeasured)}; their AP is not measured")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ciod_core.config.schema import Config, config_sections
 from ciod_core.config.yaml import one_line, read_yaml
-from ciod_core.errors import ConfigError
+from ciod_core.errors import ConfigError, did_you_mean
 from ciod_core.migrations import RENAMED_SETTINGS
 
 
@@ -123,8 +123,7 @@ def _flatten(document: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, An
             for name, value in content.items():
                 yield _known_key(f"{section}.{name}", origin), value
         elif isinstance(content, dict):
-            close = difflib.get_close_matches(str(section), sections, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"sections are {', '.join(sections)}"
+            hint = did_you_mean(section, sections, otherwise=f"sections are {', '.join(sections)}")
             raise ConfigError(f"{origin}: there is no section '{section}'; {hint}")
         else:
             yield _known_key(str(section), origin), content

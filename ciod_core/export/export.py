@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
-from ciod_core.errors import CiodError, ConfigError, ExportError
+from ciod_core.errors import CiodError, ConfigError, ExportError, did_you_mean
 from ciod_core.export.description import DEFAULT_NMS, EXTRA_FILE, ExportDescription, InputFormat, NmsSettings
 from ciod_core.export.graph import build_graph, capture, quiet, suppress
 from ciod_core.export.onnx import require_packages, suppress_as_operator, write_onnx
@@ -49,8 +49,8 @@ def export(
         ConfigError: when the format is unknown.
         ExportError: when the model cannot be converted or written, or gives other outputs; nothing is left behind.
     """
-    if format not in ("onnx", "pt2"):
-        raise ConfigError(f"`format`: '{format}' is none of onnx, pt2")
+    if format not in get_args(ExportFormat):
+        raise ConfigError(f"`format`: unknown format '{format}'; {did_you_mean(format, get_args(ExportFormat))}")
     if format == "onnx":
         require_packages()
     detector, info = load_detector(weights, "cpu")

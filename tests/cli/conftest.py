@@ -16,7 +16,7 @@ from ciod_core.experiment.create import create_experiment
 TINY = ("--image-size", "64", "--epochs", "1", "--batch-size", "8", "--workers", "0", "--device", "cpu")
 
 
-class Answer:
+class CommandResult:
     """What a command left: exit code, stdout and stderr."""
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
@@ -33,13 +33,13 @@ class Answer:
         return lines[0]
 
 
-Ciod = Callable[..., Answer]
+Ciod = Callable[..., CommandResult]
 
 
 @pytest.fixture(scope="session")
 def ciod() -> Ciod:
     """Run a command in this process: `ciod("status", folder)`."""
-    return lambda *arguments: Answer(tuple(str(argument) for argument in arguments))
+    return lambda *arguments: CommandResult(tuple(str(argument) for argument in arguments))
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +52,8 @@ def trained(shapes_dataset: DatasetSource, tmp_path_factory: pytest.TempPathFact
         ("--teacher", "step1"),
         ("--model", "yolox-micro", "--method", "joint"),
     ):
-        answer = ciod("train-step", "--experiment", folder, *TINY, *arguments)
-        assert answer.code == 0, answer.err
+        outcome = ciod("train-step", "--experiment", folder, *TINY, *arguments)
+        assert outcome.code == 0, outcome.err
     return folder
 
 

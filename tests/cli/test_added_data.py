@@ -31,8 +31,8 @@ def grown(tmp_path_factory: pytest.TempPathFactory, ciod: Ciod) -> Path:
         ("--data", folder / "second.json", *validation(folder, "secondval"), "--teacher", "step1"),
         ("--data", folder / "third.json", "--teacher", "step2", "--replay", "3"),
     ):
-        answer = ciod("train-step", "--experiment", folder / "chain", *TINY, *arguments)
-        assert answer.code == 0, answer.err
+        outcome = ciod("train-step", "--experiment", folder / "chain", *TINY, *arguments)
+        assert outcome.code == 0, outcome.err
     return folder / "chain"
 
 
@@ -61,11 +61,11 @@ def test_weights_name_the_classes_of_all_steps(grown: Path) -> None:
 
 def test_every_class_is_evaluated_where_it_is_labeled(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(grown, tmp_path / "chain"))
-    answer = ciod("evaluate", "step3-replay", "--experiment", folder, "--per-class", "--per-class-group")
-    assert answer.code == 0, answer.err
-    assert "AP in % on 3 validation images, each class on those that label it" in answer.out
-    assert "each class on the validation images of the first step that labels it" in answer.err
-    assert "forgetting of steps 1–2" in answer.out
+    outcome = ciod("evaluate", "step3-replay", "--experiment", folder, "--per-class", "--per-class-group")
+    assert outcome.code == 0, outcome.err
+    assert "AP in % on 3 validation images, each class on those that label it" in outcome.out
+    assert "each class on the validation images of the first step that labels it" in outcome.err
+    assert "forgetting of steps 1–2" in outcome.out
     report = json.loads(ciod("evaluate", "step3-replay", "--experiment", folder, "--json").out)["report"]
     images = {entry["name"]: (entry["images"], entry["boxes"]) for entry in report["per_class"]}
     assert images == {"circle": (1, 1), "square": (3, 2), "star": (2, 2)}
@@ -74,30 +74,30 @@ def test_every_class_is_evaluated_where_it_is_labeled(ciod: Ciod, grown: Path, t
     assert first["groups"]["step1"]["boxes"] == 2, "step 1 is measured on the same images later on"
 
 
-def test_what_people_are_told(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
+def test_train_step_reports_the_step_and_skipped_classes(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
     data, folder = grown.parent, Path(shutil.copytree(grown, tmp_path / "chain"))
     # Another method learns the step that is there already.
     arguments = ("--data", data / "second.json", *validation(data, "secondval"), "--teacher", "step1")
-    answer = ciod("train-step", "--experiment", folder, *TINY, *arguments, "--method", "finetune", "--json")
-    assert json.loads(answer.out)["name"] == "step2-finetune"
-    assert f"Step 2 of {folder}: star, more of square (2 images)\n" in answer.err
-    assert "no training image shows moon; skipped" in answer.err
+    outcome = ciod("train-step", "--experiment", folder, *TINY, *arguments, "--method", "finetune", "--json")
+    assert json.loads(outcome.out)["name"] == "step2-finetune"
+    assert f"Step 2 of {folder}: star, more of square (2 images)\n" in outcome.err
+    assert "no training image shows moon; skipped" in outcome.err
     assert len(Experiment.open(folder).read().steps) == 3
     joint = ciod("train-step", "--experiment", folder, *TINY, "--method", "joint", "--model", "yolox-micro", "--json")
     assert json.loads(joint.out)["inputs"].keys() == {"train1", "train2", "train3"}
 
 
-def test_lone_weights_and_no_validation(
+def test_weights_without_an_experiment_and_data_without_validation(
     ciod: Ciod, grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(grown / "step1.safetensors", "step1.safetensors")
     write_data(tmp_path, "new", {"a.png": ["moon"]})
-    answer = ciod("train-step", "--teacher", "step1.safetensors", "--data", "new.json", *TINY)
-    assert answer.code == 0, answer.err
-    assert answer.out == "step2.safetensors\n"
-    assert "no validation image shows moon" in answer.err
-    assert "Not evaluated: there is no validation data (--val)" in answer.err
+    outcome = ciod("train-step", "--teacher", "step1.safetensors", "--data", "new.json", *TINY)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == "step2.safetensors\n"
+    assert "no validation image shows moon" in outcome.err
+    assert "Not evaluated: there is no validation data (--val)" in outcome.err
     runs = Experiment.open(Path()).read().runs
     assert [(run.name, run.kind, run.parent) for run in runs] == [
         ("step1", "imported", None),
@@ -152,10 +152,10 @@ def test_lone_weights_and_no_validation(
         (("--teacher", "step3-replay"), 2, "there is no step left; add one with --data"),
     ],
 )
-def test_mistakes(ciod: Ciod, grown: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
+def test_invalid_arguments(ciod: Ciod, grown: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
     before = content_of(grown)
-    answer = ciod("train-step", "--experiment", grown, *TINY, *(text.format(data=grown.parent) for text in arguments))
-    assert expected in answer.error_line
-    assert answer.code == code
-    assert answer.out == ""
+    outcome = ciod("train-step", "--experiment", grown, *TINY, *(text.format(data=grown.parent) for text in arguments))
+    assert expected in outcome.error_line
+    assert outcome.code == code
+    assert outcome.out == ""
     assert content_of(grown) == before

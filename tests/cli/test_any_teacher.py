@@ -28,7 +28,7 @@ def old_names(experiment: Path) -> list[str]:
 
 
 def write_results(experiment: Path, **more: Any) -> Path:
-    """One sure answer on every image of step 2, each of another old class."""
+    """One sure outcome on every image of step 2, each of another old class."""
     names = old_names(experiment)
     table = read_coco(experiment / "splits" / "step2.train.json")
     entries = [
@@ -40,12 +40,12 @@ def write_results(experiment: Path, **more: Any) -> Path:
 
 
 @pytest.mark.parametrize("method", ["crs-ckd", "pseudo-label"])
-def test_from_results_to_a_student(ciod: Ciod, own_copy: Path, method: str) -> None:
+def test_a_student_learns_from_coco_results(ciod: Ciod, own_copy: Path, method: str) -> None:
     results = write_results(own_copy)
     chosen = ("--set", f"method.name={method}")
-    answer = ciod("distill", "--experiment", own_copy, "--teacher", results, *chosen, "--json")
-    assert answer.code == 0, answer.err
-    document = json.loads(answer.out)
+    outcome = ciod("distill", "--experiment", own_copy, "--teacher", results, *chosen, "--json")
+    assert outcome.code == 0, outcome.err
+    document = json.loads(outcome.out)
     assert (document["step"], document["notes"]) == (2, [])
     assert document["description"]["teacher"] == "results"
     assert document["description"]["teacher_sha256"] == sha256_of_file(results)
@@ -61,13 +61,13 @@ def test_from_results_to_a_student(ciod: Ciod, own_copy: Path, method: str) -> N
     assert "learns from step2.knowledge.safetensors instead of the live teacher" in student.err
 
 
-def test_a_detector_from_elsewhere_becomes_one_of_ciod(ciod: Ciod, own_copy: Path) -> None:
+def test_a_model_distilled_from_results_teaches_the_next_step(ciod: Ciod, own_copy: Path) -> None:
     """A student learns from results alone, and teaches the next step in their place."""
     results = write_results(own_copy)
     options = ("--experiment", own_copy, "--name", "mine", "--image-size", "64", *TINY[2:])
-    answer = ciod("distill-into", "yolox-nano", "--teacher", results, *options, "--json")
-    assert answer.code == 0, answer.err
-    document = json.loads(answer.out)
+    outcome = ciod("distill-into", "yolox-nano", "--teacher", results, *options, "--json")
+    assert outcome.code == 0, outcome.err
+    document = json.loads(outcome.out)
     assert (document["kind"], document["step"], document["parent"]) == ("distilled", 1, None)
     assert set(document["inputs"]) == {"knowledge", "val"}
     assert document["metrics"]["all"] is not None
@@ -82,7 +82,7 @@ def test_a_detector_from_elsewhere_becomes_one_of_ciod(ciod: Ciod, own_copy: Pat
 
 
 @pytest.mark.slow
-def test_a_detector_of_torchvision_teaches(ciod: Ciod, own_copy: Path) -> None:
+def test_a_torchvision_detector_is_a_teacher(ciod: Ciod, own_copy: Path) -> None:
     """By way of the example script, whose detector has random weights."""
     from torchvision.models import get_model
 
@@ -96,34 +96,34 @@ def test_a_detector_of_torchvision_teaches(ciod: Ciod, own_copy: Path) -> None:
     command += ["--out", own_copy / "results.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXAMPLE.parents[1])
     assert done.returncode == 0, done.stderr
-    speaking = ("--set", "resampler.min_score=0.1")
-    answer = ciod("distill", "--experiment", own_copy, "--teacher", own_copy / "results.json", *speaking)
-    assert answer.code == 0, answer.err
-    assert "ignored classes (not among the old classes): 1 of 6 (__background__)" in answer.err
+    low_thresholds = ("--set", "resampler.min_score=0.1")
+    outcome = ciod("distill", "--experiment", own_copy, "--teacher", own_copy / "results.json", *low_thresholds)
+    assert outcome.code == 0, outcome.err
+    assert "ignored classes (not among the old classes): 1 of 6 (__background__)" in outcome.err
     bank = own_copy / "step2.knowledge.safetensors"
     assert any(len(known) for _, known in KnowledgeBank(bank).items())
-    options = (*TINY[2:], *speaking, "--name", "student")
+    options = (*TINY[2:], *low_thresholds, "--name", "student")
     student = ciod("train-step", "--experiment", own_copy, "--teacher", "step1", "--knowledge", bank, *options)
     assert student.code == 0, student.err
 
 
-def test_a_later_step(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod("distill", "--experiment", own_copy, "--teacher", write_results(own_copy), "--step", "3")
-    assert answer.code == 2 and "there is no step 3; the plan has steps 1 to 2" in answer.error_line
+def test_a_step_that_does_not_exist(ciod: Ciod, own_copy: Path) -> None:
+    outcome = ciod("distill", "--experiment", own_copy, "--teacher", write_results(own_copy), "--step", "3")
+    assert outcome.code == 2 and "there is no step 3; the plan has steps 1 to 2" in outcome.error_line
 
 
-def test_a_bank_has_to_fit_all_the_same(ciod: Ciod, own_copy: Path) -> None:
+def test_a_bank_from_results_must_fit_the_training(ciod: Ciod, own_copy: Path) -> None:
     """The hash of the student's own teacher is not compared; its classes and the selection are."""
     assert ciod("distill", "--experiment", own_copy, "--teacher", write_results(own_copy)).code == 0
     bank = KnowledgeBank(own_copy / "step2.knowledge.safetensors")
     train = ("train-step", "--experiment", own_copy, "--teacher", "step1", *TINY[2:], "--name", "student")
-    answer = ciod(*train, "--knowledge", bank.path, "--set", "resampler.min_score=0.3")
-    assert answer.code == 2 and "its resampler.min_score is 0.2, not 0.3; run 'ciod distill'" in answer.error_line
+    outcome = ciod(*train, "--knowledge", bank.path, "--set", "resampler.min_score=0.3")
+    assert outcome.code == 2 and "its resampler.min_score is 0.2, not 0.3; run 'ciod distill'" in outcome.error_line
     names = bank.identity.classes
     other = bank.identity.model_copy(update={"classes": (*names[1:], names[0])})
     write_bank(own_copy / "other.safetensors", other, dict(bank.items()))
-    answer = ciod(*train, "--knowledge", own_copy / "other.safetensors")
-    assert answer.code == 2 and "other.safetensors: its classes is" in answer.error_line
+    outcome = ciod(*train, "--knowledge", own_copy / "other.safetensors")
+    assert outcome.code == 2 and "other.safetensors: its classes is" in outcome.error_line
 
 
 @pytest.mark.parametrize(
@@ -142,16 +142,16 @@ def test_a_bank_has_to_fit_all_the_same(ciod: Ciod, own_copy: Path) -> None:
         (("--teacher", "step1", "--teacher-classes", "x"), 2, "ciod checkpoints store their class list"),
     ],
 )
-def test_mistakes(ciod: Ciod, own_copy: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_invalid_arguments(ciod: Ciod, own_copy: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
     results = str(write_results(own_copy))
     given = [part.replace("RESULTS", results).replace("FOLDER", str(own_copy)) for part in arguments]
-    answer = ciod("distill", "--experiment", own_copy, *given)
-    assert answer.code == code, answer.err
-    assert message in answer.error_line
+    outcome = ciod("distill", "--experiment", own_copy, *given)
+    assert outcome.code == code, outcome.err
+    assert message in outcome.error_line
     assert not list(own_copy.glob("*.knowledge.safetensors"))
 
 
-def test_vectors_reach_the_bank(ciod: Ciod, own_copy: Path) -> None:
+def test_score_vectors_are_written_to_the_bank(ciod: Ciod, own_copy: Path) -> None:
     names = old_names(own_copy)
     results = write_results(own_copy)
     content = json.loads(results.read_text())

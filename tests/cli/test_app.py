@@ -71,10 +71,10 @@ def test_flags_do_not_change(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FLAGS)
-def test_every_command_explains_itself(ciod: Ciod, name: str) -> None:
-    answer = ciod(name, "--help")
-    assert answer.code == 0
-    assert "Usage" in answer.out
+def test_every_command_has_a_help_text(ciod: Ciod, name: str) -> None:
+    outcome = ciod(name, "--help")
+    assert outcome.code == 0
+    assert "Usage" in outcome.out
 
 
 def test_version(ciod: Ciod) -> None:
@@ -85,10 +85,10 @@ def test_version(ciod: Ciod) -> None:
     "arguments", [("unknown",), ("split", "x", "--nope"), ("split",), ("demo", "--seeds", "0"), ("demo", "--seed", "a")]
 )
 def test_usage_errors_exit_with_2(ciod: Ciod, arguments: tuple[str, ...]) -> None:
-    answer = ciod(*arguments)
-    assert answer.code == 2
-    assert not answer.out
-    assert "Traceback" not in answer.err
+    outcome = ciod(*arguments)
+    assert outcome.code == 2
+    assert not outcome.out
+    assert "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize("name", ["", *FLAGS])

@@ -6,64 +6,57 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
-from ciod_core.data.formats.source import DatasetSource
 from tests.cli.conftest import Ciod
 
 
-@pytest.fixture
-def folder(shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
-    """A copy of the generated dataset that a test may spoil."""
-    return Path(shutil.copytree(shapes_dataset.train.annotations.parents[1], tmp_path / "shapes"))
-
-
-def test_a_sound_dataset(ciod: Ciod, folder: Path) -> None:
-    answer = ciod("check", folder)
-    assert answer.code == 0, answer.err
+def test_a_valid_dataset(ciod: Ciod, shapes_copy: Path) -> None:
+    outcome = ciod("check", shapes_copy)
+    assert outcome.code == 0, outcome.err
     for text in ("shapes (coco)", "box sides", "triangle", "█", "No problems found", "instances_val.json"):
-        assert text in answer.out
-    assert ciod("check", folder, "--strict").code == 0
+        assert text in outcome.out
+    assert ciod("check", shapes_copy, "--strict").code == 0
 
 
-def test_json_says_the_same(ciod: Ciod, folder: Path) -> None:
-    document = json.loads(ciod("check", folder, "--json").out)
+def test_json_agrees_with_the_tables(ciod: Ciod, shapes_copy: Path) -> None:
+    document = json.loads(ciod("check", shapes_copy, "--json").out)
     assert (document["name"], document["format"], document["errors"]) == ("shapes", "coco", 0)
     assert document["train"]["images"] == 24
     assert document["val"]["findings"] == []
 
 
-def test_an_error_ends_with_3_and_is_listed(ciod: Ciod, folder: Path) -> None:
-    (folder / "train" / "000003.jpg").write_bytes(b"")
-    answer = ciod("check", folder)
-    assert answer.code == 3
-    assert "error: image-unreadable (1): " in answer.out
-    assert "000003.jpg" in answer.out
-    assert "1 kind of errors found" in answer.error_line
-    assert ciod("check", folder, "--skip-images").code == 0
-    document = json.loads(ciod("check", folder, "--json").out)
+def test_an_error_is_listed_and_exits_with_3(ciod: Ciod, shapes_copy: Path) -> None:
+    (shapes_copy / "train" / "000003.jpg").write_bytes(b"")
+    outcome = ciod("check", shapes_copy)
+    assert outcome.code == 3
+    assert "error: image-unreadable (1): " in outcome.out
+    assert "000003.jpg" in outcome.out
+    assert "1 kind of errors found" in outcome.error_line
+    assert ciod("check", shapes_copy, "--skip-images").code == 0
+    document = json.loads(ciod("check", shapes_copy, "--json").out)
     assert document["errors"] == 1
     assert document["train"]["findings"][0]["code"] == "image-unreadable"
 
 
-def test_a_warning_counts_only_when_strict(ciod: Ciod, folder: Path) -> None:
-    shutil.copy(folder / "train" / "000001.jpg", folder / "val" / "000000.jpg")
-    answer = ciod("check", folder)
-    assert answer.code == 0
-    assert "warning: leakage (1): 000000.jpg: is also the training image 000001.jpg" in answer.out
-    assert ciod("check", folder, "--strict").code == 3
+def test_a_warning_fails_only_with_strict(ciod: Ciod, shapes_copy: Path) -> None:
+    shutil.copy(shapes_copy / "train" / "000001.jpg", shapes_copy / "val" / "000000.jpg")
+    outcome = ciod("check", shapes_copy)
+    assert outcome.code == 0
+    assert "warning: leakage (1): 000000.jpg: is also the training image 000001.jpg" in outcome.out
+    assert ciod("check", shapes_copy, "--strict").code == 3
 
 
-def test_a_json_file_with_its_halves_and_folders(ciod: Ciod, folder: Path, tmp_path: Path) -> None:
+def test_a_json_file_with_explicit_validation_and_image_folders(ciod: Ciod, shapes_copy: Path, tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
-    train = shutil.move(folder / "annotations" / "instances_train.json", tmp_path / "labels" / "a.json")
-    val = shutil.move(folder / "annotations" / "instances_val.json", tmp_path / "labels" / "b.json")
-    answer = ciod("check", train, "--val", val, "--images", folder / "train", "--val-images", folder / "val", "--json")
-    assert answer.code == 0, answer.err
-    assert json.loads(answer.out)["val"]["images"] == 12
+    train = shutil.move(shapes_copy / "annotations" / "instances_train.json", tmp_path / "labels" / "a.json")
+    val = shutil.move(shapes_copy / "annotations" / "instances_val.json", tmp_path / "labels" / "b.json")
+    outcome = ciod(
+        "check", train, "--val", val, "--images", shapes_copy / "train", "--val-images", shapes_copy / "val", "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["val"]["images"] == 12
 
 
-def test_what_cannot_be_read_at_all(ciod: Ciod, folder: Path, tmp_path: Path) -> None:
-    (folder / "annotations" / "instances_val.json").write_text("{")
-    assert "ends in the middle" in ciod("check", folder).error_line
+def test_an_unreadable_dataset(ciod: Ciod, shapes_copy: Path, tmp_path: Path) -> None:
+    (shapes_copy / "annotations" / "instances_val.json").write_text("{")
+    assert "ends in the middle" in ciod("check", shapes_copy).error_line
     assert ciod("check", tmp_path / "nothing").code == 3

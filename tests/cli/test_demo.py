@@ -24,11 +24,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_every_run_is_trained_once_and_compared(ciod: Ciod, tmp_path: Path) -> None:
-    answer = ciod("demo", "--out", tmp_path / "demo", "--seed", "3")
-    assert answer.code == 0, answer.err
-    assert "5 runs, 0 of them finished already" in answer.err
+    outcome = ciod("demo", "--out", tmp_path / "demo", "--seed", "3")
+    assert outcome.code == 0, outcome.err
+    assert "5 runs, 0 of them finished already" in outcome.err
     for name in ("step 1", "finetune", "pseudo-label", "crs-ckd", "joint, the upper bound"):
-        assert f"│ {name} " in answer.out
+        assert f"│ {name} " in outcome.out
     experiment = Experiment.open(tmp_path / "demo")
     assert [
         experiment.read().run(name).config["training"]["epochs"]
@@ -47,7 +47,7 @@ def test_every_run_is_trained_once_and_compared(ciod: Ciod, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("small")
-def test_a_foreign_folder(ciod: Ciod, trained: Path) -> None:
-    answer = ciod("demo", "--out", trained)
-    assert answer.code == 2
-    assert "it holds another experiment; pass an empty folder" in answer.error_line
+def test_the_folder_of_another_experiment_is_refused(ciod: Ciod, trained: Path) -> None:
+    outcome = ciod("demo", "--out", trained)
+    assert outcome.code == 2
+    assert "it holds another experiment; pass an empty folder" in outcome.error_line

@@ -13,19 +13,19 @@ from ciod_core.teachers.bank import KnowledgeBank
 from tests.cli.conftest import TINY, Ciod
 from tests.helpers.chains import write_data, write_teacher
 
-SPEAKING = ("--workers", "0", "--set", "resampler.rule=fixed", "--set", "resampler.fixed_score=0.00002")
+LOW_THRESHOLDS = ("--workers", "0", "--set", "resampler.rule=fixed", "--set", "resampler.fixed_score=0.00002")
 
 
 def test_the_teacher_runs_on_the_next_steps_images(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING)
-    assert answer.code == 0, answer.err
+    outcome = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *LOW_THRESHOLDS)
+    assert outcome.code == 0, outcome.err
     bank = KnowledgeBank(own_copy / "step2.knowledge.safetensors")
-    assert answer.out.splitlines()[-1] == str(bank.path)
-    assert "hidden boxes" in answer.out and "Boxes by score" in answer.out
+    assert outcome.out.splitlines()[-1] == str(bank.path)
+    assert "hidden boxes" in outcome.out and "Boxes by score" in outcome.out
     assert num_boxes(bank) > len(bank)
-    assert f"Ran on {len(bank)} images, 0 were in the bank" in answer.err
-    assert answer.err.splitlines()[0] == "Running the teacher"
-    again = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING)
+    assert f"Ran on {len(bank)} images, 0 were in the bank" in outcome.err
+    assert outcome.err.splitlines()[0] == "Running the teacher"
+    again = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *LOW_THRESHOLDS)
     assert "Running the teacher" not in again.err
     assert f"Ran on 0 images, {len(bank)} were in the bank" in again.err
 
@@ -35,8 +35,8 @@ def num_boxes(bank: KnowledgeBank) -> int:
 
 
 def test_json(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING, "--flip", "--json")
-    document = json.loads(answer.out)
+    outcome = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *LOW_THRESHOLDS, "--flip", "--json")
+    document = json.loads(outcome.out)
     bank = KnowledgeBank(Path(document["bank"]))
     assert document["asked"] == document["summary"]["images"] == len(bank)
     assert (document["step"], document["bytes"]) == (2, bank.path.stat().st_size)
@@ -56,24 +56,24 @@ def test_json(ciod: Ciod, own_copy: Path) -> None:
         (("--teacher", "step1", "--set", "resampler.rule=best"), 2, "resampler.rule"),
     ],
 )
-def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
-    answer = ciod("distill", "--experiment", trained, "--workers", "0", *arguments)
-    assert answer.code == code and message in answer.error_line
-    assert answer.err.splitlines() == [answer.error_line], "an error comes alone"
+def test_invalid_arguments(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    outcome = ciod("distill", "--experiment", trained, "--workers", "0", *arguments)
+    assert outcome.code == code and message in outcome.error_line
+    assert outcome.err.splitlines() == [outcome.error_line], "an error comes alone"
     assert not list(trained.glob("*.knowledge.safetensors"))
 
 
-def test_a_bank_of_other_knowledge_in_the_way(ciod: Ciod, own_copy: Path) -> None:
-    assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING).code == 0
+def test_a_bank_of_other_settings_is_not_overwritten(ciod: Ciod, own_copy: Path) -> None:
+    assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", *LOW_THRESHOLDS).code == 0
     before = (own_copy / "step2.knowledge.safetensors").read_bytes()
-    answer = ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0")
-    assert answer.code == 2 and "a bank is there whose resampler." in answer.error_line
-    assert answer.err.splitlines() == [answer.error_line]
+    outcome = ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0")
+    assert outcome.code == 2 and "a bank is there whose resampler." in outcome.error_line
+    assert outcome.err.splitlines() == [outcome.error_line]
     assert (own_copy / "step2.knowledge.safetensors").read_bytes() == before
     assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0", "--overwrite").code == 0
 
 
-def test_a_step_with_data_of_its_own(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_added_step(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows what is hidden in it, so nothing is said about recall and precision."""
     teacher = write_teacher(tmp_path / "step1.safetensors", class_table([[("a", 1), ("b", 2)]]))
     data = write_data(tmp_path, "may", {"1.png": ["c"], "2.png": ["c", "c"]})
@@ -82,39 +82,39 @@ def test_a_step_with_data_of_its_own(ciod: Ciod, tmp_path: Path, monkeypatch: py
     options = ("--epochs", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu", "--image-size", "64")
     added = ciod("train-step", "--teacher", teacher, "--data", data, "--images", tmp_path / "may", *options)
     assert added.code == 0, added.err
-    answer = ciod("distill", "--teacher", teacher, *SPEAKING, "--json")
-    assert answer.code == 0, answer.err
-    document = json.loads(answer.out)
+    outcome = ciod("distill", "--teacher", teacher, *LOW_THRESHOLDS, "--json")
+    assert outcome.code == 0, outcome.err
+    document = json.loads(outcome.out)
     assert (document["step"], document["asked"]) == (2, 2)
     assert all(entry["hidden_boxes"] is None for entry in document["summary"]["per_class"])
-    knowledge = ("--knowledge", document["bank"], *SPEAKING[2:])
+    knowledge = ("--knowledge", document["bank"], *LOW_THRESHOLDS[2:])
     student = ciod("train-step", "--teacher", teacher, *knowledge, *options, "--name", "from-bank")
     assert student.code == 0, student.err
 
 
-def test_pictures(ciod: Ciod, own_copy: Path) -> None:
-    command = ("distill", "--experiment", own_copy, "--teacher", "step1", *SPEAKING)
+def test_sample_images_are_drawn(ciod: Ciod, own_copy: Path) -> None:
+    command = ("distill", "--experiment", own_copy, "--teacher", "step1", *LOW_THRESHOLDS)
     folder = own_copy / "step2.knowledge.samples"
     assert json.loads(ciod(*command, "--json").out)["pictures"] == []
     assert not folder.exists()
-    answer = ciod(*command, "--draw", "3")
-    assert answer.code == 0, answer.err
-    assert f"Drew 3 of them in {folder}" in answer.err
+    outcome = ciod(*command, "--draw", "3")
+    assert outcome.code == 0, outcome.err
+    assert f"Drew 3 of them in {folder}" in outcome.err
     drawn = sorted(str(path) for path in folder.iterdir())
     assert json.loads(ciod(*command, "--draw", "3", "--json").out)["pictures"] == drawn
 
 
-def test_a_teacher_that_is_not_clear(ciod: Ciod, own_copy: Path) -> None:
+def test_an_ambiguous_teacher(ciod: Ciod, own_copy: Path) -> None:
     experiment = Experiment.open(own_copy)
     for number in range(7):
         experiment.put_run(experiment.read().run("step2").model_copy(update={"name": f"try{number}"}))
-    answer = ciod("distill", "--experiment", own_copy)
-    assert answer.code == 2
-    assert "ambiguous teacher: step2, try0, try1, try2, try3 and 3 more; pass " in answer.error_line
+    outcome = ciod("distill", "--experiment", own_copy)
+    assert outcome.code == 2
+    assert "ambiguous teacher: step2, try0, try1, try2, try3 and 3 more; pass " in outcome.error_line
 
 
-def test_the_bank_is_picked_up_where_it_lies(ciod: Ciod, own_copy: Path) -> None:
-    method = ("--set", "method.name=pseudo-label", *SPEAKING[2:])
+def test_train_step_finds_the_bank_at_its_default_path(ciod: Ciod, own_copy: Path) -> None:
+    method = ("--set", "method.name=pseudo-label", *LOW_THRESHOLDS[2:])
     assert ciod("distill", "--experiment", own_copy, "--teacher", "step1", "--workers", "0", *method).code == 0
     command = ("train-step", "--experiment", own_copy, "--teacher", "step1", *TINY, *method)
     student = ciod(*command, "--name", "banked", "--json")

@@ -15,9 +15,9 @@ QUICK = ("--workers", "0", "--device", "cpu")
 
 
 def test_the_only_leaf_is_the_default(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod("evaluate", "--experiment", own_copy, *QUICK, "--json")
-    document = json.loads(answer.out)
-    assert answer.code == 0
+    outcome = ciod("evaluate", "--experiment", own_copy, *QUICK, "--json")
+    document = json.loads(outcome.out)
+    assert outcome.code == 0
     assert document["weights"] == str(own_copy / "step2.safetensors")
     assert document["report"]["groups"].keys() == {"all", "old", "new", "step1", "step2"}
     assert document["report"]["images"] == 12
@@ -66,8 +66,8 @@ def test_both_back_ends_agree(ciod: Ciod, own_copy: Path) -> None:
 
 
 def test_a_published_upper_bound_in_percent(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod("evaluate", "step2", "--experiment", own_copy, *QUICK, "--upper-bound", "33.61", "--json")
-    document = json.loads(answer.out)
+    outcome = ciod("evaluate", "step2", "--experiment", own_copy, *QUICK, "--upper-bound", "33.61", "--json")
+    document = json.loads(outcome.out)
     published, ap = document["published_upper_bound"], document["report"]["groups"]["all"]["metrics"]["ap"]
     assert published["ap"] == pytest.approx(0.3361)
     assert published["absolute_gap"] == pytest.approx(0.3361 - ap)
@@ -75,8 +75,8 @@ def test_a_published_upper_bound_in_percent(ciod: Ciod, own_copy: Path) -> None:
 
 
 def test_an_upper_bound_by_name(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod("evaluate", "step2", "--experiment", own_copy, *QUICK, "--upper-bound", "joint2", "--json")
-    assert json.loads(answer.out)["report"]["upper_bound"]["run"] == "joint2"
+    outcome = ciod("evaluate", "step2", "--experiment", own_copy, *QUICK, "--upper-bound", "joint2", "--json")
+    assert json.loads(outcome.out)["report"]["upper_bound"]["run"] == "joint2"
 
 
 @pytest.mark.parametrize(
@@ -92,34 +92,34 @@ def test_an_upper_bound_by_name(ciod: Ciod, own_copy: Path) -> None:
         (("step2", "--set", "evaluation.nms=1"), 2, "evaluation.nms_iou"),
     ],
 )
-def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
+def test_invalid_arguments(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
     before = (trained / "experiment.json").read_bytes()
-    answer = ciod("evaluate", "--experiment", trained, *QUICK, *arguments)
-    assert expected in answer.error_line
-    assert answer.code == code
-    assert answer.out == ""
+    outcome = ciod("evaluate", "--experiment", trained, *QUICK, *arguments)
+    assert expected in outcome.error_line
+    assert outcome.code == code
+    assert outcome.out == ""
     assert (trained / "experiment.json").read_bytes() == before
 
 
-def test_several_leaves_must_be_chosen_from(ciod: Ciod, own_copy: Path) -> None:
+def test_several_leaf_runs_need_a_choice(ciod: Ciod, own_copy: Path) -> None:
     experiment = Experiment.open(own_copy)
     experiment.put_run(experiment.read().run("step2").model_copy(update={"name": "step2-b"}))
-    answer = ciod("evaluate", "--experiment", own_copy)
-    assert answer.code == 2
-    assert "step2, step2-b" in answer.error_line
+    outcome = ciod("evaluate", "--experiment", own_copy)
+    assert outcome.code == 2
+    assert "step2, step2-b" in outcome.error_line
 
 
 def test_weights_from_elsewhere_are_shown_but_not_recorded(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
     foreign = Path(shutil.copy(own_copy / "step2.safetensors", tmp_path / "foreign.safetensors"))
     before = (own_copy / "experiment.json").read_bytes()
-    answer = ciod("evaluate", foreign, "--experiment", own_copy, *QUICK)
-    assert answer.code == 0
-    assert "not recorded" in answer.err
+    outcome = ciod("evaluate", foreign, "--experiment", own_copy, *QUICK)
+    assert outcome.code == 0
+    assert "not recorded" in outcome.err
     assert (own_copy / "experiment.json").read_bytes() == before
 
 
-def test_garbage_weights(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
+def test_corrupt_weights(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
     (tmp_path / "garbage.safetensors").write_bytes(b"not weights")
-    answer = ciod("evaluate", tmp_path / "garbage.safetensors", "--experiment", own_copy)
-    assert answer.code == 4
-    assert "garbage.safetensors" in answer.error_line
+    outcome = ciod("evaluate", tmp_path / "garbage.safetensors", "--experiment", own_copy)
+    assert outcome.code == 4
+    assert "garbage.safetensors" in outcome.error_line

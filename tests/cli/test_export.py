@@ -13,10 +13,10 @@ from tests.cli.conftest import Ciod
 
 
 def test_onnx_beside_the_weights_and_in_the_manifest(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod("export", own_copy / "step2.safetensors")
+    outcome = ciod("export", own_copy / "step2.safetensors")
     target = own_copy / "step2.onnx"
-    assert answer.code == 0
-    assert answer.out == f"{target}\n"
+    assert outcome.code == 0
+    assert outcome.out == f"{target}\n"
     assert Experiment.open(own_copy).read().run("step2").outputs["step2.onnx"].sha256 == sha256_of_file(target)
 
     refused = ciod("export", own_copy / "step2.safetensors")
@@ -25,7 +25,7 @@ def test_onnx_beside_the_weights_and_in_the_manifest(ciod: Ciod, own_copy: Path)
 
 
 def test_pt2_without_suppression(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
-    answer = ciod(
+    outcome = ciod(
         "export",
         "step1",
         "--experiment",
@@ -37,7 +37,7 @@ def test_pt2_without_suppression(ciod: Ciod, own_copy: Path, tmp_path: Path) -> 
         tmp_path / "m.pt2",
         "--json",
     )
-    document = json.loads(answer.out)
+    document = json.loads(outcome.out)
     assert document["file"] == str(tmp_path / "m.pt2")
     assert document["nms"] is None
     assert [entry["name"] for entry in document["classes"]["entries"]] == list(
@@ -53,15 +53,15 @@ def test_pt2_without_suppression(ciod: Ciod, own_copy: Path, tmp_path: Path) -> 
         (("step2", "--score", "2"), 2, "score_threshold"),
     ],
 )
-def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
-    answer = ciod("export", "--experiment", trained, *arguments)
-    assert answer.code == code
-    assert expected in answer.error_line
+def test_invalid_arguments(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
+    outcome = ciod("export", "--experiment", trained, *arguments)
+    assert outcome.code == code
+    assert expected in outcome.error_line
     assert not list(trained.glob("*.onnx"))
 
 
-def test_garbage(ciod: Ciod, tmp_path: Path) -> None:
+def test_corrupt_weights(ciod: Ciod, tmp_path: Path) -> None:
     (tmp_path / "garbage.safetensors").write_bytes(b"not weights")
-    answer = ciod("export", tmp_path / "garbage.safetensors")
-    assert answer.code == 4
+    outcome = ciod("export", tmp_path / "garbage.safetensors")
+    assert outcome.code == 4
     assert not (tmp_path / "garbage.onnx").exists()

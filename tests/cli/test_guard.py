@@ -84,12 +84,12 @@ def test_traceback_only_on_demand(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_typers_own_exits_pass(capsys: pytest.CaptureFixture[str]) -> None:
+def test_typer_exits_pass_through(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_failing(typer.Exit(7)) == 7
     assert capsys.readouterr().err == ""
 
 
-def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     make_experiment(tmp_path)
     command = [sys.executable, "-m", "ciod_cli", "status", str(tmp_path), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -37,8 +37,8 @@ def test_json(ciod: Ciod, trained: Path, pictures: Path) -> None:
 
 
 def test_by_run_name_and_with_pictures(ciod: Ciod, trained: Path, pictures: Path, tmp_path: Path) -> None:
-    answer = ciod("predict", "step2", pictures, "--experiment", trained, *LOW, "--out", tmp_path / "out")
-    assert "200 objects in 2 images" in answer.out
+    outcome = ciod("predict", "step2", pictures, "--experiment", trained, *LOW, "--out", tmp_path / "out")
+    assert "200 objects in 2 images" in outcome.out
     drawn = sorted((tmp_path / "out").iterdir())
     assert [path.stem for path in drawn] == sorted(path.stem for path in find_images([pictures]))
     for path in drawn:
@@ -68,23 +68,23 @@ def test_bad_images(
     ciod: Ciod, trained: Path, pictures: Path, tmp_path: Path, image: str, code: int, expected: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    answer = ciod("predict", trained / "step2.safetensors", tmp_path / image, *LOW)
-    assert answer.code == code
-    assert expected in answer.error_line
+    outcome = ciod("predict", trained / "step2.safetensors", tmp_path / image, *LOW)
+    assert outcome.code == code
+    assert expected in outcome.error_line
 
 
 def test_inputs_are_never_replaced(ciod: Ciod, trained: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
-    answer = ciod("predict", trained / "step2.safetensors", tmp_path, *LOW, "--out", tmp_path)
-    assert answer.code == 2
-    assert "would replace an input" in answer.error_line
+    outcome = ciod("predict", trained / "step2.safetensors", tmp_path, *LOW, "--out", tmp_path)
+    assert outcome.code == 2
+    assert "would replace an input" in outcome.error_line
     assert (tmp_path / "a.png").read_bytes() == before
 
 
-def test_two_inputs_of_one_name(ciod: Ciod, trained: Path, tmp_path: Path) -> None:
+def test_two_inputs_with_the_same_name(ciod: Ciod, trained: Path, tmp_path: Path) -> None:
     for suffix in ("png", "jpg"):
         Image.new("RGB", (64, 64)).save(tmp_path / f"a.{suffix}")
-    answer = ciod("predict", trained / "step2.safetensors", tmp_path, *LOW, "--out", tmp_path / "out")
-    assert answer.code == 2
-    assert "two input images are called a" in answer.error_line
+    outcome = ciod("predict", trained / "step2.safetensors", tmp_path, *LOW, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "two input images are called a" in outcome.error_line

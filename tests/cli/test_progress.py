@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from ciod_cli import console, progress
-from ciod_cli.progress import RunsDisplay, TrainingDisplay, describe, progress_counter
+from ciod_cli.comparison import SuiteDisplay
+from ciod_cli.progress import TrainingDisplay, describe, progress_counter
 from ciod_core.runs.compare.runner import RunProgress
 from ciod_core.training.progress import TrainingRecord
 
@@ -27,7 +28,7 @@ def record(iteration: int, epoch: int = 1, kept: float | None = None) -> Trainin
     )
 
 
-def test_a_record_in_words() -> None:
+def test_a_record_is_one_line_with_all_numbers() -> None:
     text = describe(record(20, kept=17.25), epochs=12)
     for part in (
         "epoch 1/12",
@@ -42,11 +43,11 @@ def test_a_record_in_words() -> None:
         assert part in text
 
 
-def test_without_a_teacher_nothing_is_kept() -> None:
+def test_without_a_teacher_no_boxes_are_reported() -> None:
     assert "teacher" not in describe(record(20), epochs=12)
 
 
-def test_a_log_gets_first_lines_of_epochs_the_last_and_few_between(
+def test_a_log_has_a_line_per_epoch_and_few_between(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([100.0, 101.0, 106.5, 107.0, 108.0, 109.0])
@@ -71,7 +72,7 @@ def test_a_warning_is_one_line_of_its_own(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_a_terminal_gets_a_live_line_that_ends(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_a_terminal_shows_a_live_line_that_ends(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=width)
     monkeypatch.setattr(console, "stderr", lambda: screen)
     with pytest.raises(KeyboardInterrupt), TrainingDisplay() as display:
@@ -99,22 +100,22 @@ def test_counting_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "40 images" in screen.file.getvalue()
 
 
-def test_counting_may_wait_for_the_first_report(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyError), progress_counter("Asking the teacher", "images", at_once=False):
+def test_counting_can_start_with_the_first_report(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyError), progress_counter("Running the teacher", "images", at_once=False):
         raise KeyError
     assert capsys.readouterr().err == ""
-    with progress_counter("Asking the teacher", "images", at_once=False) as on_images:
+    with progress_counter("Running the teacher", "images", at_once=False) as on_images:
         on_images(0)
         on_images(32)
-    assert capsys.readouterr().err == "Asking the teacher\n"
+    assert capsys.readouterr().err == "Running the teacher\n"
 
 
 def test_runs_side_by_side_have_a_live_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=200)
     monkeypatch.setattr(console, "stderr", lambda: screen)
-    with pytest.raises(KeyboardInterrupt), RunsDisplay() as display:
-        display.show([RunProgress("step2-erd", 0, 12), RunProgress("step2-lwf", 3, 12)])
-        display.show([RunProgress("step2-lwf", 4, 12)])
+    with pytest.raises(KeyboardInterrupt), SuiteDisplay() as display:
+        display.running([RunProgress("step2-erd", 0, 12), RunProgress("step2-lwf", 3, 12)])
+        display.running([RunProgress("step2-lwf", 4, 12)])
         assert display._progress.tasks[0].description == "step2-lwf" and len(display._progress.tasks) == 1
         raise KeyboardInterrupt
     output = screen.file.getvalue()
@@ -123,9 +124,9 @@ def test_runs_side_by_side_have_a_live_line_each(monkeypatch: pytest.MonkeyPatch
     assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1
 
 
-def test_runs_side_by_side_say_nothing_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    with RunsDisplay() as display:
-        display.show([RunProgress("step2-erd", 1, 12)])
-        display.show([])
+def test_runs_side_by_side_print_nothing_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with SuiteDisplay() as display:
+        display.running([RunProgress("step2-erd", 1, 12)])
+        display.running([])
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""

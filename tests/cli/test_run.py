@@ -17,11 +17,11 @@ SAME = (*TINY, "--model", "yolox-micro", "--no-upper-bounds")
 
 @pytest.mark.slow
 def test_only_what_is_missing_is_trained_and_everything_is_compared(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod("run", own_copy, "--methods", "finetune,crs-ckd", *SAME)
-    assert answer.code == 0, answer.err
-    assert "3 runs, 2 of them finished already" in answer.err
-    assert "1/1  step2-finetune: AP " in answer.err
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in answer.out.splitlines() if "│" in line]
+    outcome = ciod("run", own_copy, "--methods", "finetune,crs-ckd", *SAME)
+    assert outcome.code == 0, outcome.err
+    assert "3 runs, 2 of them finished already" in outcome.err
+    assert "1/1  step2-finetune: AP " in outcome.err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in outcome.out.splitlines() if "│" in line]
     assert [row[0] for row in rows] == ["step 1", "finetune", "crs-ckd"]
 
     again = ciod("run", own_copy, "--methods", "finetune,crs-ckd", *SAME, "--json")
@@ -34,10 +34,10 @@ def test_only_what_is_missing_is_trained_and_everything_is_compared(ciod: Ciod, 
         assert row["measures"]["ap_all"]["values"] == [metrics[name]["all"]]
 
 
-def test_a_finished_run_of_other_settings_is_not_passed_off(ciod: Ciod, trained: Path) -> None:
-    answer = ciod("run", trained, *TINY, "--model", "yolox-micro")
-    assert answer.code == 2
-    assert "run 'joint2' is finished with training.epochs = 1, now it is 2" in answer.error_line
+def test_a_finished_run_with_other_settings_is_refused(ciod: Ciod, trained: Path) -> None:
+    outcome = ciod("run", trained, *TINY, "--model", "yolox-micro")
+    assert outcome.code == 2
+    assert "run 'joint2' is finished with training.epochs = 1, now it is 2" in outcome.error_line
 
 
 @pytest.mark.parametrize(
@@ -48,17 +48,17 @@ def test_a_finished_run_of_other_settings_is_not_passed_off(ciod: Ciod, trained:
         (("--set", "training.epoch=1"), "epochs"),
     ],
 )
-def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], expected: str) -> None:
-    answer = ciod("run", trained, *arguments)
-    assert answer.code == 2
-    assert expected in answer.error_line
+def test_invalid_arguments(ciod: Ciod, trained: Path, arguments: tuple[str, ...], expected: str) -> None:
+    outcome = ciod("run", trained, *arguments)
+    assert outcome.code == 2
+    assert expected in outcome.error_line
 
 
 def test_a_folder_without_an_experiment(ciod: Ciod, tmp_path: Path) -> None:
     assert "make one with 'ciod split'" in ciod("run", tmp_path).error_line
 
 
-def test_runs_without_validation_data_end_in_a_word_about_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_validation_data_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     comparison._show((), 1)
     assert "no validation data" in capsys.readouterr().err
 
@@ -72,5 +72,5 @@ def test_runs_without_validation_data_end_in_a_word_about_it(capsys: pytest.Capt
         ("omega", 1.0, "1.000"),
     ],
 )
-def test_nothing_has_no_sign(measure: str, mean: float, expected: str) -> None:
+def test_zero_has_no_sign(measure: str, mean: float, expected: str) -> None:
     assert comparison._cell(measure, Spread(values=(mean,), mean=mean, sd=None)) == expected

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from ciod_cli.guard import guarded
-from ciod_cli.options import ConfigOption, SetOption
-from ciod_cli.settings import SettingsCommand, setting, settings, with_flags
+from ciod_cli.options import DatasetFiles, argument, option, with_options
+from ciod_cli.settings import SettingsCommand, settings, with_flags
 from ciod_core.errors import ConfigError
 
 
@@ -19,16 +19,14 @@ def run(*arguments: str, message: str = "") -> Any:
     app = typer.Typer()
 
     @guarded
+    @with_options("training.lr")
     def command(
-        ctx: typer.Context,
-        weights: Annotated[str, typer.Argument(metavar="WEIGHTS")] = "",
-        lr: Annotated[float | None, setting("training.lr", "--lr", "Learning rate.")] = None,
-        data_root: Annotated[str | None, typer.Option("--data-root")] = None,
-        format_name: Annotated[str, typer.Option("--format")] = "onnx",
-        config: ConfigOption = None,
-        set_: SetOption = None,
+        weights: str = argument("WEIGHTS", "Weights.", ""),
+        format_name: str = option("--format", "Format.", "onnx"),
+        *,
+        files: DatasetFiles,
     ) -> None:
-        resolved = settings(ctx)
+        resolved = settings()
         if message:
             raise ConfigError(message)
         typer.echo(f"{resolved.training.lr} {resolved.training.epochs} {sorted(resolved.training.model_fields_set)}")
@@ -43,6 +41,19 @@ def test_only_what_was_given_is_set(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("training: {lr: 0.2, epochs: 3}")
     assert run("--config", str(tmp_path / "c.yaml"), "--lr", "0.5").stdout == "0.5 3 ['epochs', 'lr']\n"
     assert run("--lr", "0.5", "--set", "training.lr=0.7").stdout == "0.7 12 ['lr']\n"
+
+
+def test_a_group_of_options_is_one_parameter() -> None:
+    given: list[tuple[str, DatasetFiles]] = []
+
+    @with_options()
+    def command(name: str = argument("NAME", "Name."), *, files: DatasetFiles) -> None:
+        given.append((name, files))
+
+    app = typer.Typer()
+    app.command(cls=SettingsCommand)(command)
+    assert CliRunner().invoke(app, ("a", "--val", "v.json", "--images", "folder")).exit_code == 0
+    assert given == [("a", DatasetFiles(data_root=None, val=Path("v.json"), images=Path("folder"), val_images=None))]
 
 
 def test_a_value_out_of_range_names_the_flag() -> None:
@@ -67,5 +78,5 @@ def test_messages_name_the_flags_of_the_command(message: str, expected: str) -> 
     assert run(message=message).stderr == f"error: {expected}\n"
 
 
-def test_outside_a_command_backticks_go() -> None:
+def test_outside_a_command_backticks_are_removed() -> None:
     assert with_flags("`training.lr`: x") == "training.lr: x"

@@ -21,18 +21,18 @@ def dataset(shapes_dataset: DatasetSource) -> Path:
 
 
 def test_tables(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
-    answer = ciod("split", dataset, "--plan", "5+3", "--out", tmp_path / "e")
-    assert answer.code == 0
+    outcome = ciod("split", dataset, "--plan", "5+3", "--out", tmp_path / "e")
+    assert outcome.code == 0
     for heading in ("hidden old boxes", "hidden future boxes", "shared images", "Boxes per class"):
-        assert heading in answer.out
+        assert heading in outcome.out
     for name in ("circle", "triangle"):
-        assert name in answer.out
-    assert "ciod train-step" in answer.err
+        assert name in outcome.out
+    assert "ciod train-step" in outcome.err
 
 
 def test_json_agrees_with_the_files(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
-    answer = ciod("split", dataset, "--plan", "5+3", "--out", tmp_path / "e", "--json")
-    document = json.loads(answer.out)
+    outcome = ciod("split", dataset, "--plan", "5+3", "--out", tmp_path / "e", "--json")
+    document = json.loads(outcome.out)
     assert [step["step"] for step in document["steps"]] == [1, 2]
     for step in document["steps"]:
         coco = json.loads(Path(step["train"]).read_text())
@@ -41,7 +41,7 @@ def test_json_agrees_with_the_files(ciod: Ciod, dataset: Path, tmp_path: Path) -
         assert {category["name"] for category in coco["categories"]} == set(step["classes"])
 
 
-def test_protocol_seed_and_what_is_left_are_shown(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
+def test_protocol_seed_and_left_out_classes_are_shown(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
     arguments = ("split", dataset, "--plan", "3+2", "--leave-out", "rest", "--protocol", "disjoint", "--seed", SEED)
     lines = ciod(*arguments, "--out", tmp_path / "e").out.splitlines()
     manifest = Experiment.open(tmp_path / "e").read()
@@ -55,14 +55,14 @@ def test_protocol_seed_and_what_is_left_are_shown(ciod: Ciod, dataset: Path, tmp
     assert manifest.plan.unused_images
 
 
-def test_without_them_they_are_not_mentioned(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
+def test_absent_seed_and_left_out_classes_are_not_mentioned(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
     out = ciod("split", dataset, "--plan", "5+3", "--out", tmp_path / "e").out
     assert "protocol overlap: training images" in out
     for text in ("seed", "left out", "left-out", "no step"):
         assert text not in out.lower()
 
 
-def test_json_has_protocol_seed_and_what_is_left(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
+def test_json_has_protocol_seed_and_left_out_classes(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:
     arguments = ("split", dataset, "--plan", "3+2", "--leave-out", "rest", "--protocol", "loco", "--seed", SEED)
     document = json.loads(ciod(*arguments, "--out", tmp_path / "e", "--json").out)
     plan = Experiment.open(tmp_path / "e").read().plan
@@ -74,9 +74,9 @@ def test_json_has_protocol_seed_and_what_is_left(ciod: Ciod, dataset: Path, tmp_
 def test_a_plan_file(ciod: Ciod, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("steps: [[star, circle], [square]]\nleave_out: rest")
-    answer = ciod("split", dataset, "--plan", "mine.yaml")
-    assert answer.code == 0
-    assert "plan 2+1 of mine.yaml, order listed" in answer.out
+    outcome = ciod("split", dataset, "--plan", "mine.yaml")
+    assert outcome.code == 0
+    assert "plan 2+1 of mine.yaml, order listed" in outcome.out
     assert Experiment.open(tmp_path / f"{dataset.name}-mine").read().classes.names == ("star", "circle", "square")
 
 
@@ -107,14 +107,16 @@ def test_demo_generates_its_images_and_is_repeatable(ciod: Ciod, tmp_path: Path)
     assert first.code == second.code == 0
     assert (tmp_path / "a" / "data" / "train").is_dir()
     assert not (tmp_path / "b" / "data").exists()
-    steps = [[step["boxes_per_class"] for step in json.loads(answer.out)["steps"]] for answer in (first, second)]
+    steps = [[step["boxes_per_class"] for step in json.loads(outcome.out)["steps"]] for outcome in (first, second)]
     assert steps[0] == steps[1]
 
 
 @pytest.mark.parametrize(
     "mistake", [("--plan", "4+"), ("--plan", "4+4", "--protocol", "x"), ("--plan", "none.yaml")], ids="-".join
 )
-def test_the_demo_is_not_generated_in_vain(ciod: Ciod, tmp_path: Path, mistake: tuple[str, ...]) -> None:
+def test_mistakes_are_found_before_the_demo_images_are_generated(
+    ciod: Ciod, tmp_path: Path, mistake: tuple[str, ...]
+) -> None:
     assert ciod("split", "demo", "--out", tmp_path / "e", *mistake).code == 2
     assert not (tmp_path / "e").exists()
 
@@ -135,20 +137,20 @@ def test_the_demo_is_not_generated_in_vain(ciod: Ciod, tmp_path: Path, mistake: 
         (("--plan", "1x8", "--protocol", "disjoint", "--seed", "1"), 3, "lost all training boxes"),
     ],
 )
-def test_mistakes(
+def test_invalid_arguments(
     ciod: Ciod, dataset: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, expected: str
 ) -> None:
-    answer = ciod("split", dataset, "--out", tmp_path / "e", *arguments)
-    assert answer.code == code
-    assert expected in answer.error_line
-    assert answer.out == ""
+    outcome = ciod("split", dataset, "--out", tmp_path / "e", *arguments)
+    assert outcome.code == code
+    assert expected in outcome.error_line
+    assert outcome.out == ""
     assert not (tmp_path / "e").exists()
 
 
 def test_missing_dataset(ciod: Ciod, tmp_path: Path) -> None:
-    answer = ciod("split", tmp_path / "nothing", "--plan", "5+3", "--out", tmp_path / "e")
-    assert answer.code == 3
-    assert "instances_train" in answer.error_line
+    outcome = ciod("split", tmp_path / "nothing", "--plan", "5+3", "--out", tmp_path / "e")
+    assert outcome.code == 3
+    assert "instances_train" in outcome.error_line
 
 
 def test_broken_annotations(ciod: Ciod, tmp_path: Path) -> None:
@@ -156,9 +158,9 @@ def test_broken_annotations(ciod: Ciod, tmp_path: Path) -> None:
     for half in ("train", "val"):
         (tmp_path / "d" / half).mkdir()
         (tmp_path / "d" / "annotations" / f"instances_{half}.json").write_text('{"images": [')
-    answer = ciod("split", tmp_path / "d", "--plan", "5+3", "--out", tmp_path / "e")
-    assert answer.code == 3
-    assert "instances_train.json" in answer.error_line
+    outcome = ciod("split", tmp_path / "d", "--plan", "5+3", "--out", tmp_path / "e")
+    assert outcome.code == 3
+    assert "instances_train.json" in outcome.error_line
 
 
 def test_an_existing_experiment_is_kept(ciod: Ciod, dataset: Path, tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def test_tree_of_runs(ciod: Ciod, tmp_path: Path) -> None:
 
 def test_nothing_trained_yet(ciod: Ciod, tmp_path: Path) -> None:
     make_experiment(tmp_path)
-    answer = ciod("status", tmp_path)
-    assert "circle, square" in answer.out
-    assert "ciod train-step" in answer.out
+    outcome = ciod("status", tmp_path)
+    assert "circle, square" in outcome.out
+    assert "ciod train-step" in outcome.out
 
 
 def test_json_is_the_manifest(ciod: Ciod, tmp_path: Path) -> None:
@@ -41,25 +41,25 @@ def test_json_is_the_manifest(ciod: Ciod, tmp_path: Path) -> None:
     assert document == json.loads(experiment.manifest_path.read_text())
 
 
-def test_found_from_inside(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_experiment_is_found_from_a_subfolder(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_experiment(tmp_path)
     monkeypatch.chdir(tmp_path / "splits")
     assert ciod("status").code == 0
 
 
 def test_no_experiment(ciod: Ciod, tmp_path: Path) -> None:
-    answer = ciod("status", tmp_path)
-    assert answer.code == 2
-    assert "experiment.json is missing" in answer.error_line
+    outcome = ciod("status", tmp_path)
+    assert outcome.code == 2
+    assert "experiment.json is missing" in outcome.error_line
 
 
-def test_given_twice(ciod: Ciod, tmp_path: Path) -> None:
+def test_an_experiment_that_is_given_twice(ciod: Ciod, tmp_path: Path) -> None:
     make_experiment(tmp_path)
     assert ciod("status", tmp_path, "--experiment", tmp_path).code == 2
 
 
 def test_damaged_manifest(ciod: Ciod, tmp_path: Path) -> None:
     make_experiment(tmp_path).manifest_path.write_text("{")
-    answer = ciod("status", tmp_path)
-    assert answer.code == 4
-    assert "experiment.json" in answer.error_line
+    outcome = ciod("status", tmp_path)
+    assert outcome.code == 4
+    assert "experiment.json" in outcome.error_line

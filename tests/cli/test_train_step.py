@@ -39,14 +39,14 @@ def test_the_tree_of_runs(trained: Path) -> None:
 
 
 def test_stdout_is_the_weights_file(ciod: Ciod, untrained: Path) -> None:
-    answer = ciod("train-step", "--experiment", untrained, *TINY, "--model", "yolox-micro", "--name", "mine")
-    assert answer.out == f"{untrained / 'mine.safetensors'}\n"
-    assert "Training mine: 3 iterations in 1 epoch\n" in answer.err
-    assert "images/s" in answer.err
+    outcome = ciod("train-step", "--experiment", untrained, *TINY, "--model", "yolox-micro", "--name", "mine")
+    assert outcome.out == f"{untrained / 'mine.safetensors'}\n"
+    assert "Training mine: 3 iterations in 1 epoch\n" in outcome.err
+    assert "images/s" in outcome.err
 
 
 def test_json_is_the_run(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod(
+    outcome = ciod(
         "train-step",
         "--experiment",
         own_copy,
@@ -57,24 +57,24 @@ def test_json_is_the_run(ciod: Ciod, own_copy: Path) -> None:
         "finetune",
         "--json",
     )
-    document = json.loads(answer.out)
+    document = json.loads(outcome.out)
     assert document["name"] == "step2-finetune"
     assert document["weights"] == str(own_copy / "step2-finetune.safetensors")
     assert document["parent"] == "step1"
     assert document["metrics"].keys() >= {"all", "old", "new"}
 
 
-def test_replay_is_a_flag_away(ciod: Ciod, own_copy: Path) -> None:
-    answer = ciod("train-step", "--experiment", own_copy, *TINY, "--teacher", "step1", "--replay", "3", "--json")
-    document = json.loads(answer.out)
+def test_the_replay_flag(ciod: Ciod, own_copy: Path) -> None:
+    outcome = ciod("train-step", "--experiment", own_copy, *TINY, "--teacher", "step1", "--replay", "3", "--json")
+    document = json.loads(outcome.out)
     assert document["name"] == "step2-replay"
     assert len(document["replayed"]) == 3 == document["config"]["replay"]["images"]
-    assert "images of earlier steps that are trained on again: 3" in answer.err
+    assert "images of earlier steps that are trained on again: 3" in outcome.err
 
 
 def test_config_file_and_set(ciod: Ciod, untrained: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("model:\n  name: yolox-micro\ntraining:\n  lr: 0.5\n  epochs: 7\n")
-    answer = ciod(
+    outcome = ciod(
         "train-step",
         "--experiment",
         untrained,
@@ -85,7 +85,7 @@ def test_config_file_and_set(ciod: Ciod, untrained: Path, tmp_path: Path) -> Non
         "training.lr=0.01",
         "--json",
     )
-    config = json.loads(answer.out)["config"]
+    config = json.loads(outcome.out)["config"]
     assert (config["model"]["name"], config["training"]["lr"], config["training"]["epochs"]) == ("yolox-micro", 0.01, 1)
 
 
@@ -110,12 +110,14 @@ def test_config_file_and_set(ciod: Ciod, untrained: Path, tmp_path: Path) -> Non
         (("--backbone-weights", "nowhere.pth", "--name", "x"), None, "nowhere.pth"),
     ],
 )
-def test_mistakes(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int | None, expected: str) -> None:
+def test_invalid_arguments(
+    ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int | None, expected: str
+) -> None:
     before = (trained / "experiment.json").read_bytes()
-    answer = ciod("train-step", "--experiment", trained, *TINY, "--model", "yolox-micro", *arguments)
-    assert expected in answer.error_line
-    assert answer.code in ((code,) if code else (2, 4))
-    assert answer.out == ""
+    outcome = ciod("train-step", "--experiment", trained, *TINY, "--model", "yolox-micro", *arguments)
+    assert expected in outcome.error_line
+    assert outcome.code in ((code,) if code else (2, 4))
+    assert outcome.out == ""
     assert (trained / "experiment.json").read_bytes() == before
 
 
@@ -124,23 +126,23 @@ def test_changed_teacher(ciod: Ciod, own_copy: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    answer = ciod("train-step", "--experiment", own_copy, *TINY, "--teacher", weights, "--name", "x")
-    assert answer.code == 4
-    assert "was changed since run 'step1' wrote it" in answer.error_line
+    outcome = ciod("train-step", "--experiment", own_copy, *TINY, "--teacher", weights, "--name", "x")
+    assert outcome.code == 4
+    assert "was changed since run 'step1' wrote it" in outcome.error_line
 
 
 def test_edited_split(ciod: Ciod, own_copy: Path) -> None:
     (own_copy / "splits" / "step2.train.json").write_text("{}")
-    answer = ciod("train-step", "--experiment", own_copy, *TINY, "--teacher", "step1", "--name", "x")
-    assert answer.code == 4
-    assert "step2.train.json" in answer.error_line
+    outcome = ciod("train-step", "--experiment", own_copy, *TINY, "--teacher", "step1", "--name", "x")
+    assert outcome.code == 4
+    assert "step2.train.json" in outcome.error_line
 
 
 def test_no_experiment(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    answer = ciod("train-step")
-    assert answer.code == 2
-    assert "ciod split" in answer.error_line
+    outcome = ciod("train-step")
+    assert outcome.code == 2
+    assert "ciod split" in outcome.error_line
 
 
 def test_ctrl_c_and_resume(ciod: Ciod, untrained: Path) -> None:
@@ -176,7 +178,7 @@ def test_ctrl_c_and_resume(ciod: Ciod, untrained: Path) -> None:
     assert experiment.read().run("step1").status == "finished"
 
 
-def test_full_disk_leaves_no_half_file(untrained: Path) -> None:
+def test_a_full_disk_leaves_no_partial_file(untrained: Path) -> None:
     def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 

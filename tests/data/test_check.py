@@ -13,35 +13,29 @@ from PIL import Image
 
 from ciod_core.data.annotations.findings import Severity
 from ciod_core.data.check import DatasetHealth, check_dataset
-from ciod_core.data.formats.source import DatasetSource, resolve_dataset
+from ciod_core.data.formats.source import resolve_dataset
 
 
-@pytest.fixture
-def folder(shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
-    """A copy of the generated dataset that a test may spoil."""
-    return Path(shutil.copytree(shapes_dataset.train.annotations.parents[1], tmp_path / "shapes"))
-
-
-def edit(folder: Path, half: str, change: Callable[[dict[str, Any]], None]) -> None:
-    path = folder / "annotations" / f"instances_{half}.json"
+def edit(shapes_copy: Path, half: str, change: Callable[[dict[str, Any]], None]) -> None:
+    path = shapes_copy / "annotations" / f"instances_{half}.json"
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
 
 
-def check(folder: Path, look_at_images: bool = True) -> DatasetHealth:
-    return check_dataset(resolve_dataset(str(folder)), look_at_images=look_at_images)
+def check(shapes_copy: Path, look_at_images: bool = True) -> DatasetHealth:
+    return check_dataset(resolve_dataset(str(shapes_copy)), look_at_images=look_at_images)
 
 
 def counts(health: DatasetHealth) -> dict[str, int]:
     return {finding.code: finding.count for finding in health.all_findings}
 
 
-def test_a_sound_dataset_has_no_errors_and_true_counts(folder: Path) -> None:
-    health = check(folder)
+def test_a_sound_dataset_has_no_errors_and_true_counts(shapes_copy: Path) -> None:
+    health = check(shapes_copy)
     assert health.count(Severity.ERROR) == health.count(Severity.WARNING) == 0
     for half, name in ((health.train, "train"), (health.val, "val")):
-        content = json.loads((folder / "annotations" / f"instances_{name}.json").read_text())
+        content = json.loads((shapes_copy / "annotations" / f"instances_{name}.json").read_text())
         boxes = content["annotations"]
         assert (half.images, half.boxes, half.crowd_boxes) == (len(content["images"]), len(boxes), 0)
         of_class = {category["name"]: category["id"] for category in content["categories"]}
@@ -60,15 +54,15 @@ def test_a_sound_dataset_has_no_errors_and_true_counts(folder: Path) -> None:
         assert half.box_sides["100%"] == pytest.approx(sides[-1], abs=0.06)
 
 
-def test_image_files_are_looked_at(folder: Path) -> None:
-    train = folder / "train"
+def test_image_files_are_looked_at(shapes_copy: Path) -> None:
+    train = shapes_copy / "train"
     (train / "000000.jpg").unlink()
     (train / "000001.jpg").write_bytes((train / "000001.jpg").read_bytes()[:200])
     (train / "000002.jpg").write_bytes(b"")
     Image.new("RGB", (32, 64)).save(train / "000003.jpg")
     shutil.copy(train / "000005.jpg", train / "000004.jpg")
-    shutil.copy(train / "000006.jpg", folder / "val" / "000000.jpg")
-    health = check(folder)
+    shutil.copy(train / "000006.jpg", shapes_copy / "val" / "000000.jpg")
+    health = check(shapes_copy)
     assert counts(health) == {
         "image-missing": 1,
         "image-unreadable": 2,
@@ -78,16 +72,16 @@ def test_image_files_are_looked_at(folder: Path) -> None:
     }
     assert all("\n" not in finding.message for finding in health.all_findings)
     assert [finding.severity for finding in health.all_findings] == [Severity.ERROR] * 3 + [Severity.WARNING] * 2
-    assert counts(check(folder, look_at_images=False)) == {}
+    assert counts(check(shapes_copy, look_at_images=False)) == {}
 
 
-def test_progress_counts_every_image(folder: Path) -> None:
+def test_progress_counts_every_image(shapes_copy: Path) -> None:
     seen: list[int] = []
-    check_dataset(resolve_dataset(str(folder)), progress=seen.append)
+    check_dataset(resolve_dataset(str(shapes_copy)), progress=seen.append)
     assert sum(seen) == 36
 
 
-def test_odd_annotations_are_remarked_on(folder: Path) -> None:
+def test_odd_annotations_are_remarked_on(shapes_copy: Path) -> None:
     def spoil(content: dict[str, Any]) -> None:
         twin = dict(content["annotations"][0], id=9001)
         content["annotations"].append(twin)
@@ -95,21 +89,21 @@ def test_odd_annotations_are_remarked_on(folder: Path) -> None:
         content["images"].append({"id": 9002, "file_name": "none.jpg", "width": 9, "height": 9})
         content["annotations"][1]["iscrowd"] = 1
 
-    edit(folder, "train", spoil)
-    health = check(folder, look_at_images=False)
+    edit(shapes_copy, "train", spoil)
+    health = check(shapes_copy, look_at_images=False)
     assert counts(health) == {"box-repeated": 1, "file-name-repeated": 1, "image-without-box": 1}
     assert health.train.crowd_boxes == 1
     assert health.train.images_without_boxes == 1
 
 
-def test_classes_are_compared(folder: Path) -> None:
-    edit(folder, "val", lambda content: content["categories"][0].update(name="hoop"))
+def test_classes_are_compared(shapes_copy: Path) -> None:
+    edit(shapes_copy, "val", lambda content: content["categories"][0].update(name="hoop"))
 
     def gap(content: dict[str, Any]) -> None:
         content["categories"].append({"id": 12, "name": "unused"})
 
-    edit(folder, "train", gap)
-    assert counts(check(folder, look_at_images=False)) == {
+    edit(shapes_copy, "train", gap)
+    assert counts(check(shapes_copy, look_at_images=False)) == {
         "classes-differ": 3,
         "class-without-box": 1,
         "category-id-gaps": 3,

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from ciod_core.classes import class_table
 from ciod_core.config.schema import EvaluationConfig
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.data.loading.dataset import DetectionDataset
@@ -21,11 +20,11 @@ from ciod_core.errors import ExportError
 from ciod_core.evaluation.inference import predict
 from ciod_core.export.runtime import OnnxDetector
 from ciod_core.model.base import Detector
+from tests.export.conftest import CLASSES
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow
 
-CLASSES = class_table([[("cat", 17), ("bus", 6), ("kite", 90)], [("dog", 3), ("owl", 44)]])
 SIZES = [(200, 120), (90, 177), (128, 128), (61, 40)]
 
 RUN_WITHOUT_TORCH = """

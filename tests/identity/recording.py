@@ -20,15 +20,15 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 from torch import nn
 
-from tests.cli.conftest import Answer
+from tests.cli.conftest import CommandResult
 
 CLASSES = ("disk", "bar", "frame", "cross", "wedge", "dot")
 COLORS = ((220, 60, 50), (60, 200, 80), (70, 90, 230), (230, 200, 40), (200, 60, 210), (60, 210, 220))
 SIDE = 64
 COMMON = ("--device", "cpu", "--workers", "0")
 TINY = (*COMMON, "--batch-size", "4", "--seed", "3")
-# The teacher of a tiny run is sure of nothing; low thresholds let it select boxes all the same.
-SPEAKING = tuple(
+# The teacher of a tiny run has low scores; with low thresholds some of its boxes are selected all the same.
+LOW_THRESHOLDS = tuple(
     part
     for setting in ("centre_score=0.02", "min_score=0.001", "fixed_score=0.002")
     for part in ("--set", f"resampler.{setting}")
@@ -100,9 +100,9 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
 
 def ciod(*arguments: object) -> dict[str, Any]:
     """Run a command with `--json` in this process; its document."""
-    answer = Answer((*(str(argument) for argument in arguments), "--json"))
-    assert answer.code == 0, f"{arguments}: {answer.err}"
-    document: dict[str, Any] = json.loads(answer.out)
+    outcome = CommandResult((*(str(argument) for argument in arguments), "--json"))
+    assert outcome.code == 0, f"{arguments}: {outcome.err}"
+    document: dict[str, Any] = json.loads(outcome.out)
     return document
 
 
@@ -129,7 +129,7 @@ def _results(folder: Path) -> Iterator[tuple[str, Any]]:
 
     fresh = ("--model", "yolox-micro", "--backbone-weights", "none", "--image-size", SIDE,
              "--set", "training.warmup_iterations=5")  # fmt: skip
-    teacher = ("--teacher", experiment / "step1.safetensors", *SPEAKING, "--set", "training.warmup_iterations=2")
+    teacher = ("--teacher", experiment / "step1.safetensors", *LOW_THRESHOLDS, "--set", "training.warmup_iterations=2")
     yield "step1", run(*fresh, "--lr", 0.003, epochs=40)
     for method in METHODS:
         yield method, run(*teacher, "--method", method, "--knowledge", "none")
@@ -145,13 +145,13 @@ def _results(folder: Path) -> Iterator[tuple[str, Any]]:
     yield "mixing", run(*fresh, *mixing, "--method", "joint", "--name", "mixing")
     yield "resnet18", run(*fresh, "--model", "resnet18", "--method", "joint", "--name", "resnet18", epochs=1)
 
-    bank = ciod("distill", "--experiment", experiment, "--teacher", "step1", *COMMON, *SPEAKING)["bank"]
+    bank = ciod("distill", "--experiment", experiment, "--teacher", "step1", *COMMON, *LOW_THRESHOLDS)["bank"]
     yield "bank", hash_of(tensors_of(Path(bank)))
     yield "banked", run(*teacher, "--knowledge", bank, "--name", "banked")
     looks = ("--flip", "--scales", "1.5", "--out", folder / "looks.safetensors")
-    bank = ciod("distill", "--experiment", experiment, "--teacher", "step1", *COMMON, *SPEAKING, *looks)["bank"]
+    bank = ciod("distill", "--experiment", experiment, "--teacher", "step1", *COMMON, *LOW_THRESHOLDS, *looks)["bank"]
     yield "bank of several looks", hash_of(tensors_of(Path(bank)))
-    yield "into", run("--teacher", "step1", *SPEAKING, "--name", "small",
+    yield "into", run("--teacher", "step1", *LOW_THRESHOLDS, "--name", "small",
                       command=("distill-into", "yolox-nano"))  # fmt: skip
     results = ("--teacher", _foreign_results(experiment, folder / "results.json"), "--step", 2)
     bank = ciod("distill", "--experiment", experiment, *results, *COMMON, "--out", folder / "foreign.safetensors")[
@@ -161,7 +161,15 @@ def _results(folder: Path) -> Iterator[tuple[str, Any]]:
     yield "foreign", run(*teacher[:2], "--knowledge", bank, "--name", "foreign", epochs=1)
 
     more = write_dataset(folder, "more", 8, CLASSES[5:], seed=3)
-    added = ("--data", more, "--images", folder / "more", "--teacher", experiment / "step2.safetensors", *SPEAKING)
+    added = (
+        "--data",
+        more,
+        "--images",
+        folder / "more",
+        "--teacher",
+        experiment / "step2.safetensors",
+        *LOW_THRESHOLDS,
+    )
     yield "added step", run(*added)
     yield "alone", run("--data", more, "--images", folder / "more", "--experiment", folder / "alone", *fresh)
     weights = experiment / "step2.safetensors"

@@ -19,7 +19,7 @@ from ciod_core.methods.registry import METHODS, MethodEntry
 from ciod_core.model.base import Detector, Losses, Predictions, Targets
 from ciod_core.model.common.losses import box_loss, normalizer
 from ciod_core.model.knowledge import Knowledge
-from tests.cli.conftest import TINY, Answer
+from tests.cli.conftest import TINY, CommandResult
 
 NAME = "own"
 # A teacher of one epoch is sure of nothing: keep the boxes that stand out from their image.
@@ -66,8 +66,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def ciod(*arguments: object) -> Answer:
-    return Answer(tuple(str(argument) for argument in arguments))
+def ciod(*arguments: object) -> CommandResult:
+    return CommandResult(tuple(str(argument) for argument in arguments))
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +75,19 @@ def experiment(shapes_dataset: DatasetSource, tmp_path_factory: pytest.TempPathF
     """An experiment 5+3 with its step 1."""
     folder = tmp_path_factory.mktemp("registration") / "experiment"
     create_experiment(shapes_dataset, "5+3", "name", folder)
-    answer = ciod("train-step", "--experiment", folder, *TINY, "--model", "yolox-micro")
-    assert answer.code == 0, answer.err
+    outcome = ciod("train-step", "--experiment", folder, *TINY, "--model", "yolox-micro")
+    assert outcome.code == 0, outcome.err
     return folder
 
 
 def train(experiment: Path, name: str, *more: str) -> dict[str, Any]:
     """Train step 2 with the method; the run as the command prints it."""
-    answer = ciod(
+    outcome = ciod(
         "train-step", "--experiment", experiment, *TINY, "--teacher", "step1", "--method", NAME, "--name", name,
         *SELECTION, *more, "--json",
     )  # fmt: skip
-    assert answer.code == 0, answer.err
-    document: dict[str, Any] = json.loads(answer.out)
+    assert outcome.code == 0, outcome.err
+    document: dict[str, Any] = json.loads(outcome.out)
     return document
 
 
@@ -114,9 +114,9 @@ def test_a_registered_method_trains_a_step_from_the_command_line(experiment: Pat
 @pytest.mark.usefixtures("registered")
 def test_a_registered_method_learns_from_a_bank(experiment: Path) -> None:
     """It needs selected boxes alone, so a bank is enough of a teacher."""
-    answer = ciod("distill", "--experiment", experiment, "--teacher", "step1", "--device", "cpu", *SELECTION)
-    assert answer.code == 0, answer.err
-    bank = answer.out.splitlines()[-1]
+    outcome = ciod("distill", "--experiment", experiment, "--teacher", "step1", "--device", "cpu", *SELECTION)
+    assert outcome.code == 0, outcome.err
+    bank = outcome.out.splitlines()[-1]
     train(experiment, "from-bank", "--knowledge", bank)
     assert first_record(experiment, "from-bank")["old box"] > 0
 
@@ -124,15 +124,15 @@ def test_a_registered_method_learns_from_a_bank(experiment: Path) -> None:
 @pytest.mark.usefixtures("registered")
 def test_a_registered_method_is_listed_and_its_settings_are_checked(experiment: Path) -> None:
     assert NAME in ciod("train-step", "--help").out
-    answer = ciod("train-step", "--experiment", experiment, "--method", NAME, "--set", "own.weight=-1")
-    assert answer.error_line.startswith("error: --set own.weight=-1: should be greater than or equal to 0")
-    answer = ciod("train-step", "--experiment", experiment, "--method", NAME, "--set", "own.wieght=1")
-    assert "did you mean 'own.weight'?" in answer.error_line
+    outcome = ciod("train-step", "--experiment", experiment, "--method", NAME, "--set", "own.weight=-1")
+    assert outcome.error_line.startswith("error: --set own.weight=-1: should be greater than or equal to 0")
+    outcome = ciod("train-step", "--experiment", experiment, "--method", NAME, "--set", "own.wieght=1")
+    assert "did you mean 'own.weight'?" in outcome.error_line
 
 
 def test_a_method_that_is_not_registered_is_unknown(experiment: Path) -> None:
     assert NAME not in METHODS
-    answer = ciod("train-step", "--experiment", experiment, "--method", NAME)
-    assert answer.code != 0 and "'own'" in answer.error_line
-    answer = ciod("train-step", "--experiment", experiment, "--set", "own.weight=2")
-    assert answer.code != 0 and "there is no setting 'own.weight'" in answer.error_line
+    outcome = ciod("train-step", "--experiment", experiment, "--method", NAME)
+    assert outcome.code != 0 and "'own'" in outcome.error_line
+    outcome = ciod("train-step", "--experiment", experiment, "--set", "own.weight=2")
+    assert outcome.code != 0 and "there is no setting 'own.weight'" in outcome.error_line

@@ -31,13 +31,13 @@ from tests.helpers.elsewhere import OLD, three_images, write_json
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-SPEAKING = ResamplerConfig(rule="fixed", fixed_score=0.05, nms_iou=0.65)
+LOW_THRESHOLDS = ResamplerConfig(rule="fixed", fixed_score=0.05, nms_iou=0.65)
 NAMES = "1 cat\n2 dog\n3 owl\n"
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> OldClassImages:
-    return three_images(tmp_path, SPEAKING)
+    return three_images(tmp_path, LOW_THRESHOLDS)
 
 
 def knowledge(teacher: OnnxTeacher) -> list[Knowledge]:
@@ -101,8 +101,8 @@ def test_an_export_of_ciod_says_what_the_live_teacher_says(images: OldClassImage
     """The model may name several classes at one place; the live teacher is asked for its best alone."""
     teacher = OnnxTeacher(weights.with_suffix(".onnx"), None, images)
     detector, info = load_detector(weights)
-    identity = TeacherIdentity(teacher_sha256="", classes=info.classes.names, image_size=64, resampler=SPEAKING)
-    method = build_method(Config(resampler=SPEAKING))
+    identity = TeacherIdentity(teacher_sha256="", classes=info.classes.names, image_size=64, resampler=LOW_THRESHOLDS)
+    method = build_method(Config(resampler=LOW_THRESHOLDS))
     live = NetworkTeacher(detector, method, identity, images.images)
     for ours, theirs in zip(knowledge(teacher), live.annotate(range(3)), strict=True):
         assert len(theirs) > 5

@@ -24,8 +24,8 @@ from ciod_core.teachers.sources import TeacherOptions
 from ciod_core.training.progress import TrainingListener, TrainingRecord
 from tests.cli.conftest import Ciod
 
-SPEAKING = {"resampler.rule": "fixed", "resampler.fixed_score": 2e-5}
-TINY = SPEAKING | {
+LOW_THRESHOLDS = {"resampler.rule": "fixed", "resampler.fixed_score": 2e-5}
+TINY = LOW_THRESHOLDS | {
     "model.name": "yolox-nano",
     "data.workers": 0,
     "training.epochs": 1,
@@ -175,7 +175,7 @@ def test_the_bank_of_a_step_serves_both(experiment: Experiment) -> None:
 
 
 def test_the_command(ciod: Ciod, own_copy: Path) -> None:
-    sets = [part for key, value in SPEAKING.items() for part in ("--set", f"{key}={value}")]
+    sets = [part for key, value in LOW_THRESHOLDS.items() for part in ("--set", f"{key}={value}")]
     options = ("--epochs", "1", "--batch-size", "8", "--workers", "0", "--device", "cpu")
     answer = ciod("distill-into", "yolox-nano", "--experiment", own_copy, "--teacher", "step1", *options, *sets)
     assert answer.code == 0, answer.err

@@ -17,25 +17,15 @@ from ciod_core.model.base import PRESENCE, Predictions
 from ciod_core.model.registry import build_detector
 from ciod_core.resampler.select import resample
 from ciod_core.runtime.determinism import reproducible
-from ciod_core.training.progress import TrainingListener, TrainingRecord
 from ciod_core.training.resume import TrainingState, load_state, save_state
 from ciod_core.training.trainer import Trainer
+from tests.helpers.listeners import RecordKeeper
 from tests.helpers.networks import lively_detector, stir
 from tests.helpers.scenes import make_targets
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 MakeTrainer = Callable[..., Trainer]
-
-
-class Notes(TrainingListener):
-    """Keeps every record."""
-
-    def __init__(self) -> None:
-        self.records: list[TrainingRecord] = []
-
-    def record(self, record: TrainingRecord) -> None:
-        self.records.append(record)
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +85,7 @@ def test_training_and_resuming_with_channels_last(
     precision: str, optimizer: str, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
     settings = {"precision": precision, "optimizer": optimizer, "channels_last": True, "device": "cuda"}
-    notes = Notes()
+    notes = RecordKeeper()
     with reproducible(3, strict=True):
         trainer = make_trainer(listener=notes, **settings)
         trainer.train_epoch()
@@ -114,7 +104,7 @@ def test_training_and_resuming_with_channels_last(
 def test_training_on_a_gpu_follows_training_on_a_cpu(make_trainer: MakeTrainer) -> None:
     records = {}
     for device in ("cpu", "cuda"):
-        notes = Notes()
+        notes = RecordKeeper()
         make_trainer(listener=notes, device=device, log_interval=1).train_epoch()
         records[device] = notes.records
     for name, loss in records["cpu"][0].losses.items():

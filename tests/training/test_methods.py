@@ -22,7 +22,7 @@ from ciod_core.methods.erd import ErdConfig
 from ciod_core.model.base import PRESENCE, Detector
 from ciod_core.model.checkpoint import load_detector, read_info
 from ciod_core.runs.train import train_step
-from ciod_core.training.progress import TrainingListener, TrainingRecord
+from tests.helpers.listeners import StopInEpoch2
 from tests.training.conftest import tiny_config
 
 LOSSES = {
@@ -32,14 +32,6 @@ LOSSES = {
     "erd": {"old class", "old objectness", "old box"},
     "frozen-branch": set[str](),
 }
-
-
-class StopInEpoch2(TrainingListener):
-    """Ends the run as Ctrl-C would, after its first epoch was saved."""
-
-    def record(self, record: TrainingRecord) -> None:
-        if record.epoch == 2:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")

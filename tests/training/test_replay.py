@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -23,19 +22,10 @@ from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.runs.train import train_step
 from ciod_core.training import trainer
-from ciod_core.training.progress import TrainingListener, TrainingRecord
+from tests.helpers.listeners import StopInEpoch2
 from tests.training.conftest import NUM_OLD, MakeTrainer, tiny_config
 
 METHOD_NAMES = [name for name in METHODS if name != "joint"]
-
-
-class StopInEpoch2(TrainingListener):
-    """Ends the run as Ctrl-C would, after its first epoch was saved."""
-
-    def record(self, record: TrainingRecord) -> None:
-        assert math.isfinite(record.losses["loss"])
-        if record.epoch == 2:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")

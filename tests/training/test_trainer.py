@@ -14,22 +14,12 @@ from torch import Tensor, nn
 from ciod_core.errors import CiodError
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.teachers.network import NetworkTeacher
-from ciod_core.training.progress import TrainingListener, TrainingRecord
 from ciod_core.training.resume import load_state, save_state
 from ciod_core.training.trainer import Trainer
+from tests.helpers.listeners import RecordKeeper
 from tests.helpers.networks import levels_of
 
 MakeTrainer = Callable[..., Trainer]
-
-
-class Notes(TrainingListener):
-    """Keeps every record."""
-
-    def __init__(self) -> None:
-        self.records: list[TrainingRecord] = []
-
-    def record(self, record: TrainingRecord) -> None:
-        self.records.append(record)
 
 
 def train(trainer: Trainer, epochs: int) -> dict[str, Tensor]:
@@ -100,7 +90,7 @@ def test_the_teacher_stays_as_it_was(make_trainer: MakeTrainer) -> None:
 
 
 def test_records_tell_the_losses_and_what_the_teacher_gave(make_trainer: MakeTrainer) -> None:
-    notes = Notes()
+    notes = RecordKeeper()
     trainer = make_trainer(listener=notes, log_interval=2)
     train(trainer, 2)
     assert trainer.iterations_per_epoch == 3 and trainer.iterations == 6
@@ -115,14 +105,14 @@ def test_records_tell_the_losses_and_what_the_teacher_gave(make_trainer: MakeTra
 
 
 def test_without_a_teacher_nothing_is_kept(make_trainer: MakeTrainer) -> None:
-    notes = Notes()
+    notes = RecordKeeper()
     train(make_trainer("finetune", listener=notes), 1)
     assert {record.kept_per_image for record in notes.records} == {None}
     assert notes.records[0].losses.keys() == {"loss", "class", "box", "objectness"}
 
 
 def test_training_lowers_the_loss(make_trainer: MakeTrainer) -> None:
-    notes = Notes()
+    notes = RecordKeeper()
     train(make_trainer("finetune", listener=notes, epochs=6, log_interval=3), 6)
     assert len(notes.records) == 6
     assert notes.records[-1].losses["loss"] < 0.8 * notes.records[0].losses["loss"]
@@ -149,7 +139,7 @@ def test_gradients_are_clipped_to_their_norm(make_trainer: MakeTrainer) -> None:
 
 
 def test_the_learning_rate_reaches_the_optimizer(make_trainer: MakeTrainer) -> None:
-    notes = Notes()
+    notes = RecordKeeper()
     trainer = make_trainer("finetune", listener=notes, epochs=2, schedule="cosine", warmup_iterations=0, log_interval=1)
     train(trainer, 2)
     expected = [1e-3 * (0.01 + 0.99 * (1 + math.cos(math.pi * iteration / 6)) / 2) for iteration in range(6)]
@@ -228,7 +218,7 @@ def test_a_loss_beyond_all_bounds_stops_training(make_trainer: MakeTrainer) -> N
 
 
 def test_bf16_computes_in_bf16_and_keeps_weights_and_losses_in_float32(make_trainer: MakeTrainer) -> None:
-    half, full = Notes(), Notes()
+    half, full = RecordKeeper(), RecordKeeper()
     trainer = make_trainer("finetune", precision="bf16", listener=half, log_interval=1)
     seen: list[torch.dtype] = []
     trainer.student.neck.register_forward_hook(lambda module, args, output: seen.append(output[0].dtype))

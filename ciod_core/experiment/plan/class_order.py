@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ciod_core.data.annotations.table import Category
-from ciod_core.errors import ConfigError
+from ciod_core.errors import ConfigError, did_you_mean
 
 ORDERS = "name, id, file, seedN (such as seed123) or a comma-separated list of all class names"
 
@@ -59,8 +58,7 @@ def find_classes(named: Iterable[tuple[str, str]], categories: Sequence[Category
     found: dict[str, Category] = {}
     for where, name in named:
         if name not in by_name:
-            close = difflib.get_close_matches(name, by_name, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"the classes are {', '.join(by_name)}"
+            hint = did_you_mean(name, by_name, otherwise=f"the classes are {', '.join(by_name)}")
             raise ConfigError(f"{where}: {name!r} is not a class of the dataset; {hint}")
         if name in found:
             raise ConfigError(f"{where}: {name!r} is listed twice; list every class once")

@@ -8,7 +8,6 @@ leave_out: rest
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, Literal
 
 from ciod_core.config.yaml import read_yaml
 from ciod_core.data.annotations.table import Category
-from ciod_core.errors import ConfigError
+from ciod_core.errors import ConfigError, did_you_mean
 from ciod_core.experiment.plan.class_order import find_classes
 
 SUFFIXES = (".yaml", ".yml")
@@ -85,8 +84,7 @@ def read_plan_file(path: Path) -> PlanFile:
         raise ConfigError(f"{where}: expected 'steps:' with a list of class names per step, got {_kind(document)}")
     for field in document:
         if field not in FIELDS:
-            close = difflib.get_close_matches(str(field), FIELDS, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"the fields are {', '.join(FIELDS)}"
+            hint = did_you_mean(field, FIELDS, otherwise=f"the fields are {', '.join(FIELDS)}")
             raise ConfigError(f"{where}: there is no field {str(field)!r}; {hint}")
     steps = document.get("steps")
     if not isinstance(steps, list) or not steps:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ciod_core.config.schema import Config, ReplayConfig
-from ciod_core.errors import ConfigError
+from ciod_core.errors import ConfigError, did_you_mean
 from ciod_core.experiment.folder import run_name
 from ciod_core.methods.registry import METHODS
 
@@ -119,8 +118,7 @@ def _check_methods(methods: Sequence[str]) -> None:
     known = [name for name in METHODS if name != JOINT]
     for position, method in enumerate(methods):
         if method.removesuffix(REPLAY_SUFFIX) not in known:
-            close = difflib.get_close_matches(method, known, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(known)}"
+            hint = did_you_mean(method, known)
             if method == JOINT:
                 hint = "leave it out, the upper bounds are trained anyway"
             raise ConfigError(f"`methods`: '{method}' cannot be compared; {hint}")
