@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ciod_core.data.annotations.findings import Finding, Severity
+from ciod_core.data.annotations.findings import Finding, Findings, Severity
 from ciod_core.data.annotations.inspection import inspect
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.data.formats.reading import parse_dataset
-from ciod_core.data.formats.source import DatasetSource
+from ciod_core.data.formats.source import DatasetSource, parse_dataset
 from ciod_core.data.images.scan import ScannedImage, image_findings, leakage, scan_images
 
 # Upper limits of COCO's area ranges, in square pixels of the original image.
@@ -137,14 +136,14 @@ def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding,
     )
 
 
-def _remarks(raw: RawAnnotations, table: AnnotationTable) -> list[Finding]:
+def _remarks(raw: RawAnnotations, table: AnnotationTable) -> Findings:
     """Findings on what no reader refuses but the user should know."""
-    found = []
+    found = Findings()
     names, repeats = np.unique(table.file_names_I, return_counts=True)
     if (repeats > 1).any():
         name = str(names[np.argmax(repeats > 1)])
         message = f"{raw.path}: file_name '{name}' is listed more than once; list every image once"
-        found.append(Finding(Severity.WARNING, "file-name-repeated", message, int((repeats[repeats > 1] - 1).sum())))
+        found.add("file-name-repeated", message, int((repeats[repeats > 1] - 1).sum()), Severity.WARNING)
     duplicates_N = _duplicate_boxes(table)
     if duplicates_N.any():
         row = int(np.flatnonzero(duplicates_N)[0])
@@ -154,13 +153,13 @@ def _remarks(raw: RawAnnotations, table: AnnotationTable) -> list[Finding]:
             f"{raw.path}: annotation {int(table.annotation_ids_N[row])} repeats class and box ({box}) of another one "
             f"on '{image}'; remove one of them"
         )
-        found.append(Finding(Severity.WARNING, "box-repeated", message, int(duplicates_N.sum())))
+        found.add("box-repeated", message, int(duplicates_N.sum()), Severity.WARNING)
     empty = int(np.count_nonzero(np.diff(table.offsets) == 0))
     if empty:
         message = (
             f"{raw.path}: has images without any box: no step trains on them, in evaluation they count false alarms"
         )
-        found.append(Finding(Severity.NOTE, "image-without-box", message, empty))
+        found.add("image-without-box", message, empty, Severity.NOTE)
     return found
 
 
@@ -174,27 +173,23 @@ def _duplicate_boxes(table: AnnotationTable) -> np.ndarray:
     return duplicates_N
 
 
-def _class_findings(train: RawAnnotations, val: RawAnnotations, health: SplitHealth) -> list[Finding]:
-    found = []
+def _class_findings(train: RawAnnotations, val: RawAnnotations, health: SplitHealth) -> Findings:
+    found = Findings()
     differing = sorted(set(train.categories) ^ set(val.categories))
     if differing:
         message = (
             f"{val.path}: class '{differing[0].name}' with id {differing[0].id} is not in both splits; training and "
             "validation files must list the same ids and names"
         )
-        found.append(Finding(Severity.ERROR, "classes-differ", message, len(differing)))
+        found.add("classes-differ", message, len(differing))
     untrained = [name for name, count in health.boxes_per_class.items() if count == 0]
     if untrained:
         message = f"{train.path}: class '{untrained[0]}' has no training box; add boxes or name it in `leave_out`"
-        found.append(Finding(Severity.ERROR, "class-without-box", message, len(untrained)))
+        found.add("class-without-box", message, len(untrained))
     ids = sorted(category.id for category in train.categories)
     missing = sorted(set(range(ids[0], ids[-1] + 1)) - set(ids)) if ids and ids[-1] - ids[0] < 10**6 else []
     if missing:
-        message = f"{train.path}: category ids leave gaps ({_ranges(missing)}); ciod keeps them in every file it writes"
-        found.append(Finding(Severity.NOTE, "category-id-gaps", message, len(missing)))
+        gaps = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+        message = f"{train.path}: category ids leave gaps ({gaps}); ciod keeps them in every file it writes"
+        found.add("category-id-gaps", message, len(missing), Severity.NOTE)
     return found
-
-
-def _ranges(numbers: list[int]) -> str:
-    text = ", ".join(str(number) for number in numbers[:10])
-    return text if len(numbers) <= 10 else f"{text}, …"

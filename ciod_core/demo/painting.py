@@ -106,9 +106,8 @@ def _background(rng: np.random.Generator, image_size: int) -> FloatImage:
     colors_33 = rng.uniform(20.0, 235.0, size=(3, 3)).astype(np.float32)
     mix_HW1 = fields[0][..., None]
     canvas_HW3 = colors_33[0] * (1.0 - mix_HW1) + colors_33[1] * mix_HW1
-    pattern_HW1 = (_pattern(rng, _any_texture(rng), image_size, image_size, image_size / REFERENCE_SIZE) * fields[1])[
-        ..., None
-    ]
+    pattern_HW = _pattern(rng, _any_texture(rng), image_size, image_size, image_size / REFERENCE_SIZE)
+    pattern_HW1 = (pattern_HW * fields[1])[..., None]
     strength = np.float32(rng.uniform(0.15, 0.6))
     return (canvas_HW3 * (1.0 - strength * pattern_HW1) + colors_33[2] * (strength * pattern_HW1)).astype(np.float32)
 
@@ -155,7 +154,9 @@ def _paint_outline(
         return
     mask_HW1, rim_HW1 = _masks(rng, outline.moved(-left, -top), width, height)
     tile_HW3 = canvas_HW3[top:bottom, left:right]
-    first_3, second_3 = _fill_colors(rng, tile_HW3.mean(axis=(0, 1)))
+    # The first color stands out from the surround, the second from the first.
+    first_3 = _color_away_from(rng, tile_HW3.mean(axis=(0, 1)), 110.0)
+    second_3 = _color_away_from(rng, first_3, 45.0)
     mix_HW1 = _pattern(rng, texture, width, height, image_size / REFERENCE_SIZE)[..., None]
     fill_HW3 = first_3 * (1.0 - mix_HW1) + second_3 * mix_HW1
     fill_HW3 = fill_HW3 * (1.0 - 0.75 * rim_HW1)
@@ -182,12 +183,6 @@ def _masks(rng: np.random.Generator, outline: Outline, width: int, height: int) 
 def _coverage(mask: Image.Image) -> FloatImage:
     """The share of each pixel that a supersampled mask covers, from 0 to 1."""
     return np.asarray(mask.reduce(SUPERSAMPLING), dtype=np.float32)[..., None] / np.float32(255.0)
-
-
-def _fill_colors(rng: np.random.Generator, surround_3: FloatImage) -> tuple[FloatImage, FloatImage]:
-    """Two colors: the first stands out from the surround, the second from the first."""
-    first_3 = _color_away_from(rng, surround_3, 110.0)
-    return first_3, _color_away_from(rng, first_3, 45.0)
 
 
 def _color_away_from(rng: np.random.Generator, other_3: FloatImage, distance: float) -> FloatImage:

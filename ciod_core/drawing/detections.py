@@ -35,15 +35,6 @@ class Rectangle(NamedTuple):
         )
 
 
-class Label(NamedTuple):
-    """A text, the rectangle behind it and where the text starts (left, top)."""
-
-    text: str
-    background: Color
-    place: Rectangle
-    text_at: tuple[float, float]
-
-
 def class_color(name: str) -> Color:
     """The color of a class: strong, the same on every image and in every run."""
     hue, shade = divmod(zlib.crc32(name.encode()), 3)
@@ -74,14 +65,18 @@ def draw_detections(
     order = np.argsort(np.asarray(scores_D), kind="stable") if scores_D is not None else np.arange(len(names))
     for index in order:
         drawing.rectangle(inside(boxes_D4[index], canvas.size), outline=class_color(names[index]), width=line)
-    labels: list[Label] = []
+    taken: list[Rectangle] = []
+    labels = []
     for index in reversed(order):
         text = names[index] if scores_D is None else f"{names[index]} {scores_D[index]:.2f}"
-        box = inside(boxes_D4[index], canvas.size)
-        labels.append(_place_label(text, class_color(names[index]), font, box, canvas.size, labels))
-    for label in reversed(labels):
-        drawing.rectangle(label.place, fill=label.background)
-        drawing.text(label.text_at, label.text, fill=_ink_on(label.background), font=font)
+        _, top, _, bottom = font.getbbox(text)
+        margin = max(2, round((bottom - top) / 5))
+        place, text_at = place_text(text, font, margin, inside(boxes_D4[index], canvas.size), canvas.size, taken)
+        taken.append(place)
+        labels.append((text, class_color(names[index]), place, text_at))
+    for text, background, place, text_at in reversed(labels):
+        drawing.rectangle(place, fill=background)
+        drawing.text(text_at, text, fill=_ink_on(background), font=font)
     return canvas
 
 
@@ -93,28 +88,23 @@ def inside(box_4: np.ndarray, size: tuple[int, int]) -> Rectangle:
     return Rectangle(left, top, right, bottom)
 
 
-def _place_label(
-    text: str, background: Color, font: Font, box: Rectangle, image_size: tuple[int, int], labels: Sequence[Label]
-) -> Label:
-    left, top, right, bottom = font.getbbox(text)
-    margin = max(2, round((bottom - top) / 5))
-    label_size = (right - left + 2 * margin, bottom - top + 2 * margin)
-    place = free_place(box, label_size, image_size, [label.place for label in labels])
-    return Label(text, background, place, (place.left + margin - left, place.top + margin - top))
+def place_text(
+    text: str, font: Font, margin: int, box: Rectangle, image_size: tuple[int, int], taken: Sequence[Rectangle]
+) -> tuple[Rectangle, tuple[float, float]]:
+    """The place of a text with a margin around it, and where the text itself starts (left, top).
 
-
-def free_place(
-    box: Rectangle, label_size: tuple[float, float], image_size: tuple[int, int], taken: Sequence[Rectangle]
-) -> Rectangle:
-    """Above the box, else inside at the top, below, inside at the bottom; the first where no other label lies."""
-    width, height = label_size
+    Above the box, else inside at the top, below, inside at the bottom; the first where no other label lies.
+    """
+    text_left, text_top, text_right, text_bottom = font.getbbox(text)
+    width, height = text_right - text_left + 2 * margin, text_bottom - text_top + 2 * margin
     left = max(0.0, min(box.left, image_size[0] - width))
     tops = (box.top - height, box.top, box.bottom, box.bottom - height)
     places = [
         Rectangle(left, top, left + width, top + height) for top in tops if top >= 0 and top + height <= image_size[1]
     ]
     free = [place for place in places if not any(place.overlaps(other) for other in taken)]
-    return (free or places or [Rectangle(left, 0.0, left + width, height)])[0]
+    place = (free or places or [Rectangle(left, 0.0, left + width, height)])[0]
+    return place, (place.left + margin - text_left, place.top + margin - text_top)
 
 
 def _ink_on(background: Color) -> Color:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ciod_core.drawing.detections import DARK, LIGHT, Color, Font, Rectangle, free_place, inside
+from ciod_core.drawing.detections import DARK, LIGHT, Color, Font, Rectangle, inside, place_text
 
 # Small images are enlarged, so that lines and text do not cover the objects.
 SMALLEST_SIDE, LARGEST_SIDE = 960, 1920
@@ -58,7 +58,9 @@ def draw_layers(image: Image.Image, layers: Sequence[Layer]) -> Image.Image:
             _outline(drawing, box, layer, line)
     for layer, boxes in reversed(placed):
         for box, text in zip(boxes, layer.texts, strict=True):
-            taken.append(_write(drawing, text, box, layer.color, font, size, taken))
+            place, text_at = place_text(text, font, _MARGIN, box, size, taken)
+            taken.append(place)
+            drawing.text(text_at, text, fill=layer.color, font=font, stroke_width=_MARGIN, stroke_fill=DARK)
     return _with_legend(canvas, layers, line, font)
 
 
@@ -83,23 +85,6 @@ def _dashes(drawing: ImageDraw.ImageDraw, ends: tuple[float, float, float, float
     for part in range(0, count, 2):
         first, last = (start + (end - start) * share for share in (part / count, (part + 1) / count))
         drawing.line((*first.tolist(), *last.tolist()), fill=color, width=line)
-
-
-def _write(
-    drawing: ImageDraw.ImageDraw,
-    text: str,
-    box: Rectangle,
-    color: Color,
-    font: Font,
-    image_size: tuple[int, int],
-    taken: Sequence[Rectangle],
-) -> Rectangle:
-    """Write a text at a box where no other lies; returns the place it takes."""
-    left, top, right, bottom = font.getbbox(text)
-    place = free_place(box, (right - left + 2 * _MARGIN, bottom - top + 2 * _MARGIN), image_size, taken)
-    position = (place.left + _MARGIN - left, place.top + _MARGIN - top)
-    drawing.text(position, text, fill=color, font=font, stroke_width=_MARGIN, stroke_fill=DARK)
-    return place
 
 
 def _with_legend(canvas: Image.Image, layers: Sequence[Layer], line: int, font: Font) -> Image.Image:

@@ -27,19 +27,11 @@ MAX_DETECTIONS = 100
 
 
 class MatchingInput(NamedTuple):
-    """Ground truth and detections as columns; boxes are x, y, width, height in float64 pixels.
+    """Ground truth and detections as columns; boxes are x, y, width, height in float64 pixels, others numbers from 0.
 
     Attributes:
-        num_images: images are numbered 0..num_images-1.
-        num_categories: categories are numbered 0..num_categories-1.
-        gt_images_N: image of each ground-truth box.
-        gt_categories_N: its category.
-        gt_boxes_N4: the boxes.
         gt_areas_N: areas that decide between small, medium and large (COCO: the area of the segment).
         gt_crowd_N: boxes around a crowd, which count neither as objects nor as false positives.
-        dt_images_D: image of each detection.
-        dt_categories_D: its category.
-        dt_boxes_D4: the boxes.
         dt_scores_D: confidence, sorted from high to low within an image, so that ties have one order.
     """
 

@@ -1,31 +1,35 @@
-"""Evaluate weights on the validation images of their experiment."""
+"""Run a detector over a dataset, and evaluate weights on the validation images of their experiment.
+
+Legend: D detections of an image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import EvaluationConfig
 from ciod_core.data.annotations.merging import merge_located
 from ciod_core.data.annotations.table import AnnotationTable, Category
-from ciod_core.data.loading.dataset import DetectionDataset
+from ciod_core.data.loading.dataset import Batch, DetectionDataset
 from ciod_core.data.loading.loader import make_loader
 from ciod_core.data.loading.transforms import EvalTransform
 from ciod_core.errors import ConfigError
 from ciod_core.evaluation.backends import BackendName
-from ciod_core.evaluation.build_report import build_report
+from ciod_core.evaluation.build_report import LabeledSets, build_report
 from ciod_core.evaluation.detections import Detections
-from ciod_core.evaluation.inference import predict
-from ciod_core.evaluation.labeled_sets import LabeledSets
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.experiment.step_data import check_step_files, read_validation
 from ciod_core.files import sha256_of_file
+from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector
+from ciod_core.model.common.nms import ImageDetections
 from ciod_core.runtime.device import pick_device
 
 
@@ -38,7 +42,7 @@ def evaluate_weights(
     workers: int = 0,
     backend: BackendName = "hotcoco",
     on_batch: Callable[[int], None] | None = None,
-) -> tuple[EvaluationReport, Detections]:
+) -> EvaluationReport:
     """Evaluate on the validation images of all steps so far, each class where it is labeled.
 
     Raises:
@@ -55,7 +59,7 @@ def evaluate_weights(
     dataset = DetectionDataset(table, images, info.classes, EvalTransform(info.preprocessing.image_size))
     loader = make_loader(dataset, config.batch_size, shuffle=False, workers=workers)
     detections = predict(detector, loader, info.classes, config, chosen, on_batch)
-    report = build_report(
+    return build_report(
         table,
         detections,
         info.classes,
@@ -65,7 +69,42 @@ def evaluate_weights(
         step=info.step,
         labeled=labeled,
     )
-    return report, detections
+
+
+@torch.inference_mode()
+def predict(
+    detector: Detector,
+    batches: Iterable[Batch],
+    classes: ClassTable,
+    config: EvaluationConfig,
+    device: torch.device,
+    on_batch: Callable[[int], None] | None = None,
+) -> Detections:
+    """Detections of every image of a loader, in pixels of the original images.
+
+    Args:
+        detector: in evaluation mode, on `device`.
+        batches: images as an evaluation transform prepared them.
+        classes: what the detector's labels mean.
+        config: thresholds.
+        device: where to compute.
+        on_batch: called with the number of images of each finished batch.
+    """
+    category_ids = np.asarray(classes.category_ids)
+    parts = []
+    for batch in batches:
+        found = detector.detect(
+            detector(batch.images_B3HW.to(device, non_blocking=True)),
+            score_threshold=config.score_threshold,
+            nms_iou=config.nms_iou,
+            max_detections=config.max_detections,
+            yield_iou=config.yield_iou,
+        )
+        for index, detections in enumerate(found):
+            parts.append(_in_original_frame(batch, index, detections, category_ids))
+        if on_batch is not None:
+            on_batch(len(found))
+    return Detections.concatenate(parts)
 
 
 def _ground_truth(
@@ -85,3 +124,15 @@ def _ground_truth(
         return table, images, None
     categories = tuple(Category(entry.category_id, entry.name) for entry in classes.entries)
     return table.select(table.with_category(classes.category_ids), categories=categories), images, labeled
+
+
+def _in_original_frame(batch: Batch, index: int, found: ImageDetections, category_ids: np.ndarray) -> Detections:
+    height, width = batch.sizes_B2[index].tolist()
+    limits = np.array([width, height, width, height], dtype=np.float32)
+    boxes_D4 = found.boxes_D4.cpu().numpy().clip(0, limits) / float(batch.scales_B[index])
+    return Detections(
+        image_ids_D=np.full(len(boxes_D4), int(batch.image_ids_B[index])),
+        category_ids_D=category_ids[found.labels_D.cpu().numpy()],
+        boxes_D4=boxes_D4,
+        scores_D=found.scores_D.cpu().numpy(),
+    )

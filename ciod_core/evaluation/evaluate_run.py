@@ -90,7 +90,7 @@ def evaluate_run(
     if engine is None:
         raise ConfigError(f"`backend`: unknown backend '{backend}'; {did_you_mean(backend, known)}")
     given = None if upper_bound is None else _parse_bound(experiment, target, upper_bound)
-    report, _ = evaluate_weights(
+    report = evaluate_weights(
         experiment,
         target.path,
         config.evaluation,

@@ -19,21 +19,15 @@ ApMatrix = Sequence[Sequence[float | None]]
 
 @dataclass(frozen=True)
 class IncrementalMeasures:
-    """All measures of a chain for one metric; None where one does not exist.
+    """All measures of a chain for one metric, as the functions of their names define them; None: does not exist.
 
     Attributes:
         ap_KJ: AP on the classes of step j after step k, for j up to k.
         ap_T: AP on all classes seen after each step.
         upper_bound_T: AP of the joint run of each step; None for steps without one.
-        absolute_gap: U_T − AP_T.
-        relative_gap: (U_T − AP_T) / U_T.
-        omega: mean of AP_t / U_t over the steps.
-        forgetting: best earlier AP minus final AP, for each step but the last.
-        forgetting_percentage_points: AP of the first classes after step 1 minus at the end.
-        backward_transfer: mean of final AP minus AP when learned, over the earlier steps.
+        absolute_gap: at the last step, as `relative_gap`.
         ap_old: final AP on the classes of all earlier steps.
         ap_new: final AP on the classes of the last step.
-        harmonic_ap: harmonic mean of `ap_old` and `ap_new`.
     """
 
     ap_KJ: tuple[tuple[float | None, ...], ...]

@@ -14,10 +14,10 @@ from ciod_core.config.schema import EvaluationConfig
 from ciod_core.data.images.decode import decode_image
 from ciod_core.data.images.files import IMAGE_SUFFIXES
 from ciod_core.data.loading.dataset import Batch, Sample, collate
-from ciod_core.data.loading.transforms import Augmentation, apply_augmentation
+from ciod_core.data.loading.transforms import letterbox
 from ciod_core.drawing.detections import draw_detections
 from ciod_core.errors import DataError
-from ciod_core.evaluation.inference import predict
+from ciod_core.evaluation.evaluate import predict
 from ciod_core.files import atomic_path
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.runtime.device import pick_device
@@ -98,23 +98,21 @@ def draw(predictions: ImagePredictions, target: Path) -> None:
         DataError: the image cannot be read.
         OSError: `target` cannot be written.
     """
-    image = draw_detections(
-        decode_image(predictions.image), predictions.boxes_D4, predictions.names, predictions.scores
-    )
+    image = decode_image(predictions.image)
+    drawn = draw_detections(image, predictions.boxes_D4, predictions.names, predictions.scores)
     with atomic_path(target) as temporary:
-        image.save(temporary)
+        drawn.save(temporary)
 
 
 def _single_image_batch(path: Path, image_size: int) -> Batch:
-    image = decode_image(path)
-    moved = apply_augmentation(image, np.zeros((0, 4), np.float32), image.size, Augmentation(longer_side=image_size))
-    height, width = moved.image_HW3.shape[:2]
+    image_HW3, scale = letterbox(decode_image(path), image_size)
+    height, width = image_HW3.shape[:2]
     sample = Sample(
-        image_3HW=torch.from_numpy(np.ascontiguousarray(moved.image_HW3.transpose(2, 0, 1))),
+        image_3HW=torch.from_numpy(np.ascontiguousarray(image_HW3.transpose(2, 0, 1))),
         boxes_G4=torch.zeros(0, 4),
         labels_G=torch.zeros(0, dtype=torch.int64),
         image_id=0,
-        scale=moved.scale,
+        scale=scale,
         size_hw=(height, width),
     )
     return collate([sample])

@@ -19,8 +19,7 @@ from ciod_core.data.annotations.fitting import FittedStep, fit_step, objects_per
 from ciod_core.data.annotations.split import StepStatistics
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
-from ciod_core.data.formats.reading import read_dataset
-from ciod_core.data.formats.source import DatasetSource
+from ciod_core.data.formats.source import DatasetSource, read_dataset
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.experiment.create import half_record, write_table

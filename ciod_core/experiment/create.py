@@ -13,8 +13,7 @@ from ciod_core.data.annotations.protocols import SEEDED, Protocol, parse_protoco
 from ciod_core.data.annotations.split import StepData, StepPartition, split_steps
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import write_coco
-from ciod_core.data.formats.reading import read_dataset
-from ciod_core.data.formats.source import DatasetSource, SplitFiles
+from ciod_core.data.formats.source import DatasetSource, SplitFiles, read_dataset
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.experiment.folder import MANIFEST_NAME, SPLITS_NAME, Experiment

@@ -6,7 +6,7 @@ Legend: D detections, H height, W width.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,11 +15,6 @@ from ciod_core.errors import ConfigError, DataError
 from ciod_core.evaluation.detections import Detections
 
 OUTPUTS = ("boxes", "labels", "scores")
-
-
-class _Frame(NamedTuple):
-    image_3HW: np.ndarray
-    scale: float
 
 
 class BoxModel:
@@ -61,23 +56,24 @@ class BoxModel:
         Raises:
             DataError: the outputs do not belong together, or a number is not finite.
         """
-        frame = self._frame(image.convert("RGB"))
-        given = frame.image_3HW[None] if self._batched else frame.image_3HW
+        image_3HW, scale = self._frame(image.convert("RGB"))
+        given = image_3HW[None] if self._batched else image_3HW
         boxes, labels, scores = (np.asarray(output) for output in self._session.run(OUTPUTS, {self._input: given}))
         if boxes.size != 4 * labels.size or labels.size != scores.size:
             shapes = f"{boxes.shape}, {labels.shape} and {scores.shape}"
             raise DataError(f"boxes, labels and scores are {shapes}; export a model that gives one of each per object")
-        return Detections(np.zeros(labels.size), labels.ravel(), boxes.reshape(-1, 4) / frame.scale, scores.ravel())
+        return Detections(np.zeros(labels.size), labels.ravel(), boxes.reshape(-1, 4) / scale, scores.ravel())
 
-    def _frame(self, image: Image.Image) -> _Frame:
+    def _frame(self, image: Image.Image) -> tuple[np.ndarray, float]:
+        """The input array, and its pixels per pixel of the image."""
         if self._fixed_hw is None:
-            return _Frame(_unit_range(image), 1.0)
+            return _unit_range(image), 1.0
         height, width = self._fixed_hw
         scale = min(height / image.height, width / image.width)
         fitting = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         frame_3HW = np.zeros((3, height, width), dtype=np.float32)
         frame_3HW[:, : fitting[1], : fitting[0]] = _unit_range(image.resize(fitting, Image.Resampling.BILINEAR))
-        return _Frame(frame_3HW, scale)
+        return frame_3HW, scale
 
 
 def _takes_one_image(shape: list[Any]) -> bool:

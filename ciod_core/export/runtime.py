@@ -8,32 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from ciod_core.data.loading.transforms import Augmentation, apply_augmentation
+from ciod_core.data.loading.transforms import letterbox
 from ciod_core.errors import CheckpointError, ExportError
 from ciod_core.evaluation.detections import Detections
 from ciod_core.export.description import METADATA_KEY, ExportDescription
 from ciod_core.migrations import upgrade_export
 from ciod_core.records import first_problem
-
-
-class Letterboxed(NamedTuple):
-    """A batch in the input format of a model.
-
-    Attributes:
-        images_B3HW: float32, RGB in 0..255, padded at the right and the bottom.
-        scales_B: input pixels per original pixel.
-        limits_B4: width, height, width, height of the part that is not padding, in input pixels.
-    """
-
-    images_B3HW: np.ndarray
-    scales_B: np.ndarray
-    limits_B4: np.ndarray
 
 
 class OnnxDetector:
@@ -71,11 +57,11 @@ class OnnxDetector:
         if not images:
             return Detections.concatenate([])
         reported = range(len(images)) if image_ids is None else image_ids
-        batch = self.letterbox(images)
+        images_B3HW, scales_B, limits_B4 = self._batch(images)
         boxes_BM4, scores_BM, category_ids_BM = self._session.run(
-            list(self.description.output_names), {self.description.input.name: batch.images_B3HW}
+            list(self.description.output_names), {self.description.input.name: images_B3HW}
         )
-        boxes_BM4 = boxes_BM4.clip(0, batch.limits_B4[:, None]) / batch.scales_B[:, None, None]
+        boxes_BM4 = boxes_BM4.clip(0, limits_B4[:, None]) / scales_B[:, None, None]
         found_BM = scores_BM > 0
         return Detections(
             image_ids_D=np.repeat(np.asarray(reported, dtype=np.int64), found_BM.sum(axis=1)),
@@ -84,22 +70,22 @@ class OnnxDetector:
             scores_D=scores_BM[found_BM],
         )
 
-    def letterbox(self, images: Sequence[Image.Image]) -> Letterboxed:
-        """Resize images in ratio to the trained size and pad them to one size, as the evaluation does."""
+    def _batch(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images resized in ratio to the trained size and padded to one size, as the evaluation does.
+
+        Returns:
+            images_B3HW; scales_B in input pixels per original pixel; limits_B4, which are width, height, width, height
+            of the part that is not padding.
+        """
         expected = self.description.input
-        augmentation = Augmentation(longer_side=expected.image_size)
-        no_boxes = np.zeros((0, 4), dtype=np.float32)
-        moved = [apply_augmentation(image.convert("RGB"), no_boxes, image.size, augmentation) for image in images]
-        sizes_B2 = np.asarray([one.image_HW3.shape[:2] for one in moved])
+        resized = [letterbox(image.convert("RGB"), expected.image_size) for image in images]
+        sizes_B2 = np.asarray([image_HW3.shape[:2] for image_HW3, _ in resized])
         height, width = -(-sizes_B2.max(axis=0) // expected.stride_multiple) * expected.stride_multiple
-        images_B3HW = np.full((len(moved), 3, height, width), expected.pad_value, dtype=np.float32)
-        for image_3HW, one in zip(images_B3HW, moved, strict=True):
-            image_3HW[:, : one.image_HW3.shape[0], : one.image_HW3.shape[1]] = one.image_HW3.transpose(2, 0, 1)
-        return Letterboxed(
-            images_B3HW,
-            np.asarray([one.scale for one in moved], dtype=np.float32),
-            sizes_B2[:, [1, 0, 1, 0]].astype(np.float32),
-        )
+        images_B3HW = np.full((len(resized), 3, height, width), expected.pad_value, dtype=np.float32)
+        for padded_3HW, (image_HW3, _) in zip(images_B3HW, resized, strict=True):
+            padded_3HW[:, : image_HW3.shape[0], : image_HW3.shape[1]] = image_HW3.transpose(2, 0, 1)
+        scales_B = np.asarray([scale for _, scale in resized], dtype=np.float32)
+        return images_B3HW, scales_B, sizes_B2[:, [1, 0, 1, 0]].astype(np.float32)
 
 
 def open_session(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ciod_core.config.schema import Config
-from ciod_core.data.images.unlabeled import without_labels
 from ciod_core.experiment.folder import Experiment, check_run_name
 from ciod_core.experiment.manifest import RunRecord
 from ciod_core.methods.registry import build_method, method_class, with_own_settings
@@ -106,7 +105,7 @@ def _prepare(spec: RunSpec, bank: StepBank) -> PreparedRun:
         method=build_method(spec.config),
         student=student,
         teacher=bank.teacher,
-        data=TrainingData(without_labels(table), image_dir),
+        data=TrainingData(table.without_boxes(), image_dir),
         device=pick_device(spec.config.training.device),
         bank=bank.path,
         notes=(*bank.notes, f"learns from {bank.path.name} alone; no label takes part"),

@@ -190,7 +190,7 @@ def _finish(experiment: Experiment, spec: RunSpec, trainer: Trainer, record: Run
     if experiment.read().validation_steps(spec.step):
         for listener in trainer.listeners:
             listener.evaluating(spec.name)
-        report, _ = evaluate_weights(
+        report = evaluate_weights(
             experiment, weights, spec.config.evaluation, device=trainer.device, workers=spec.config.data.workers
         )
         for listener in trainer.listeners:

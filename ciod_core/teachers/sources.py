@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Config
 from ciod_core.data.annotations.merging import LocatedTable
-from ciod_core.data.images.unlabeled import unlabeled_images
+from ciod_core.data.images.scan import unlabeled_images
 from ciod_core.errors import ConfigError, listed
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.folder import Teacher as Weights

@@ -11,10 +11,9 @@ import pytest
 from ciod_core.classes import class_table
 from ciod_core.data.annotations.merging import merge
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.evaluation.build_report import build_report
+from ciod_core.evaluation.build_report import LabeledSets, build_report
 from ciod_core.evaluation.chain import summarize_chain
 from ciod_core.evaluation.detections import Detections
-from ciod_core.evaluation.labeled_sets import LabeledSets
 from ciod_core.evaluation.report import EvaluationReport
 
 MakeTable = Callable[..., AnnotationTable]

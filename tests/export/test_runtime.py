@@ -17,7 +17,7 @@ from ciod_core.data.loading.dataset import DetectionDataset
 from ciod_core.data.loading.loader import make_loader
 from ciod_core.data.loading.transforms import EvalTransform
 from ciod_core.errors import ExportError
-from ciod_core.evaluation.inference import predict
+from ciod_core.evaluation.evaluate import predict
 from ciod_core.export.runtime import OnnxDetector
 from ciod_core.model.base import Detector
 from tests.export.conftest import CLASSES

@@ -44,7 +44,8 @@ def choose_exemplars(
         a mask over images, (I,).
     """
     shows_IC = _shown_classes(table, old_classes)
-    order_I = _drawn_order(table.image_ids_I, seed)
+    # Sorted first, so that the order depends on the images' ids and the seed alone.
+    order_I = np.random.default_rng(seed).permutation(np.argsort(table.image_ids_I))
     order_I = order_I[shows_IC[order_I].any(axis=1)]
     if choice == "random":
         budget = images_per_class * len(old_classes) or images
@@ -65,11 +66,6 @@ def _shown_classes(table: AnnotationTable, old_classes: ClassTable) -> BoolArray
     shows_IC = np.zeros((table.num_images, len(old_classes)), dtype=np.bool_)
     shows_IC[table.image_of_box_N[counted_N], labels_N[counted_N]] = True
     return shows_IC
-
-
-def _drawn_order(image_ids_I: Int64Array, seed: int) -> Int64Array:
-    """The images in an order that depends on their ids and the seed alone."""
-    return np.random.default_rng(seed).permutation(np.argsort(image_ids_I))
 
 
 def _balanced(shows_IC: BoolArray, *, budget: float, quota: float) -> Int64Array:

@@ -17,7 +17,7 @@ import numpy as np
 from ciod_core.arrays import BoolArray, Float64Array, Int64Array
 from ciod_core.data.annotations.findings import Finding, Findings, Severity, raise_first_error
 from ciod_core.data.annotations.raw import RawAnnotations
-from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.annotations.table import AnnotationTable, offsets_of
 from ciod_core.files import is_inside
 
 # COCO train2017 itself holds two boxes of zero height among 860,001; a whole dataset must not fail for those.
@@ -29,15 +29,8 @@ LARGEST_SIDE = 2**20
 PLAIN_FILE_NAMES = re.compile(r"(?:\w[\w.-]*+\n)*+")
 
 
-class Rule(NamedTuple):
-    """One check of all entries of a kind.
-
-    Attributes:
-        code: of the finding.
-        broken: mask of the entries that break the rule.
-        message: for the index of the first of them.
-        severity: of the finding.
-    """
+class _Rule(NamedTuple):
+    """A finding's code, a mask of the entries that break the rule, and a message about the one of an index."""
 
     code: str
     broken: BoolArray
@@ -45,16 +38,8 @@ class Rule(NamedTuple):
     severity: Severity = Severity.ERROR
 
 
-class Boxes(NamedTuple):
-    """The boxes of raw annotations, checked.
-
-    Attributes:
-        xyxy_N4: coordinates, cut to the image where they left it by more than a pixel.
-        image_N: index of the image of every box, 0 where it is unknown.
-        sound_N: mask of the boxes that can be used.
-        clipped: number of boxes that were cut.
-        dropped: number of boxes without extent that are left out.
-    """
+class _Boxes(NamedTuple):
+    """Boxes cut to their images, the index of each one's image (0 where unknown), and which of them are sound."""
 
     xyxy_N4: Float64Array
     image_N: Int64Array
@@ -86,7 +71,7 @@ def inspect(raw: RawAnnotations) -> tuple[AnnotationTable, tuple[Finding, ...]]:
     return _table(raw, sound_I, boxes), tuple(findings)
 
 
-def _apply(rules: Iterable[Rule], findings: Findings) -> None:
+def _apply(rules: Iterable[_Rule], findings: Findings) -> None:
     """Add a finding for every rule that at least one entry breaks."""
     for rule in rules:
         if rule.broken.any():
@@ -105,7 +90,7 @@ def _check_categories(raw: RawAnnotations, findings: Findings) -> None:
     rules = (
         _unique("category-id", [category.id for category in raw.categories], "id", place),
         _unique("category-name", [category.name for category in raw.categories], "name", place),
-        Rule("empty-category-name", nameless, lambda index: f"{place(index)}: name is empty; give the class a name"),
+        _Rule("empty-category-name", nameless, lambda index: f"{place(index)}: name is empty; give the class a name"),
     )
     _apply(rules, findings)
 
@@ -129,21 +114,15 @@ def _check_images(raw: RawAnnotations, findings: Findings) -> BoolArray:
     wrong_I2 = (raw.sizes_I2 <= 0) | (raw.sizes_I2 > LARGEST_SIDE)
     rules = (
         _unique("image-id", raw.image_ids_I.tolist(), "id", raw.image_place),
-        Rule("file-name-outside", _outside(raw.file_names_I), outside),
-        Rule("image-size", _any(wrong_I2), no_size),
+        _Rule("file-name-outside", _outside(raw.file_names_I), outside),
+        _Rule("image-size", _any(wrong_I2), no_size),
     )
     _apply(rules, findings)
     return ~np.logical_or.reduce([rule.broken for rule in rules])
 
 
-def _check_boxes(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) -> Boxes:
-    def unknown(field: str, values_N: Int64Array, known: str) -> Callable[[int], str]:
-        return lambda index: (
-            f"{raw.box_place(index)}: {field} {int(values_N[index])} is not an id listed under {known}; "
-            "correct the id or add it there"
-        )
-
-    def wrong(problem: str) -> Callable[[int], str]:
+def _check_boxes(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) -> _Boxes:
+    def refused(problem: str) -> Callable[[int], str]:
         remedy = "boxes are [x, y, width, height] in pixels: correct or remove it"
         return lambda index: f"{bbox(index)} {problem}; {remedy}"
 
@@ -152,29 +131,19 @@ def _check_boxes(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) ->
 
     def outside(index: int) -> str:
         width, height = limits_N2[index].astype(int).tolist()
-        return wrong(f"lies outside its image of {width}x{height} pixels")(index)
+        return refused(f"lies outside its image of {width}x{height} pixels")(index)
 
     def bbox(index: int) -> str:
         values = ", ".join(f"{value:g}" for value in raw.boxes_xywh_N4[index])
         return f"{raw.box_place(index)}: bbox [{values}]"
 
-    category_ids = np.array([category.id for category in raw.categories], dtype=np.int64)
-    image_N, unknown_image_N = _positions(raw.image_ids_N, raw.image_ids_I)
-    _, unknown_category_N = _positions(raw.category_ids_N, category_ids)
-    references = (
-        _unique("annotation-id", raw.annotation_ids_N.tolist(), "id", raw.box_place),
-        Rule("unknown-image", unknown_image_N, unknown("image_id", raw.image_ids_N, "images")),
-        Rule("unknown-category", unknown_category_N, unknown("category_id", raw.category_ids_N, "categories")),
-    )
-    sound_N = ~np.logical_or.reduce([rule.broken for rule in references])
-    sound_N[sound_N] = sound_I[image_N[sound_N]]
-
+    image_N, sound_N = _check_references(raw, sound_I, findings)
     extents_N2 = raw.boxes_xywh_N4[:, 2:]
     infinite_N = _any(~np.isfinite(raw.boxes_xywh_N4))
     negative_N = _any(extents_N2 < 0) & ~infinite_N
     empty_N = _any(extents_N2 == 0) & ~infinite_N & ~negative_N
     few_empty = np.count_nonzero(empty_N) <= EMPTY_BOXES_TOLERATED * len(empty_N)
-    dropped_N = empty_N if few_empty else np.zeros_like(empty_N)
+    dropped_N = empty_N & few_empty
     sound_N &= ~(infinite_N | negative_N | empty_N)
 
     with np.errstate(over="ignore", invalid="ignore"):
@@ -188,20 +157,41 @@ def _check_boxes(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) ->
     clipped_N[sound_N] = _any(np.abs(xyxy_N4[sound_N] - inside_N4[sound_N]) > OVERHANG_TOLERATED)
     xyxy_N4[clipped_N] = inside_N4[clipped_N]
     rules = (
-        *references,
-        Rule("box-not-finite", infinite_N, wrong("has a coordinate that is not finite")),
-        Rule("box-negative", negative_N, wrong("has a negative width or height")),
-        Rule("box-empty", empty_N & ~dropped_N, wrong("has no width or no height")),
-        Rule("box-outside", outside_N, outside),
-        Rule("box-clipped", clipped_N, repaired("sticks out of its image and is cut to it"), Severity.WARNING),
-        Rule("box-dropped", dropped_N, repaired("has no extent and is left out"), Severity.WARNING),
+        _Rule("box-not-finite", infinite_N, refused("has a coordinate that is not finite")),
+        _Rule("box-negative", negative_N, refused("has a negative width or height")),
+        _Rule("box-empty", empty_N & ~dropped_N, refused("has no width or no height")),
+        _Rule("box-outside", outside_N, outside),
+        _Rule("box-clipped", clipped_N, repaired("sticks out of its image and is cut to it"), Severity.WARNING),
+        _Rule("box-dropped", dropped_N, repaired("has no extent and is left out"), Severity.WARNING),
     )
     _apply(rules, findings)
-    clipped, dropped = int(np.count_nonzero(clipped_N)), int(np.count_nonzero(dropped_N))
-    return Boxes(xyxy_N4, image_N, sound_N, clipped, dropped)
+    return _Boxes(xyxy_N4, image_N, sound_N, int(np.count_nonzero(clipped_N)), int(np.count_nonzero(dropped_N)))
 
 
-def _table(raw: RawAnnotations, sound_I: BoolArray, boxes: Boxes) -> AnnotationTable:
+def _check_references(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) -> tuple[Int64Array, BoolArray]:
+    """The index of every box's image, and a mask of the boxes with an id of their own, a sound image and a class."""
+
+    def unknown(field: str, values_N: Int64Array, known: str) -> Callable[[int], str]:
+        return lambda index: (
+            f"{raw.box_place(index)}: {field} {int(values_N[index])} is not an id listed under {known}; "
+            "correct the id or add it there"
+        )
+
+    category_ids = np.array([category.id for category in raw.categories], dtype=np.int64)
+    image_N, unknown_image_N = _positions(raw.image_ids_N, raw.image_ids_I)
+    _, unknown_category_N = _positions(raw.category_ids_N, category_ids)
+    rules = (
+        _unique("annotation-id", raw.annotation_ids_N.tolist(), "id", raw.box_place),
+        _Rule("unknown-image", unknown_image_N, unknown("image_id", raw.image_ids_N, "images")),
+        _Rule("unknown-category", unknown_category_N, unknown("category_id", raw.category_ids_N, "categories")),
+    )
+    _apply(rules, findings)
+    sound_N = ~np.logical_or.reduce([rule.broken for rule in rules])
+    sound_N[sound_N] = sound_I[image_N[sound_N]]
+    return image_N, sound_N
+
+
+def _table(raw: RawAnnotations, sound_I: BoolArray, boxes: _Boxes) -> AnnotationTable:
     rows = np.flatnonzero(boxes.sound_N)
     rows = rows[np.argsort(boxes.image_N[rows], kind="stable")]
     boxes_per_image_I = np.bincount(boxes.image_N[rows], minlength=len(sound_I))[sound_I]
@@ -216,7 +206,7 @@ def _table(raw: RawAnnotations, sound_I: BoolArray, boxes: Boxes) -> AnnotationT
         file_names_I=np.array(names_I, dtype=np.str_),
         widths_I=sizes_I2[:, 0].copy(),
         heights_I=sizes_I2[:, 1].copy(),
-        offsets=np.concatenate([[0], np.cumsum(boxes_per_image_I)]).astype(np.int64),
+        offsets=offsets_of(boxes_per_image_I),
         annotation_ids_N=raw.annotation_ids_N[rows],
         category_ids_N=raw.category_ids_N[rows],
         boxes_N4=boxes.xyxy_N4[rows].astype(np.float32),
@@ -230,11 +220,11 @@ def _table(raw: RawAnnotations, sound_I: BoolArray, boxes: Boxes) -> AnnotationT
     )
 
 
-def _unique(what: str, values: Sequence[Hashable], field: str, place: Callable[[int], str]) -> Rule:
+def _unique(what: str, values: Sequence[Hashable], field: str, place: Callable[[int], str]) -> _Rule:
     """Entries must not repeat the value of an earlier one."""
     first: dict[Hashable, int] = {}
     repeated = np.array([first.setdefault(value, index) != index for index, value in enumerate(values)], dtype=np.bool_)
-    return Rule(
+    return _Rule(
         f"duplicate-{what}",
         repeated,
         lambda index: (

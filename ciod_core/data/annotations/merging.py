@@ -14,12 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ciod_core.arrays import Int64Array
-from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.annotations.table import BOX_COLUMNS, IMAGE_COLUMNS, AnnotationTable, offsets_of
 from ciod_core.errors import DataError
-
-IMAGE_COLUMNS = ("image_ids_I", "file_names_I", "widths_I", "heights_I")
-BOX_COLUMNS = ("annotation_ids_N", "category_ids_N", "boxes_N4", "areas_N", "crowd_N")
 
 
 class LocatedTable(NamedTuple):
@@ -78,22 +74,18 @@ def merge(first: AnnotationTable, second: AnnotationTable) -> AnnotationTable:
     image_J = np.searchsorted(rows_I, seen_first[which_J])
     image_N = image_J[np.concatenate([first.image_of_box_N, second.image_of_box_N + first.num_images])]
     rows_N = np.argsort(image_N, kind="stable")
-    boxes_per_image_I = np.bincount(image_N, minlength=len(rows_I))
     new_categories = (category for category in second.categories if category not in first.categories)
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)])[rows]
+        for names, rows in ((IMAGE_COLUMNS, rows_I), (BOX_COLUMNS, rows_N))
+        for name in names
+    }
     return replace(
         first,
-        **_columns(first, second, IMAGE_COLUMNS, rows_I),
-        **_columns(first, second, BOX_COLUMNS, rows_N),
-        offsets=np.concatenate([[0], np.cumsum(boxes_per_image_I)]).astype(np.int64),
+        **columns,
+        offsets=offsets_of(np.bincount(image_N, minlength=len(rows_I))),
         categories=(*first.categories, *new_categories),
         sha256="",
         clipped_boxes=first.clipped_boxes + second.clipped_boxes,
         dropped_boxes=first.dropped_boxes + second.dropped_boxes,
     )
-
-
-def _columns(
-    first: AnnotationTable, second: AnnotationTable, names: tuple[str, ...], rows: Int64Array
-) -> dict[str, Any]:
-    """The named columns of both tables, one below the other, in the order of these rows."""
-    return {name: np.concatenate([getattr(first, name), getattr(second, name)])[rows] for name in names}

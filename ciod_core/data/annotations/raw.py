@@ -18,21 +18,16 @@ from ciod_core.data.annotations.table import Category
 
 @dataclass(frozen=True)
 class RawAnnotations:
-    """Images and boxes of one split of a dataset.
+    """Images and boxes of one split; columns that have the names of those of `AnnotationTable` are the same.
 
     Attributes:
         path: the file that lists them, for messages and records.
         sha256: hash of all that was read, the same for the same annotations.
-        image_ids_I: image ids.
-        file_names_I: file names relative to the image folder.
         sizes_I2: width and height in pixels.
-        annotation_ids_N: annotation ids.
         image_ids_N: the image id that every box states.
-        category_ids_N: the category id that every box states.
         boxes_xywh_N4: left, top, width, height in pixels of the image.
         areas_N: object areas in square pixels; NaN where none is stated.
         crowd_N: True where a box is ignored: a crowd in COCO, a difficult object in Pascal VOC.
-        categories: the classes.
         image_place: names the entry of an image for messages, by its index: `instances.json: images[3]`.
         box_place: names the entry of a box for messages, by its index: `labels/a.txt: line 2`.
         findings: faults that the reader met with.

@@ -11,11 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ciod_core.arrays import BoolArray, Float32Array, Int32Array, Int64Array, TextArray
+
+IMAGE_COLUMNS = ("image_ids_I", "file_names_I", "widths_I", "heights_I")
+BOX_COLUMNS = ("annotation_ids_N", "category_ids_N", "boxes_N4", "areas_N", "crowd_N")
 
 
 class Category(NamedTuple):
@@ -118,17 +121,20 @@ class AnnotationTable:
         # Row numbers, because every column is picked by them faster than by a mask.
         kept_N = np.flatnonzero(box_mask_N & image_mask_I[self.image_of_box_N])
         boxes_per_image_I = np.bincount(self.image_of_box_N[kept_N], minlength=self.num_images)[image_mask_I]
+        columns: dict[str, Any] = {name: getattr(self, name)[image_mask_I] for name in IMAGE_COLUMNS}
+        columns |= {name: getattr(self, name)[kept_N] for name in BOX_COLUMNS}
         return replace(
             self,
-            image_ids_I=self.image_ids_I[image_mask_I],
-            file_names_I=self.file_names_I[image_mask_I],
-            widths_I=self.widths_I[image_mask_I],
-            heights_I=self.heights_I[image_mask_I],
-            offsets=np.concatenate([[0], np.cumsum(boxes_per_image_I)]).astype(np.int64),
-            annotation_ids_N=self.annotation_ids_N[kept_N],
-            category_ids_N=self.category_ids_N[kept_N],
-            boxes_N4=self.boxes_N4[kept_N],
-            areas_N=self.areas_N[kept_N],
-            crowd_N=self.crowd_N[kept_N],
+            **columns,
+            offsets=offsets_of(boxes_per_image_I),
             categories=self.categories if categories is None else categories,
         )
+
+    def without_boxes(self) -> AnnotationTable:
+        """The same images, and nothing of what is labeled on them."""
+        return self.select(np.zeros(self.num_boxes, dtype=np.bool_))
+
+
+def offsets_of(boxes_per_image_I: Int64Array) -> Int64Array:
+    """Shape (I+1,): where the rows of each image start, and where those of the last one end."""
+    return np.concatenate([[0], np.cumsum(boxes_per_image_I)]).astype(np.int64)

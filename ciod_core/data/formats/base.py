@@ -85,10 +85,9 @@ class FindOptions(NamedTuple):
 
 
 class Format(Protocol):
-    """The members of a format's module."""
+    """The members of a format's module; `LAYOUT` says in a few words, for messages, how its datasets are laid out."""
 
     LAYOUT: str
-    """The layout of its datasets in a few words, for messages."""
 
     def find(self, path: Path, options: FindOptions) -> DatasetSource | None:
         """The dataset in a folder, or the one that an annotation file belongs to; None where the format is another.
@@ -142,11 +141,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def decode_text(data: bytes, path: Path) -> str:
-    """The same for bytes already read.
-
-    Raises:
-        DataError: the bytes are not UTF-8.
-    """
+    """The same for bytes already read."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

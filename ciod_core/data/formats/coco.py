@@ -6,9 +6,10 @@ Legend: I images, N boxes of all images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -163,22 +164,18 @@ def _rounded(values: np.ndarray, decimals: int) -> Float64Array:
 def _columns(path: Path, sha256: str, content: CocoFile) -> RawAnnotations:
     images, annotations = content.images, content.annotations
     categories, findings = _categories(path, content)
-    coordinates = np.fromiter(
-        chain.from_iterable(entry.bbox for entry in annotations), dtype=np.float64, count=4 * len(annotations)
-    )
+    coordinates = chain.from_iterable(entry.bbox for entry in annotations)
     areas = (np.nan if entry.area is None else entry.area for entry in annotations)
-    widths_I = _integers((image.width for image in images), len(images))
-    heights_I = _integers((image.height for image in images), len(images))
     return RawAnnotations(
         path=path,
         sha256=sha256,
-        image_ids_I=_integers((image.id for image in images), len(images)),
+        image_ids_I=_integers(images, "id"),
         file_names_I=[image.file_name for image in images],
-        sizes_I2=np.stack([widths_I, heights_I], axis=1),
-        annotation_ids_N=_integers((entry.id for entry in annotations), len(annotations)),
-        image_ids_N=_integers((entry.image_id for entry in annotations), len(annotations)),
-        category_ids_N=_integers((entry.category_id for entry in annotations), len(annotations)),
-        boxes_xywh_N4=coordinates.reshape(-1, 4),
+        sizes_I2=np.stack([_integers(images, "width"), _integers(images, "height")], axis=1),
+        annotation_ids_N=_integers(annotations, "id"),
+        image_ids_N=_integers(annotations, "image_id"),
+        category_ids_N=_integers(annotations, "category_id"),
+        boxes_xywh_N4=np.fromiter(coordinates, dtype=np.float64, count=4 * len(annotations)).reshape(-1, 4),
         areas_N=np.fromiter(areas, dtype=np.float64, count=len(annotations)),
         crowd_N=np.fromiter((bool(entry.iscrowd) for entry in annotations), dtype=np.bool_, count=len(annotations)),
         categories=categories,
@@ -206,5 +203,5 @@ def _categories(path: Path, content: CocoFile) -> tuple[tuple[Category, ...], tu
     return tuple(Category(entry.id, entry.name) for entry in entries[1:]), (finding,)
 
 
-def _integers(values: Iterable[int], count: int) -> Int64Array:
-    return np.fromiter(values, dtype=np.int64, count=count)
+def _integers(entries: Sequence[object], field: str) -> Int64Array:
+    return np.fromiter(map(attrgetter(field), entries), dtype=np.int64, count=len(entries))

@@ -19,12 +19,7 @@ SPLIT_WORD = re.compile(r"train(?:ing)?|val(?:id(?:ation)?)?|test", re.IGNORECAS
 
 
 def find(path: Path, options: FindOptions) -> DatasetSource | None:
-    """The dataset of a COCO root, of a Roboflow export, or of a JSON file with the training split; None for others.
-
-    Raises:
-        ConfigError: validation images without a validation file.
-        DataError: a split is missing or ambiguous, or an image folder is not found.
-    """
+    """The dataset of a COCO root, a Roboflow export or a JSON file with the training split; see `Format.find`."""
     if path.suffix.lower() == ".json" and path.is_file():
         return _around_file(path, options)
     return _in_folder(path, options) if path.is_dir() else None

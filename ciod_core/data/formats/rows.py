@@ -64,10 +64,10 @@ def raw_annotations(
     Args:
         path: the file that lists the split.
         image_dir: the image folder, for messages.
-        images: the images, sorted by file name.
+        images: sorted by file name.
         categories: the classes.
         element: the unit that `LabeledObject.number` counts: `line` or `object`.
-        findings: faults that the reader met with.
+        findings: those of the reader.
     """
     image_of_object = [image for image, labeled in enumerate(images) for _ in labeled.objects]
     objects = [item for labeled in images for item in labeled.objects]

@@ -1,18 +1,20 @@
-"""Finding a dataset on disk: from the name or path that a user types to annotation files and image folders."""
+"""From the name or path that a user types to the files of a dataset, and from these to its annotations."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ciod_core.data.annotations.inspection import strict_table
+from ciod_core.data.annotations.raw import RawAnnotations
+from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats import FORMATS
 from ciod_core.data.formats.base import DatasetSource, FindOptions, SplitFiles, exists, load_format
 from ciod_core.errors import DataError
 
-__all__ = ["DATA_ROOT_VARIABLE", "DatasetSource", "SplitFiles", "resolve_dataset"]
+__all__ = ["DATA_ROOT_VARIABLE", "DatasetSource", "SplitFiles", "parse_dataset", "read_dataset", "resolve_dataset"]
 
 DATA_ROOT_VARIABLE = "CIOD_DATA_ROOT"
 
@@ -83,6 +85,20 @@ def resolve_dataset(
     return source
 
 
+def read_dataset(source: DatasetSource) -> tuple[AnnotationTable, ...]:
+    """The annotations of each of `source.splits`, checked.
+
+    Raises:
+        DataError: for the first thing that is wrong with them.
+    """
+    return tuple(strict_table(raw) for raw in parse_dataset(source))
+
+
+def parse_dataset(source: DatasetSource) -> tuple[RawAnnotations, ...]:
+    """The annotations of each of `source.splits` as they are; see `Format.parse`."""
+    return load_format(source.format).parse(source)
+
+
 def _layouts() -> str:
     return ", ".join(load_format(name).LAYOUT for name in FORMATS)
 
@@ -90,24 +106,19 @@ def _layouts() -> str:
 def _known(dataset: str, data_root: Path | None, options: FindOptions) -> DatasetSource:
     known = KNOWN_DATASETS[dataset]
     root = _data_root(dataset, data_root)
-    found = (load_format(dataset).find(folder, options) for folder in _folders(root, known))
+    folders = (root / name for name in known.folders)
+    found = (load_format(dataset).find(folder, options) for folder in folders if folder.is_dir())
     source = next((source for source in found if source is not None), None)
     if source is None:
         raise DataError(f"{root / dataset}: {dataset} is not there; put it there with {known.layout}")
     return replace(source, name=dataset)
 
 
-def _folders(root: Path, known: KnownDataset) -> Iterator[Path]:
-    return (folder for folder in (root / name for name in known.folders) if folder.is_dir())
-
-
 def _data_root(dataset: str, data_root: Path | None) -> Path:
-    if data_root is None:
-        value = os.environ.get(DATA_ROOT_VARIABLE)
-        if not value:
-            raise DataError(
-                f"{dataset}: no data root is set; pass `data_root` or set {DATA_ROOT_VARIABLE} to the folder that "
-                f"holds {dataset}/ with {KNOWN_DATASETS[dataset].layout}"
-            )
-        data_root = Path(value)
-    return data_root.expanduser()
+    root = data_root or os.environ.get(DATA_ROOT_VARIABLE)
+    if not root:
+        raise DataError(
+            f"{dataset}: no data root is set; pass `data_root` or set {DATA_ROOT_VARIABLE} to the folder that "
+            f"holds {dataset}/ with {KNOWN_DATASETS[dataset].layout}"
+        )
+    return Path(root).expanduser()

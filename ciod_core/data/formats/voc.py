@@ -23,12 +23,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find(path: Path, options: FindOptions) -> DatasetSource | None:
-    """The dataset of a VOC folder, or of the only one in a VOCdevkit; None when there is none.
-
-    Raises:
-        DataError: there are several, or the lists do not give two splits.
-        ConfigError: an option that only COCO datasets take.
-    """
+    """The dataset of a VOC folder, or of the only one in a VOCdevkit; see `Format.find`."""
     for base in (path, path / DEVKIT):
         found = [base] if _is_voc(base) else sorted(lists.parents[1] for lists in base.glob(f"*/{LISTS.as_posix()}"))
         found = [folder for folder in found if _is_voc(folder)]

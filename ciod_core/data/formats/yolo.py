@@ -36,14 +36,10 @@ LARGEST_INDEX = 2**53
 
 
 def find(path: Path, options: FindOptions) -> DatasetSource | None:
-    """The dataset of a folder with a data.yaml, or of a YAML file of any name; None for other folders and files.
+    """The dataset of a folder with a data.yaml, or of a YAML file of any name; see `Format.find`.
 
     Relative entries are looked up below `path`, which itself is relative to the file, and then below the file's
     folder: exports often carry a `path` of the machine they were made on, or start entries with a `../` too many.
-
-    Raises:
-        DataError: the file is broken, misses a key, or a split holds no images.
-        ConfigError: an option that only COCO datasets take.
     """
     if path.is_dir():
         named = next((path / name for name in YAML_NAMES if (path / name).is_file()), None)

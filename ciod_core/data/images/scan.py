@@ -1,4 +1,4 @@
-"""Scanning every image file of a dataset: missing, damaged, of another size, repeated.
+"""Scanning image files: those of a dataset for missing, damaged and repeated ones, those of a folder for their sizes.
 
 Legend: I images.
 """
@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ciod_core.data.annotations.findings import Finding, Severity
+import numpy as np
+
+from ciod_core.data.annotations.findings import Finding, Findings, Severity
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.data.images.decode import decode_image
-from ciod_core.data.images.files import image_path
+from ciod_core.data.images.decode import decode_image, upright_size
+from ciod_core.data.images.files import image_path, images_below
 from ciod_core.errors import DataError
 
 
@@ -60,20 +61,16 @@ def scan_images(
 
 def image_findings(scanned: list[ScannedImage]) -> list[Finding]:
     """One finding per kind of fault, with the first image that has it, and one for repeated content."""
-    counts = Counter(image.fault for image in scanned if image.fault)
-    first = {image.fault: image for image in reversed(scanned)}
-    found = [Finding(Severity.ERROR, code, first[code].message, count) for code, count in sorted(counts.items())]
-    of_digest: dict[bytes, str] = {}
-    repeated = [
-        (image.file_name, earlier)
-        for image in scanned
-        if image.digest and (earlier := of_digest.setdefault(image.digest, image.file_name)) != image.file_name
-    ]
-    if repeated:
-        name, earlier = repeated[0]
-        message = f"{name}: has the same content as {earlier}; remove one of them, or it counts twice"
-        found.append(Finding(Severity.WARNING, "image-repeated", message, len(repeated)))
-    return found
+    findings = Findings()
+    for image in sorted((image for image in scanned if image.fault), key=lambda image: str(image.fault)):
+        findings.add(str(image.fault), image.message)
+    first: dict[bytes, str] = {}
+    for image in scanned:
+        if image.digest and first.setdefault(image.digest, image.file_name) != image.file_name:
+            earlier = first[image.digest]
+            message = f"{image.file_name}: has the same content as {earlier}; remove one of them, or it counts twice"
+            findings.add("image-repeated", message, severity=Severity.WARNING)
+    return list(findings)
 
 
 def leakage(train: list[ScannedImage], val: list[ScannedImage]) -> list[Finding]:
@@ -85,6 +82,35 @@ def leakage(train: list[ScannedImage], val: list[ScannedImage]) -> list[Finding]
     name, same = leaked[0]
     message = f"{name}: is also the training image {same}; results on it measure memory, remove it from one split"
     return [Finding(Severity.WARNING, "leakage", message, len(leaked))]
+
+
+def unlabeled_images(image_dir: Path) -> AnnotationTable:
+    """All images of a folder and its subfolders in order of name, numbered from 1, without boxes and classes.
+
+    Raises:
+        DataError: no such folder, no image in it, or one that cannot be read.
+    """
+    if not image_dir.is_dir():
+        raise DataError(f"{image_dir}: no such image folder; check the path")
+    names = sorted(path.relative_to(image_dir).as_posix() for path in images_below(image_dir))
+    if not names:
+        raise DataError(f"{image_dir}: no image in this folder; pass a folder of images")
+    sizes_I2 = np.array([upright_size(image_dir / name) for name in names], dtype=np.int32)
+    none = np.zeros(0, dtype=np.int64)
+    return AnnotationTable(
+        image_ids_I=np.arange(1, len(names) + 1, dtype=np.int64),
+        file_names_I=np.array(names, dtype=np.str_),
+        widths_I=sizes_I2[:, 0],
+        heights_I=sizes_I2[:, 1],
+        offsets=np.zeros(len(names) + 1, dtype=np.int64),
+        annotation_ids_N=none,
+        category_ids_N=none,
+        boxes_N4=np.zeros((0, 4), dtype=np.float32),
+        areas_N=np.zeros(0, dtype=np.float32),
+        crowd_N=np.zeros(0, dtype=np.bool_),
+        categories=(),
+        path=image_dir,
+    )
 
 
 def _scan(image_dir: Path, file_name: str, size: tuple[int, int], annotations: Path | None) -> ScannedImage:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 LUMA_33 = np.tile([0.299, 0.587, 0.114], (3, 1))
 CROSS_OF_GRAY_33 = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
+NEUTRAL_4 = (0.0, 1.0, 1.0, 0.0)
 # Pixels mapped at a time: few enough to stay in the cache and to keep the matrix library from starting threads.
 BLOCK = 16_384
 
@@ -25,16 +26,10 @@ def draw_color_map(rng: np.random.Generator) -> ColorMap | None:
     in SSD. All four are affine in RGB when hue turns around the gray axis, so one map does the work of four passes.
     """
     applied_4 = rng.random(4) < 0.5
-    brightness, contrast, saturation, hue = rng.uniform((-32.0, 0.5, 0.5, -18.0), (32.0, 1.5, 1.5, 18.0))
+    drawn_4 = rng.uniform((-32.0, 0.5, 0.5, -18.0), (32.0, 1.5, 1.5, 18.0))
     if not applied_4.any():
         return None
-    brightness, contrast, saturation, hue = (
-        float(value) if applied else neutral
-        for value, applied, neutral in zip(
-            (brightness, contrast, saturation, hue), applied_4, (0.0, 1.0, 1.0, 0.0), strict=True
-        )
-    )
-    return color_map(brightness, contrast, saturation, hue)
+    return color_map(*np.where(applied_4, drawn_4, NEUTRAL_4).tolist())
 
 
 def color_map(brightness: float, contrast: float, saturation: float, hue_degrees: float) -> ColorMap:

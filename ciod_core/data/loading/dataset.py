@@ -23,7 +23,7 @@ from ciod_core.data.images.decode import decode_image
 from ciod_core.data.images.files import image_path
 from ciod_core.data.loading.mixing import PAD_VALUE, DrawnImage, Mixing, Mixup, Mosaic, average, empty_frame, paste
 from ciod_core.data.loading.placement import Placement, Size, move_boxes, place_alone
-from ciod_core.data.loading.transforms import STRIDE_MULTIPLE, Augmentation, ImageArray, Transform, render
+from ciod_core.data.loading.transforms import STRIDE_MULTIPLE, ImageArray, Transform, render
 from ciod_core.errors import DataError
 from ciod_core.model.base import Targets
 
@@ -80,12 +80,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class _Opened:
-    """A decoded source image, its index and size in the dataset, and what is done to it."""
+    """A decoded source image, its index in the dataset, and its width and height there."""
 
     index: int
     size: Size
     image: Image.Image
-    augmentation: Augmentation
 
 
 class DetectionDataset(Dataset[Sample]):
@@ -161,8 +160,7 @@ class DetectionDataset(Dataset[Sample]):
         return self._sample(image_HW3, placements, tuple(skipped))
 
     def _render_alone(self, source: DrawnImage, skipped: list[str]) -> tuple[ImageArray, tuple[Placement, ...]]:
-        opened = self._open(source, skipped)
-        augmentation = source.augmentation
+        opened, augmentation = self._open(source, skipped), source.augmentation
         placement = place_alone(opened.index, opened.size, augmentation.longer_side, augmentation.flip)
         return render(opened.image, placement, augmentation), (placement,)
 
@@ -170,22 +168,22 @@ class DetectionDataset(Dataset[Sample]):
         parts = [self._open(source, skipped) for source in mosaic.sources]
         placements = mosaic.place([(part.index, part.size) for part in parts])
         frame_HW3 = empty_frame((mosaic.side, mosaic.side))
-        for part, placement in zip(parts, placements, strict=True):
-            paste(frame_HW3, render(part.image, placement, part.augmentation), placement)
+        for part, source, placement in zip(parts, mosaic.sources, placements, strict=True):
+            paste(frame_HW3, render(part.image, placement, source.augmentation), placement)
         return frame_HW3, placements
 
     def _mix_up(self, image_HW3: ImageArray, mixup: Mixup, skipped: list[str]) -> tuple[ImageArray, Placement]:
         frame = (image_HW3.shape[1], image_HW3.shape[0])
-        opened = self._open(mixup.source_for(frame), skipped)
+        source = mixup.source_for(frame)
+        opened = self._open(source, skipped)
         placement = mixup.place(opened.index, opened.size, frame)
         second_HW3 = empty_frame(frame)
-        paste(second_HW3, render(opened.image, placement, opened.augmentation), placement)
+        paste(second_HW3, render(opened.image, placement, source.augmentation), placement)
         return average(image_HW3, second_HW3), placement
 
     def _open(self, source: DrawnImage, skipped: list[str]) -> _Opened:
         """Decode an image, or with `skip_corrupt` the first after it that can be decoded, and note what was skipped."""
-        augmentation = source.augmentation
-        longer_side = augmentation.longer_side if augmentation.fast else None
+        longer_side = source.augmentation.longer_side if source.augmentation.fast else None
         for step in range(len(self)):
             index = (source.index + step) % len(self)
             size, file_name = self.table.size_of(index), str(self.table.file_names_I[index])
@@ -197,7 +195,7 @@ class DetectionDataset(Dataset[Sample]):
                     raise
                 skipped.append(file_name)
             else:
-                return _Opened(index, size, image, augmentation)
+                return _Opened(index, size, image)
         raise DataError(
             f"{self.image_dir}: none of the {len(self)} images listed in {self.table.path or 'the annotations'} "
             "can be loaded; check that this is the right folder"

@@ -1,21 +1,20 @@
 """Augmentation of one image: first all of it is drawn, then it is done in one pass.
 
-Legend: G ground-truth objects of an image, H height, W width.
+Legend: H height, W width.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ciod_core.arrays import BoolArray, Float32Array
 from ciod_core.data.loading.color import ColorMap, apply_color_map, draw_color_map
-from ciod_core.data.loading.placement import Placement, move_boxes, place_alone
+from ciod_core.data.loading.placement import Placement, place_alone
 
 STRIDE_MULTIPLE = 32
 SMALLEST_SCALE = 0.65
@@ -47,22 +46,6 @@ class Transform(Protocol):
 
     def draw(self, rng: np.random.Generator) -> Augmentation:
         """Draw the augmentation of one image."""
-
-
-class Transformed(NamedTuple):
-    """An image and its boxes in the input frame.
-
-    Attributes:
-        image_HW3: RGB, uint8.
-        boxes_G4: boxes that remain, xyxy, pixels of the input frame.
-        keep_G: which of the given boxes remain.
-        scale: input pixels per original pixel.
-    """
-
-    image_HW3: ImageArray
-    boxes_G4: Float32Array
-    keep_G: BoolArray
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -114,20 +97,10 @@ class TrainTransform:
         return (*range(smallest, self.image_size, STRIDE_MULTIPLE), self.image_size)
 
 
-def apply_augmentation(
-    image: Image.Image, boxes_G4: Float32Array, size: tuple[int, int], augmentation: Augmentation
-) -> Transformed:
-    """Resize, distort and flip an image together with its boxes.
-
-    Args:
-        image: RGB; may have been decoded at a reduced size.
-        boxes_G4: boxes, xyxy, pixels of the original image.
-        size: (width, height) of the original image.
-        augmentation: what to do.
-    """
-    placement = place_alone(0, size, augmentation.longer_side, augmentation.flip)
-    moved = move_boxes(placement, boxes_G4)
-    return Transformed(render(image, placement, augmentation), moved.boxes_K4, moved.keep_G, placement.scale)
+def letterbox(image: Image.Image, image_size: int) -> tuple[ImageArray, float]:
+    """An RGB image as `EvalTransform` prepares it, not yet padded, and its input pixels per original pixel."""
+    placement = place_alone(0, image.size, image_size, flip=False)
+    return render(image, placement, Augmentation(image_size)), placement.scale
 
 
 def render(image: Image.Image, placement: Placement, augmentation: Augmentation) -> ImageArray:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from ciod_core.data.annotations.raw import RawAnnotations
-from ciod_core.data.formats.reading import parse_dataset
-from ciod_core.data.formats.source import DatasetSource, SplitFiles, resolve_dataset
+from ciod_core.data.formats.source import DatasetSource, SplitFiles, parse_dataset, resolve_dataset
 from tests.helpers.writers import as_voc, as_yolo, boxes_of
 
 

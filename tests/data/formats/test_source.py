@@ -8,8 +8,7 @@ import pytest
 
 from ciod_core.data.formats import FORMATS
 from ciod_core.data.formats.base import load_format
-from ciod_core.data.formats.reading import read_dataset
-from ciod_core.data.formats.source import DATA_ROOT_VARIABLE, resolve_dataset
+from ciod_core.data.formats.source import DATA_ROOT_VARIABLE, read_dataset, resolve_dataset
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.experiment.manifest import DatasetRecord, FileRecord, SplitFilesRecord
 from tests.data.formats.test_coco_layouts import make_root

@@ -11,7 +11,7 @@ import pytest
 
 from ciod_core.data.images import hashes as module
 from ciod_core.data.images.hashes import ImageHashes
-from ciod_core.data.images.unlabeled import unlabeled_images
+from ciod_core.data.images.scan import unlabeled_images
 from ciod_core.errors import DataError
 
 

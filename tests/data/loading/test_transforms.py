@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import colorsys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ciod_core.data.loading.color import apply_color_map, color_map, draw_color_map
-from ciod_core.data.loading.transforms import Augmentation, EvalTransform, TrainTransform, apply_augmentation
+from ciod_core.data.loading.placement import move_boxes, place_alone
+from ciod_core.data.loading.transforms import Augmentation, EvalTransform, TrainTransform, letterbox, render
+
+
+class Augmented(NamedTuple):
+    image_HW3: np.ndarray
+    boxes_G4: np.ndarray
+    keep_G: np.ndarray
+    scale: float
+
+
+def apply_augmentation(
+    image: Image.Image, boxes_G4: np.ndarray, size: tuple[int, int], augmentation: Augmentation
+) -> Augmented:
+    """An image, perhaps decoded at a reduced size, and its boxes in pixels of the full size, augmented."""
+    placement = place_alone(0, size, augmentation.longer_side, augmentation.flip)
+    return Augmented(render(image, placement, augmentation), *move_boxes(placement, boxes_G4), placement.scale)
 
 
 def image_with_box(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
@@ -155,7 +172,13 @@ def test_switching_one_part_off_leaves_the_other_draws() -> None:
 
 
 def test_evaluation_changes_nothing_but_the_size() -> None:
-    assert EvalTransform(96).draw(np.random.default_rng(0)) == Augmentation(longer_side=96)
+    augmentation = EvalTransform(96).draw(np.random.default_rng(0))
+    assert augmentation == Augmentation(longer_side=96)
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (70, 110, 3), dtype=np.uint8))
+    image_HW3, scale = letterbox(image, 96)
+    expected = apply_augmentation(image, boxes(), image.size, augmentation)
+    np.testing.assert_array_equal(image_HW3, expected.image_HW3)
+    assert scale == expected.scale
 
 
 def distorted(color: tuple[int, int, int], *values: float) -> np.ndarray:
