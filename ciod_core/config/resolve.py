@@ -145,7 +145,7 @@ def _from_assignment(assignment: str) -> tuple[str, _Given]:
 
 
 def _refuse_bool_as_number(key: str, value: Any, origin: str) -> None:
-    # pydantic reads True as 1; nobody who writes `epochs: yes` means one epoch.
+    # pydantic reads True as 1; `epochs: yes` does not mean one epoch.
     if isinstance(value, bool) and _known_keys()[key] in (int, float):
         raise ConfigError(f"{origin}: {key} needs a number, got {str(value).lower()}")
 

@@ -1,4 +1,4 @@
-"""Every setting of a run, as frozen pydantic models: the only place where defaults live. Imports no torch.
+"""Every setting of a run, as frozen pydantic models: the only place with defaults. Imports no torch.
 
 Paths read like `training.epochs`, `model.name`, `resampler.nms_iou`; unknown keys are errors. A method declares its own
 section in its file; `Config` collects them by the registry of methods.

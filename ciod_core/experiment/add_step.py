@@ -11,23 +11,21 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ciod_core.classes import ClassEntry
-from ciod_core.data.annotations.fitting import FittedStep, fit_step, objects_per_class
+from ciod_core.data.annotations.fitting import fit_step, objects_per_class
 from ciod_core.data.annotations.split import StepStatistics
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource, read_dataset
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
-from ciod_core.experiment.create import half_record, write_table
+from ciod_core.experiment.create import split_record, write_table
 from ciod_core.experiment.folder import LOCK_NAME, MANIFEST_NAME, SPLITS_NAME, Experiment
 from ciod_core.experiment.manifest import (
     ExperimentManifest,
     FileRecord,
-    SplitFilesRecord,
     StepDataRecord,
     StepRecord,
 )
@@ -99,10 +97,10 @@ def add_step(
     _check_room(chain, before, finished)
     there = before.steps[finished] if finished < len(before.steps) else None
     with transaction(chain) as staged:
-        new = _prepare(chain, before.first_steps(finished), source, staged)
+        record, classes = _prepare(chain, before.first_steps(finished), source, staged)
         if there is not None:
-            if new.is_same_as(there):
-                return AddedStep(chain, new.number, undo=None)
+            if _content(record) == _content(there):
+                return AddedStep(chain, record.step, undo=None)
             _check_replaceable(chain, before, there, overwrites and overwrites(there.step))
 
         def change(now: ExperimentManifest | None) -> ExperimentManifest:
@@ -110,7 +108,7 @@ def add_step(
                 now = before
             elif is_new or now.steps != before.steps:
                 raise CiodError(f"{chain.folder}: another command changed the steps meanwhile; run this one again")
-            return now.first_steps(finished).with_step(new.record, new.classes)
+            return now.first_steps(finished).with_step(record, classes)
 
         staged.commit(change)
 
@@ -123,29 +121,14 @@ def add_step(
         else:
             chain.update(lambda now: now.model_copy(update={"steps": before.steps, "classes": before.classes}))
 
-    return AddedStep(chain, new.number, undo)
+    return AddedStep(chain, record.step, undo)
 
 
-@dataclass(frozen=True)
-class _NewStep:
-    """A step whose files are staged."""
-
-    record: StepRecord
-    classes: tuple[ClassEntry, ...]
-
-    @property
-    def number(self) -> int:
-        return self.record.step
-
-    def is_same_as(self, other: StepRecord) -> bool:
-        """Whether another step was made from the same images and labels."""
-        return self._content(self.record) == self._content(other)
-
-    @staticmethod
-    def _content(step: StepRecord) -> tuple[object, ...]:
-        halves = (step.data.train, step.data.val) if step.data else ()
-        files = tuple(file.sha256 if file else None for file in (step.train, step.val))
-        return (*files, *(half.images if half else None for half in halves))
+def _content(step: StepRecord) -> tuple[object, ...]:
+    """Equal for steps that were made from the same images and labels."""
+    splits = (step.data.train, step.data.val) if step.data else ()
+    files = tuple(file.sha256 if file else None for file in (step.train, step.val))
+    return (*files, *(split.images if split else None for split in splits))
 
 
 def _check_room(chain: Experiment, manifest: ExperimentManifest, finished: int) -> None:
@@ -180,11 +163,13 @@ def _check_replaceable(
         )
 
 
-def _prepare(chain: Experiment, base: ExperimentManifest, source: DatasetSource, staged: Transaction) -> _NewStep:
-    """Read and check the data, and stage the step's files."""
+def _prepare(
+    chain: Experiment, base: ExperimentManifest, source: DatasetSource, staged: Transaction
+) -> tuple[StepRecord, tuple[ClassEntry, ...]]:
+    """Read and check the data, and stage the files of the step that follows `base`."""
     train, *vals = read_dataset(source)
-    for table, half in zip((train, *vals), source.splits, strict=True):
-        check_images_exist(table, half.image_dir)
+    for table, split in zip((train, *vals), source.splits, strict=True):
+        check_images_exist(table, split.image_dir)
     number = len(base.steps) + 1
     fitted = fit_step(
         train,
@@ -193,48 +178,44 @@ def _prepare(chain: Experiment, base: ExperimentManifest, source: DatasetSource,
         earlier_train=_earlier(chain, base, "train"),
         earlier_val=_earlier(chain, base, "val") if vals else (),
     )
-    halves = {"train": (source.train, train, fitted.train)}
+    splits = {"train": (source.train, train, fitted.train)}
     if source.val is not None and fitted.val is not None:
-        halves["val"] = (source.val, vals[0], fitted.val)
+        splits["val"] = (source.val, vals[0], fitted.val)
     records, origins = {}, {}
-    for name, (half, as_read, table) in halves.items():
+    for name, (split, as_read, table) in splits.items():
         records[name] = write_table(table, staged, _free_name(chain.folder / SPLITS_NAME, number, name))
         converted = None if source.format == "coco" else records[name]
-        origins[name] = half_record(half, as_read, chain.folder, converted)
+        origins[name] = split_record(split, as_read, chain.folder, converted)
     record = StepRecord(
         step=number,
         classes=tuple(category.name for category in fitted.new_classes),
         train=records["train"],
         val=records.get("val"),
         statistics=StepStatistics(images=fitted.train.num_images, boxes_per_class=objects_per_class(fitted.train)),
-        data=_data_record(source, fitted, origins),
+        data=StepDataRecord(
+            name=source.name,
+            format=source.format,
+            train=origins["train"],
+            val=origins.get("val"),
+            val_classes=tuple(category.name for category in fitted.val.categories) if fitted.val else (),
+            left_out=fitted.left_out,
+        ),
     )
     classes = tuple(
         ClassEntry(name=category.name, category_id=category.id, step=number) for category in fitted.new_classes
     )
-    return _NewStep(record, classes)
+    return record, classes
 
 
-def _data_record(source: DatasetSource, fitted: FittedStep, origins: dict[str, SplitFilesRecord]) -> StepDataRecord:
-    return StepDataRecord(
-        name=source.name,
-        format=source.format,
-        train=origins["train"],
-        val=origins.get("val"),
-        val_classes=tuple(category.name for category in fitted.val.categories) if fitted.val else (),
-        left_out=fitted.left_out,
-    )
-
-
-def _earlier(chain: Experiment, base: ExperimentManifest, half: str) -> list[AnnotationTable]:
+def _earlier(chain: Experiment, base: ExperimentManifest, split: str) -> list[AnnotationTable]:
     """The tables whose ids are taken: those of the steps, and the dataset that has images which no step uses."""
     tables = []
     if base.dataset is not None:
         with suppress(CheckpointError):  # It may have gone since it was split; then nothing reads it any more.
-            whole: FileRecord = getattr(base.dataset, half).annotations
+            whole: FileRecord = getattr(base.dataset, split).annotations
             tables.append(read_coco(chain.verified_split(whole)))
     for step in base.steps:
-        file: FileRecord | None = getattr(step, half)
+        file: FileRecord | None = getattr(step, split)
         if file is not None:
             tables.append(read_coco(chain.verified_split(file)))
     return tables

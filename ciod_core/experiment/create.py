@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ciod_core import __version__
 from ciod_core.classes import ClassTable, class_table
-from ciod_core.data.annotations.protocols import SEEDED, Protocol, parse_protocol
+from ciod_core.data.annotations.protocols import SEEDED, parse_protocol
 from ciod_core.data.annotations.split import StepData, StepPartition, split_steps
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import write_coco
@@ -25,7 +25,7 @@ from ciod_core.experiment.manifest import (
     SplitFilesRecord,
     StepRecord,
 )
-from ciod_core.experiment.plan.plan import ClassSteps, plan_classes
+from ciod_core.experiment.plan.plan import plan_classes
 from ciod_core.experiment.transaction import Transaction, transaction
 from ciod_core.files import relative_if_inside
 
@@ -59,7 +59,7 @@ def create_experiment(
 
     Raises:
         ConfigError: plan, order or protocol that does not fit, or an experiment that may not be replaced.
-        DataError: annotations that cannot be used, or no validation half.
+        DataError: annotations that cannot be used, or no validation split.
         OSError: `out` cannot be written.
     """
     check_replaceable(out, overwrite)
@@ -74,7 +74,15 @@ def create_experiment(
         manifest = empty_manifest().model_copy(
             update={
                 "dataset": _dataset_record(source, train, val, staged, out),
-                "plan": _plan_record(planned, rule, seed, split.unused_images),
+                "plan": PlanRecord(
+                    text=planned.text,
+                    order=planned.order,
+                    file=planned.file,
+                    left_out=tuple(category.name for category in planned.left_out),
+                    protocol=rule,
+                    seed=seed if rule in SEEDED else None,
+                    unused_images=split.unused_images,
+                ),
                 "classes": class_table(
                     [[(category.name, category.id) for category in group] for group in planned.groups]
                 ),
@@ -140,42 +148,32 @@ def _write_step(staged: Transaction, split: StepData) -> StepRecord:
     )
 
 
-def _plan_record(planned: ClassSteps, protocol: Protocol, seed: int, unused_images: int) -> PlanRecord:
-    return PlanRecord(
-        text=planned.text,
-        order=planned.order,
-        file=planned.file,
-        left_out=tuple(category.name for category in planned.left_out),
-        protocol=protocol,
-        seed=seed if protocol in SEEDED else None,
-        unused_images=unused_images,
-    )
-
-
 def _dataset_record(
     source: DatasetSource, train: AnnotationTable, val: AnnotationTable, staged: Transaction, out: Path
 ) -> DatasetRecord:
     records = {}
-    for name, half, table in zip(("train", "val"), source.splits, (train, val), strict=True):
-        # A half of another format is written as a COCO file: from then on, only that one is read.
+    for name, split, table in zip(("train", "val"), source.splits, (train, val), strict=True):
+        # A split of another format is written as a COCO file: from then on, only that one is read.
         converted = None if source.format == "coco" else write_table(table, staged, f"dataset.{name}.json")
-        records[name] = half_record(half, table, out, converted)
+        records[name] = split_record(split, table, out, converted)
     return DatasetRecord(name=source.name, format=source.format, train=records["train"], val=records["val"])
 
 
-def half_record(half: SplitFiles, table: AnnotationTable, out: Path, converted: FileRecord | None) -> SplitFilesRecord:
-    """Where a half came from, seen from the experiment in `out`.
+def split_record(
+    split: SplitFiles, table: AnnotationTable, out: Path, converted: FileRecord | None
+) -> SplitFilesRecord:
+    """Where a split came from, seen from the experiment in `out`.
 
     Args:
-        half: its files.
+        split: its files.
         table: what was read from them.
         out: the experiment's folder.
-        converted: the COCO file that takes the place of a half of another format; None: it is one itself.
+        converted: the COCO file that takes the place of a split of another format; None: it is one itself.
     """
-    own = relative_if_inside(half.annotations, out)
+    own = relative_if_inside(split.annotations, out)
     return SplitFilesRecord(
-        annotations=converted or FileRecord(path=own, sha256=table.sha256, bytes=half.annotations.stat().st_size),
-        images=relative_if_inside(half.image_dir, out),
+        annotations=converted or FileRecord(path=own, sha256=table.sha256, bytes=split.annotations.stat().st_size),
+        images=relative_if_inside(split.image_dir, out),
         converted_from=own if converted else None,
         converted_sha256=table.sha256 if converted else None,
         clipped_boxes=table.clipped_boxes,

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ciod_core.classes import ClassTable
 from ciod_core.config.schema import MethodConfig
 from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, listed
@@ -94,7 +93,7 @@ class Experiment:
 
     @property
     def manifest_path(self) -> Path:
-        """Where the manifest lies."""
+        """`experiment.json`."""
         return self.folder / MANIFEST_NAME
 
     def read(self) -> ExperimentManifest:
@@ -133,11 +132,7 @@ class Experiment:
         atomic_write_text(self.manifest_path, manifest_text(manifest))
 
     def update(self, change: Callable[[ExperimentManifest], ExperimentManifest]) -> ExperimentManifest:
-        """Read, change and write the manifest under the lock.
-
-        Raises:
-            CiodError: another process holds the lock for half a minute.
-        """
+        """Read, change and write the manifest under the lock; raises as `lock`."""
         with self.lock():
             manifest = change(self.read())
             self.write(manifest)
@@ -178,17 +173,12 @@ class Experiment:
         """The folder of a run's other files, whether or not it exists yet."""
         return self.folder / run_name
 
-    def resolve_teacher(self, teacher: str | Path, classes: ClassTable | None = None) -> Teacher:
+    def resolve_teacher(self, teacher: str | Path) -> Teacher:
         """Find a teacher by run name or path and verify that its file is the one its run wrote.
-
-        Args:
-            teacher: a run's name, or a weights file.
-            classes: the teacher's own class table when it is known already; it must be the first classes of
-                this experiment.
 
         Raises:
             ConfigError: neither a run nor a file.
-            CheckpointError: unfinished run, changed file, or classes of another experiment.
+            CheckpointError: unfinished run or changed file.
         """
         manifest = self.read()
         path = Path(teacher)
@@ -198,8 +188,6 @@ class Experiment:
         elif not path.is_file():
             names = listed([run.name for run in manifest.runs]) or "none yet"
             raise ConfigError(f"{teacher}: no such weights file, and no run of that name in {self.folder} ({names})")
-        if classes is not None:
-            classes.require_prefix_of(manifest.classes, where=str(path))
         return Teacher(path, run.outputs[WEIGHTS_KEY].sha256 if run else sha256_of_file(path), run)
 
     def _run_of(self, path: Path, manifest: ExperimentManifest) -> RunRecord | None:

@@ -1,7 +1,6 @@
-"""What an experiment remembers: dataset, plan, classes, steps, runs, and the hashes of their files.
+"""The schema of `experiment.json`: dataset, plan, classes, steps, runs, and the hashes of their files.
 
-These models are the schema of `experiment.json`. They are immutable: a change is a new manifest, written by
-`ciod_core.experiment.folder.Experiment.update`.
+The models are immutable: a change is a new manifest, written by `ciod_core.experiment.folder.Experiment.update`.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from ciod_core.migrations import MANIFEST_VERSION, upgrade_manifest
 from ciod_core.records import Record, first_problem
 
 RunKind = Literal["step", "joint", "imported", "distilled"]
+RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
 
 def _known_format(name: str) -> str:
@@ -32,7 +32,6 @@ def _known_format(name: str) -> str:
 
 
 FormatName = Annotated[str, AfterValidator(_known_format)]
-RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
 
 class FileRecord(Record):
@@ -44,11 +43,7 @@ class FileRecord(Record):
 
     @classmethod
     def of(cls, path: Path, folder: Path) -> FileRecord:
-        """Record `path` as it is now, seen from the experiment's `folder`.
-
-        Raises:
-            OSError: when the file cannot be read.
-        """
+        """Record `path` as it is now, seen from the experiment's `folder`."""
         return cls(path=relative_if_inside(path, folder), sha256=sha256_of_file(path), bytes=path.stat().st_size)
 
     def locate(self, folder: Path) -> Path:
@@ -57,14 +52,14 @@ class FileRecord(Record):
 
 
 class SplitFilesRecord(Record):
-    """Annotations and image folder of one half (train or val) of the dataset.
+    """Annotations and image folder of one split (train or val) of the dataset.
 
     `annotations` is a COCO file: the dataset's own, or the one that a dataset of another format was converted to.
     """
 
     annotations: FileRecord
     images: str
-    converted_from: str | None = Field(None, description="the file of another format that lists this half")
+    converted_from: str | None = Field(None, description="the file of another format that lists this split")
     converted_sha256: str | None = Field(None, description="hash of all annotation files that were converted")
     clipped_boxes: int = Field(0, description="boxes that stuck out of their image and were cut to it")
     dropped_boxes: int = Field(0, description="boxes without extent that were left out")
@@ -122,7 +117,7 @@ class StepRecord(Record):
     """One step: its classes and its two COCO files.
 
     There are three kinds. A planned step was cut from the experiment's dataset; `data` is None, and its validation file
-    has the whole validation half with the classes of all planned steps up to its own. An added step has `data` of its
+    has the whole validation split with the classes of all planned steps up to its own. An added step has `data` of its
     own, and its files hold what that labels. Of a step that was taught before the experiment began only the classes
     are known.
     """
@@ -259,15 +254,12 @@ class ExperimentManifest(Record):
         """The record of one step.
 
         Raises:
-            ConfigError: when there is no such step.
+            ConfigError: there is none.
         """
+        if not self.steps:
+            raise ConfigError(f"there is no step {number}; there are none yet, add one with `data`")
         if not 1 <= number <= len(self.steps):
-            there = (
-                f"the plan has steps 1 to {len(self.steps)}"
-                if self.steps
-                else "there are none yet, add one with `data`"
-            )
-            raise ConfigError(f"there is no step {number}; {there}")
+            raise ConfigError(f"there is no step {number}; the plan has steps 1 to {len(self.steps)}")
         return self.steps[number - 1]
 
     def train_file(self, step: int) -> FileRecord:

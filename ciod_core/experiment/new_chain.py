@@ -18,30 +18,20 @@ def find_or_begin(folder: Path | None, teacher: Path | str | None) -> tuple[Expe
     A new one is begun in `folder`, or in the current folder. Around a teacher, it knows the teacher's steps and
     classes, and the weights are its first run; they stay where they lie.
 
-    Returns:
-        the experiment and its manifest.
-
     Raises:
         ConfigError: the teacher is no file, or the folder holds something else.
         CheckpointError: weights or a manifest that are damaged.
     """
-    found = _find(folder, teacher)
-    if found is not None:
+    try:
+        found = Experiment.find(folder, Path(teacher) if teacher is not None else None)
+    except ConfigError:
+        if folder is not None and folder.name == MANIFEST_NAME:
+            raise
+    else:
         return found, found.read()
     out = folder or Path()
     _check_usable(out, teacher)
     return Experiment(out), empty_manifest() if teacher is None else _manifest_around(Path(teacher), out)
-
-
-def _find(folder: Path | None, teacher: Path | str | None) -> Experiment | None:
-    if folder is not None:
-        if folder.name != MANIFEST_NAME and not (folder / MANIFEST_NAME).is_file():
-            return None
-        return Experiment.open(folder)
-    try:
-        return Experiment.find(None, Path(teacher) if teacher is not None else None)
-    except ConfigError:
-        return None
 
 
 def _check_usable(out: Path, teacher: Path | str | None) -> None:

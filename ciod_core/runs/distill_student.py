@@ -107,6 +107,5 @@ def _prepare(spec: RunSpec, bank: StepBank) -> PreparedRun:
         teacher=bank.teacher,
         data=TrainingData(table.without_boxes(), image_dir),
         device=pick_device(spec.config.training.device),
-        bank=bank.path,
         notes=(*bank.notes, f"learns from {bank.path.name} alone; no label takes part"),
     )

@@ -1,7 +1,4 @@
-"""A run whose parts are ready is trained, evaluated and recorded.
-
-The status of the run is always recorded: running, interrupted, failed or finished.
-"""
+"""A run whose parts are ready is trained, evaluated and recorded, its status always included."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.base import Detector, Predictions
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
-from ciod_core.runs.record import honest_status, start_record, write_settings
+from ciod_core.runs.record import start_record, status_recorded, write_settings
 from ciod_core.runs.replay import TrainingData
 from ciod_core.runs.spec import RunSpec
 from ciod_core.runtime.distributed import rank, world_size
@@ -49,7 +46,6 @@ class PreparedRun:
         teacher: a network or a bank; None where the method needs none.
         data: the images and boxes to train on.
         device: where to train.
-        bank: the file of the bank that teaches, for the record; None without one.
         replayed: images of earlier steps among them.
         notes: lines to show when the run begins.
     """
@@ -60,7 +56,6 @@ class PreparedRun:
     teacher: Teacher | None
     data: TrainingData
     device: torch.device
-    bank: Path | None = None
     replayed: tuple[ReplayedImage, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -87,12 +82,12 @@ def execute(
         _restore(trainer, folder)
     elif (folder / STATE_FILE).exists():
         (folder / STATE_FILE).unlink()
-    record = start_record(experiment, spec, prepared.device, prepared.replayed, prepared.bank)
+    record = start_record(experiment, spec, prepared.device, prepared.replayed, prepared.teacher)
     experiment.put_run(record)
     write_settings(folder, config, record)
     log = MetricsLog(folder / METRICS_FILE, after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
     trainer.listeners = [log, listener or TrainingListener()]
-    with honest_status(experiment, record):
+    with status_recorded(experiment, record):
         _train(trainer, record, folder, prepared.notes)
         return _finish(experiment, spec, trainer, record)
 
@@ -179,7 +174,7 @@ def _finish(experiment: Experiment, spec: RunSpec, trainer: Trainer, record: Run
         parent_sha256=spec.teacher.sha256 if spec.teacher else None,
     )
     save_detector(weights, trainer.weights, info)
-    written = record.model_copy(
+    record = record.model_copy(
         update={
             "status": "finished",
             "seconds": round(trainer.seconds, 3),
@@ -195,9 +190,7 @@ def _finish(experiment: Experiment, spec: RunSpec, trainer: Trainer, record: Run
         )
         for listener in trainer.listeners:
             listener.evaluated(spec.name, report)
-        finished = with_report(experiment, written, report)
-    else:
-        finished = written
-    experiment.put_run(finished)
+        record = with_report(experiment, record, report)
+    experiment.put_run(record)
     (experiment.run_folder(spec.name) / STATE_FILE).unlink(missing_ok=True)
-    return finished
+    return record

@@ -20,6 +20,8 @@ from ciod_core.experiment.step_data import all_labels
 from ciod_core.files import atomic_write_json, atomic_write_text
 from ciod_core.runs.spec import RunSpec
 from ciod_core.runtime.distributed import world_size
+from ciod_core.teachers.bank import BankTeacher
+from ciod_core.teachers.base import Teacher
 from ciod_core.teachers.resolve import KNOWLEDGE_KEY
 
 # The method of a run that learned from a teacher alone.
@@ -32,7 +34,7 @@ def start_record(
     spec: RunSpec,
     device: torch.device,
     replayed: tuple[ReplayedImage, ...],
-    bank: Path | None = None,
+    teacher: Teacher | None,
 ) -> RunRecord:
     """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
     manifest = experiment.read()
@@ -42,8 +44,8 @@ def start_record(
         inputs["val"] = val
     if spec.teacher is not None:
         inputs["teacher"] = FileRecord.of(spec.teacher.path, experiment.folder)
-    if bank is not None:
-        inputs[KNOWLEDGE_KEY] = FileRecord.of(bank, experiment.folder)
+    if isinstance(teacher, BankTeacher):
+        inputs[KNOWLEDGE_KEY] = FileRecord.of(teacher.bank.path, experiment.folder)
     return RunRecord(
         name=spec.name,
         kind=spec.kind,
@@ -77,7 +79,7 @@ def _method_name(spec: RunSpec) -> str:
     if spec.kind == "distilled":
         return DISTILLED
     # Step 1 has nothing to forget: whatever the method, it is plain supervised training.
-    return spec.config.method.name if spec.joint or spec.teacher else "base"
+    return spec.config.method.name if spec.kind == "joint" or spec.teacher else "base"
 
 
 def _versions() -> dict[str, str]:
@@ -106,8 +108,8 @@ def write_settings(folder: Path, config: Config, record: RunRecord) -> None:
 
 
 @contextmanager
-def honest_status(experiment: Experiment, record: RunRecord) -> Iterator[None]:
-    """Whatever ends the run early, the manifest says so."""
+def status_recorded(experiment: Experiment, record: RunRecord) -> Iterator[None]:
+    """Record in the manifest whatever ends the run early."""
     try:
         yield
     except KeyboardInterrupt:

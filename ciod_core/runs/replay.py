@@ -1,9 +1,8 @@
 """Exemplar replay: which images of earlier steps a run trains on again, and with which labels.
 
-Memory is honest: a step may keep only what it was given. It chooses from the images of the step before it and from
-those that the run before it had kept itself; an image that was let go never comes back, and an image carries the labels
-of those steps alone that it was kept from. A teacher from outside the experiment brings no memory along, and then the
-images of the step before are all there is.
+A run chooses from the images of the step before it and from those that the run before it had kept: an image that was
+not kept is never chosen again, and an image carries the labels of those steps alone from which it was kept. After a
+teacher from outside the experiment only the images of the step before can be chosen.
 
 Legend: I images, N boxes of all images.
 """
@@ -24,7 +23,7 @@ from ciod_core.data.images.files import image_path
 from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import CheckpointError
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import ReplayedImage, RunRecord
+from ciod_core.experiment.manifest import ExperimentManifest, ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import images_of_run, read_step
 from ciod_core.runs.spec import RunSpec
 
@@ -51,42 +50,49 @@ def choose_replayed(experiment: Experiment, spec: RunSpec) -> tuple[ReplayedImag
         CheckpointError: a step's file, or an image that the run before replayed, is missing or was changed.
         DataError: an image cannot be read.
     """
-    if spec.teacher is None or not spec.config.replay.on:
+    replay = spec.config.replay
+    if spec.teacher is None or not replay.on:
         return ()
-    manifest = experiment.read()
-    parent, last_step = spec.teacher.run, spec.step - 1
-    held = {image.image_id: image for image in parent.replayed} if parent else {}
+    manifest, parent, last_step = experiment.read(), spec.teacher.run, spec.step - 1
     last = read_step(experiment, manifest, last_step)
-    memory, root = merge_located([last, replay_table(experiment, held.values())]) if held else last
-    if parent is not None and parent.skipped_images and parent.kind != "distilled":
-        # What the run before could not load it cannot have kept.
-        skipped_root = images_of_run(experiment, manifest, parent)
-        skipped = {skipped_root / name for name in parent.skipped_images}
-        memory = _with_images(memory, np.array([root / name not in skipped for name in memory.file_names_I.tolist()]))
+    candidates = _candidates(experiment, manifest, last, parent)
     chosen_I = choose_exemplars(
-        memory,
+        candidates,
         spec.classes.up_to(last_step),
-        images=spec.config.replay.images,
-        images_per_class=spec.config.replay.images_per_class,
-        choice=spec.config.replay.choice,
+        images=replay.images,
+        images_per_class=replay.images_per_class,
+        choice=replay.choice,
         seed=spec.config.training.seed,
     )
-    kept = _with_images(memory, chosen_I)
-    kept_by = parent.name if parent else ""
-    own_names = dict(zip(last.table.image_ids_I.tolist(), last.table.file_names_I.tolist(), strict=True))
+    kept_before = {image.image_id: image for image in parent.replayed} if parent else {}
+    last_names = dict(zip(last.table.image_ids_I.tolist(), last.table.file_names_I.tolist(), strict=True))
     hashes, chosen = experiment.image_hashes(), []
-    for number in kept.image_ids_I.tolist():
-        image = None
-        if number in held:
-            image = held[number]
-            _verify(experiment.folder / manifest.train_images(image.steps[0]), image, kept_by, hashes)
-        if number in own_names:
-            path = image_path(last.image_dir, own_names[number])
-            image = _with_step(image, last_step, number, own_names[number], hashes.get(path))
+    for number in candidates.image_ids_I[chosen_I].tolist():
+        image, name = kept_before.get(number), last_names.get(number)
+        if image is not None and parent is not None:
+            _verify(experiment.folder / manifest.train_images(image.steps[0]), image, parent.name, hashes)
+        if name is not None:
+            sha256 = hashes.get(image_path(last.image_dir, name))
+            new = ReplayedImage(image_id=number, file_name=name, sha256=sha256, steps=(last_step,))
+            image = image.model_copy(update={"steps": (*image.steps, last_step)}) if image else new
         assert image is not None, "an image is of the last step or was kept"
         chosen.append(image)
     hashes.save()
     return tuple(chosen)
+
+
+def _candidates(
+    experiment: Experiment, manifest: ExperimentManifest, last: LocatedTable, parent: RunRecord | None
+) -> AnnotationTable:
+    """The images of the last step, and those that the run before had kept."""
+    kept_before = parent.replayed if parent else ()
+    merged, root = merge_located([last, replay_table(experiment, kept_before)]) if kept_before else last
+    if parent is None or not parent.skipped_images or parent.kind == "distilled":
+        return merged
+    # What the run before could not load it cannot have kept.
+    skipped_root = images_of_run(experiment, manifest, parent)
+    skipped = {skipped_root / name for name in parent.skipped_images}
+    return _with_images(merged, np.array([root / name not in skipped for name in merged.file_names_I.tolist()]))
 
 
 def resumed_replay(experiment: Experiment, run: RunRecord) -> tuple[ReplayedImage, ...]:
@@ -119,21 +125,8 @@ def replay_table(experiment: Experiment, images: Iterable[ReplayedImage]) -> Loc
     return merge_located(parts)
 
 
-def add_replay(own: LocatedTable, replayed: LocatedTable) -> TrainingData:
-    """A step's own table with the kept images; those of its own images that are among them gain their old labels."""
-    merged, folder = merge_located([own, replayed])
-    return TrainingData(merged, folder, ~np.isin(merged.image_ids_I, own.table.image_ids_I))
-
-
 def _with_images(table: AnnotationTable, image_mask_I: BoolArray) -> AnnotationTable:
     return table.select(np.ones(table.num_boxes, dtype=np.bool_), image_mask_I)
-
-
-def _with_step(before: ReplayedImage | None, step: int, image_id: int, file_name: str, sha256: str) -> ReplayedImage:
-    """The record of an image of `step` with its labels, besides those it had when it was replayed before."""
-    if before is not None:
-        return before.model_copy(update={"steps": (*before.steps, step)})
-    return ReplayedImage(image_id=image_id, file_name=file_name, sha256=sha256, steps=(step,))
 
 
 def _verify(root: Path, image: ReplayedImage, run: str, hashes: ImageHashes) -> None:

@@ -49,11 +49,6 @@ class RunSpec:
     begun: RunRecord | None = None
 
     @property
-    def joint(self) -> bool:
-        """Whether it trains on the labels of all steps so far."""
-        return self.kind == "joint"
-
-    @property
     def num_new(self) -> int:
         """Classes that the teacher does not know."""
         return 0 if self.kind == "distilled" else len(self.classes.of_step(self.step))
@@ -104,38 +99,14 @@ def plan_run(
     return plan
 
 
-def describe_run(
-    experiment: Experiment,
-    config: Config,
-    *,
-    teacher: Path | str | None = None,
-    step: int | None = None,
-    run: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> RunSpec:
-    """The complete description of a run that may be trained now; see `train_step` for the arguments and errors."""
-    spec = plan_run(experiment, config, teacher=teacher, step=step, run=run)
-    return settle(claim(experiment, spec, resume=resume, overwrite=overwrite))
-
-
 def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: bool) -> RunSpec:
     """Make sure that the run may be trained now; a resumed run gets the settings that it began with.
 
     Raises:
-        ConfigError: as `check_free`, or a setting or the teacher differs from what the run began with.
+        ConfigError: it exists and is to be neither resumed nor replaced, others build on it, or it cannot be resumed,
+            for example because a setting or the teacher differs from what it began with.
     """
-    check_free(experiment, spec.name, resume=resume, overwrite=overwrite)
-    return _resumed(spec, experiment.read().run(spec.name)) if resume else spec
-
-
-def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bool) -> None:
-    """Make sure that a run of that name may be trained now.
-
-    Raises:
-        ConfigError: it exists and is to be neither resumed nor replaced, cannot be resumed, or others build on it.
-    """
-    manifest = experiment.read()
+    manifest, name = experiment.read(), spec.name
     record = manifest.find_run(name)
     if resume and overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other; pass one of them")
@@ -156,13 +127,14 @@ def check_free(experiment: Experiment, name: str, *, resume: bool, overwrite: bo
     children = [other.name for other in manifest.runs if other.parent == name]
     if overwrite and children:
         raise ConfigError(f"`overwrite`: run '{name}' is the teacher of {', '.join(children)}; pass another `name`")
+    return _resumed(spec, record) if resume and record else spec
 
 
 def settle(spec: RunSpec) -> RunSpec:
     """With the settings it really uses: a student gets architecture and, unless set, image size from its teacher.
 
     Raises:
-        ConfigError: another architecture than the teacher's was asked for.
+        ConfigError: another architecture than the teacher's is set.
     """
     if spec.teacher is None:
         return spec
@@ -197,7 +169,7 @@ def find_change(record: RunRecord, wanted: Config, keys: Iterable[tuple[str, str
 
 
 def has_teacher(record: RunRecord, spec: RunSpec) -> bool:
-    """True when the recorded run has the same teacher as the described one."""
+    """Whether the recorded run has the same teacher as the described one."""
     before = record.inputs.get("teacher")
     return spec.teacher is None or (before is not None and before.sha256 == spec.teacher.sha256)
 

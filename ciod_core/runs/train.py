@@ -1,12 +1,13 @@
-"""One training run of an experiment, from its inputs to a finished record in the manifest.
-
-`spec` describes a run; this module prepares student, teacher and data; `execute` trains, evaluates and records.
+"""One training run of an experiment: `spec` describes it, this module prepares its student, teacher and data,
+`execute` trains, evaluates and records it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Config
@@ -22,8 +23,8 @@ from ciod_core.model.checkpoint import load_detector
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
 from ciod_core.runs.execute import PreparedRun, execute
-from ciod_core.runs.replay import TrainingData, add_replay, choose_replayed, replay_table, resumed_replay
-from ciod_core.runs.spec import RunSpec, describe_run
+from ciod_core.runs.replay import TrainingData, choose_replayed, replay_table, resumed_replay
+from ciod_core.runs.spec import RunSpec, claim, plan_run, settle
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.resolve import resolve_teacher
@@ -61,20 +62,15 @@ def train_step(
         CheckpointError: a teacher or a state that does not fit.
         DataError: training data that cannot be read.
     """
-    spec = describe_run(experiment, config, teacher=teacher, step=step, run=run, resume=resume, overwrite=overwrite)
+    spec = plan_run(experiment, config, teacher=teacher, step=step, run=run)
+    spec = settle(claim(experiment, spec, resume=resume, overwrite=overwrite))
     check_step_files(experiment, experiment.read(), spec.step)
     device = pick_device(spec.config.training.device)
     replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)
     data = training_data(experiment, spec, replayed)
     images = LocatedTable(data.table, data.images)
     chosen = resolve_teacher(
-        experiment,
-        spec.config,
-        images,
-        step=spec.step,
-        weights=spec.teacher,
-        knowledge=knowledge,
-        begun=spec.begun,
+        experiment, spec.config, images, step=spec.step, weights=spec.teacher, knowledge=knowledge, begun=spec.begun
     )
     spec = replace(spec, config=chosen.config)
     training = spec.config.training
@@ -88,7 +84,6 @@ def train_step(
             teacher=chosen.open(network, method, images, device),
             data=data,
             device=device,
-            bank=chosen.bank_path,
             replayed=replayed,
             notes=chosen.notes,
         )
@@ -97,9 +92,10 @@ def train_step(
 
 def training_table(experiment: Experiment, spec: RunSpec) -> LocatedTable:
     """The images and boxes a run may see: its step's file, or for a joint run all labels of the steps so far."""
-    if not spec.joint:
-        return read_step(experiment, experiment.read(), spec.step)
-    parts = read_all_labels(experiment, experiment.read(), spec.step)
+    manifest = experiment.read()
+    if spec.kind != "joint":
+        return read_step(experiment, manifest, spec.step)
+    parts = read_all_labels(experiment, manifest, spec.step)
     return merge_located([LocatedTable(_labeled_part(part.table, spec.classes), part.image_dir) for part in parts])
 
 
@@ -111,7 +107,11 @@ def _labeled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTabl
 def training_data(experiment: Experiment, spec: RunSpec, replayed: tuple[ReplayedImage, ...]) -> TrainingData:
     """The images and boxes of a run, those that it replays included."""
     own = training_table(experiment, spec)
-    return add_replay(own, replay_table(experiment, replayed)) if replayed else TrainingData(*own)
+    if not replayed:
+        return TrainingData(*own)
+    # Those of the step's own images that are replayed, too, gain their old labels.
+    merged, folder = merge_located([own, replay_table(experiment, replayed)])
+    return TrainingData(merged, folder, ~np.isin(merged.image_ids_I, own.table.image_ids_I))
 
 
 def _build_models(spec: RunSpec, method: Method) -> tuple[Detector, Detector | None]:

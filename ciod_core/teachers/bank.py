@@ -109,7 +109,7 @@ class KnowledgeBank:
 
 
 class BankTeacher(SourceFrameTeacher):
-    """A teacher that remembers: its knowledge comes from a bank."""
+    """A teacher whose knowledge comes from a bank."""
 
     def __init__(self, bank: KnowledgeBank, images: LocatedTable, hashes: ImageHashes) -> None:
         super().__init__(bank.identity, images)

@@ -31,7 +31,7 @@ class TeacherIdentity(Record):
         image_size: longer side in pixels at which the teacher sees images; 0 where its model decides.
         flip: whether predictions are averaged with those for the mirrored image.
         scales: further sizes to average over, as multiples of `image_size`.
-        resampler: the selection; its `ground_truth_iou` takes no part, because labels are compared while training.
+        resampler: the selection; its `ground_truth_iou` is not compared, because it applies while training.
         teacher: weights of ciod, the results file of another detector, or an ONNX model.
         teacher_ids: of a teacher that is not ciod's, its id of every class, by label.
     """
@@ -59,10 +59,15 @@ class TeacherIdentity(Record):
 
 
 class Teacher(Protocol):
-    """A source of knowledge for the images of one table."""
+    """A source of knowledge for the images of one table.
+
+    Attributes:
+        provides: what a method may need of it: "selected" boxes, "dense" predictions at all anchor points, "features".
+        notes: what a user should know about how it fits, a line each.
+    """
 
     provides: frozenset[str]
-    """What a method may need of it: "selected" boxes, "dense" predictions at all anchor points, "features"."""
+    notes: tuple[str, ...]
 
     @property
     def identity(self) -> TeacherIdentity:
@@ -92,13 +97,14 @@ class Teacher(Protocol):
 
 
 class SourceFrameTeacher(ABC):
-    """A teacher that knows boxes of source images, and moves them into a batch as its images were moved."""
+    """A teacher with boxes of source images, which are moved into a batch as its images were moved."""
 
     provides = frozenset({"selected"})
 
-    def __init__(self, identity: TeacherIdentity, images: LocatedTable) -> None:
+    def __init__(self, identity: TeacherIdentity, images: LocatedTable, notes: tuple[str, ...] = ()) -> None:
         self.identity = identity
         self.images = images
+        self.notes = notes
 
     @abstractmethod
     def knowledge_of(self, index: int) -> Knowledge:

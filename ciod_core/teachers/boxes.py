@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,11 @@ from ciod_core.classes import ClassTable
 from ciod_core.config.schema import ResamplerConfig
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.errors import ConfigError
+from ciod_core.files import sha256_of_file
 from ciod_core.model.base import PRESENCE
 from ciod_core.model.common.nms import nms_in_order
 from ciod_core.model.knowledge import Knowledge
+from ciod_core.teachers.base import TeacherIdentity, TeacherKind
 
 # How near to 0 and 1 a probability may come: a logit is finite, and no detector is as sure as that.
 CLAMP = 1e-4
@@ -27,8 +30,8 @@ class OldClassImages:
     """The images that a teacher other than ciod's weights gives knowledge for.
 
     Attributes:
-        step: the step whose images they are.
-        classes: the old classes, which alone are kept.
+        step: whose images they are.
+        classes: the old classes; boxes of others are dropped.
         images: the images.
         resampler: the selection.
     """
@@ -37,6 +40,19 @@ class OldClassImages:
     classes: ClassTable
     images: LocatedTable
     resampler: ResamplerConfig
+
+    def identity(
+        self, path: Path, kind: TeacherKind, teacher_ids: tuple[int, ...], image_size: int = 0
+    ) -> TeacherIdentity:
+        """The identity of the teacher in this file for these images."""
+        return TeacherIdentity(
+            teacher_sha256=sha256_of_file(path),
+            classes=self.classes.names,
+            image_size=image_size,
+            resampler=self.resampler,
+            teacher=kind,
+            teacher_ids=teacher_ids,
+        )
 
 
 class ScoredBoxes(NamedTuple):

@@ -18,21 +18,16 @@ from ciod_core.evaluation.detections import Detections
 from ciod_core.export.box_model import BoxModel
 from ciod_core.export.description import METADATA_KEY, NmsSettings
 from ciod_core.export.runtime import OnnxDetector, open_session
-from ciod_core.files import sha256_of_file
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.teachers.base import SourceFrameTeacher, TeacherIdentity
+from ciod_core.teachers.base import SourceFrameTeacher
 from ciod_core.teachers.boxes import OldClassImages, lowest_score, one_score_each, select_boxes
 from ciod_core.teachers.teacher_classes import TeacherClasses, choose_classes, match_classes, read_teacher_classes
 
 
 class OnnxTeacher(SourceFrameTeacher):
-    """A model that runs on one image after the other.
+    """A model that runs on one image after the other."""
 
-    Attributes:
-        notes: what a user should know about how the model fits.
-    """
-
-    def __init__(self, path: Path, classes_file: Path | None, asked: OldClassImages) -> None:
+    def __init__(self, path: Path, classes_file: Path | None, old: OldClassImages) -> None:
         """Load a model and find the old classes of a step among its own.
 
         Raises:
@@ -41,7 +36,7 @@ class OnnxTeacher(SourceFrameTeacher):
             ExportError: onnxruntime is missing or cannot load the file.
         """
         given = None if classes_file is None else read_teacher_classes(classes_file)
-        lowest_score(asked.resampler)  # Refuses a rule before the model is loaded.
+        lowest_score(old.resampler)  # Refuses a rule before the model is loaded.
         session = open_session(path)
         own, image_size = None, 0
         notes: tuple[str, ...] = ()
@@ -51,21 +46,13 @@ class OnnxTeacher(SourceFrameTeacher):
             description = exported.description
             pairs = zip(description.classes.category_ids, description.classes.names, strict=True)
             own, image_size = TeacherClasses.from_pairs(path, pairs), description.input.image_size
-            notes = _notes_about_thresholds(path, description.nms, asked.resampler)
+            notes = _notes_about_thresholds(path, description.nms, old.resampler)
             self._detect = lambda image: exported.detect([image])
         else:
             self._detect = BoxModel(path, session).detect
-        self._match = match_classes(choose_classes(path, own, given), asked.classes)
-        identity = TeacherIdentity(
-            teacher_sha256=sha256_of_file(path),
-            classes=asked.classes.names,
-            image_size=image_size,
-            resampler=asked.resampler,
-            teacher="onnx",
-            teacher_ids=self._match.ids,
-        )
-        super().__init__(identity, asked.images)
-        self.notes = (*self._match.notes, *notes)
+        self._match = match_classes(choose_classes(path, own, given), old.classes)
+        identity = old.identity(path, "onnx", self._match.ids, image_size)
+        super().__init__(identity, old.images, (*self._match.notes, *notes))
         self._path = path
 
     def knowledge_of(self, index: int) -> Knowledge:

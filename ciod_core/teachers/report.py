@@ -50,7 +50,7 @@ class StepBank:
         return self.teacher.bank.path
 
     def hidden_objects(self, index: int) -> tuple[Float32Array, Int64Array] | None:
-        """Boxes (G, 4) and labels (G,) of the old classes in an image; None where nobody knows them."""
+        """Boxes (G, 4) and labels (G,) of the old classes in an image; None where they are unknown."""
         row = self._hidden_rows.get(int(self.teacher.images.table.image_ids_I[index]))
         if self.hidden is None or row is None:
             return None

@@ -46,15 +46,10 @@ class RunTeacher(NamedTuple):
     bank: BankTeacher | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def bank_path(self) -> Path | None:
-        """The file of the bank, for the run's record."""
-        return None if self.bank is None else self.bank.bank.path
-
     def open(
         self, detector: Detector | None, method: Method, images: LocatedTable, device: torch.device
     ) -> Teacher | None:
-        """The teacher, ready to answer; None where the method needs none.
+        """The teacher; None where the method needs none.
 
         Args:
             detector: the network of the teacher's weights, which is changed; None without a teacher.
@@ -64,7 +59,7 @@ class RunTeacher(NamedTuple):
         """
         if self.bank is not None:
             return self.bank
-        if detector is None or self.identity is None or not can_learn_from(method, NetworkTeacher.provides):
+        if detector is None or self.identity is None or not _can_learn_from(method, NetworkTeacher.provides):
             return None
         training = self.config.training
         frozen = freeze(detector, device, torch.channels_last if training.channels_last else torch.contiguous_format)
@@ -110,30 +105,13 @@ def resolve_teacher(
     return _from_bank(experiment, config, images, _matching_bank(path, config, weights), live)
 
 
-def can_learn_from(method: Method, provides: frozenset[str]) -> bool:
-    """Whether a method learns from a teacher, and needs no more of it than this."""
-    return bool(method.needs) and method.needs <= provides
-
-
-def bank_method(config: Config) -> Method | None:
-    """The configured method as it learns from a bank; None where it cannot."""
-    method = build_method(_without_dense(config))
-    return method if can_learn_from(method, BankTeacher.provides) else None
-
-
-def bank_selection(config: Config) -> ResamplerConfig:
-    """What has to have selected the boxes of a bank for the configured method."""
-    method = bank_method(config)
-    return (method.selection if method else None) or config.resampler
-
-
 def bank_config(config: Config) -> Config:
     """The settings of a run that learns from a bank alone.
 
     Raises:
         ConfigError: its method needs a live teacher or none.
     """
-    if bank_method(config) is None:
+    if _bank_method(config) is None:
         raise ConfigError(f"`method.name`: '{config.method.name}' cannot learn from a bank; leave it out")
     return _without_dense(config)
 
@@ -150,9 +128,25 @@ def require_same_bank(begun: RunRecord, path: Path) -> None:
         raise ConfigError(f"`resume`: run '{begun.name}' began with the bank {named}; pass it as it was")
 
 
+def _can_learn_from(method: Method, provides: frozenset[str]) -> bool:
+    return bool(method.needs) and method.needs <= provides
+
+
 def _without_dense(config: Config) -> Config:
     """The settings without what dense predictions alone can give."""
     return with_own_settings(config, method_class(config.method.name).without_dense)
+
+
+def _bank_method(config: Config) -> Method | None:
+    """The configured method as it learns from a bank; None where it cannot."""
+    method = build_method(_without_dense(config))
+    return method if _can_learn_from(method, BankTeacher.provides) else None
+
+
+def _bank_selection(config: Config) -> ResamplerConfig:
+    """What has to have selected the boxes of a bank for the configured method."""
+    method = _bank_method(config)
+    return (method.selection if method else None) or config.resampler
 
 
 def _own_settings(method: Method, sign: str) -> str:
@@ -165,7 +159,7 @@ def _live_identity(weights: Weights, config: Config) -> TeacherIdentity:
         teacher_sha256=weights.sha256,
         classes=read_info(weights.path).classes.names,
         image_size=config.data.image_size,
-        resampler=bank_selection(config),
+        resampler=_bank_selection(config),
     )
 
 
@@ -176,7 +170,7 @@ def _from_bank(
     teacher.require_images()
     note = f"learns from {relative_if_inside(bank.path, experiment.folder)} instead of the live teacher"
     method = build_method(config)
-    if not can_learn_from(method, BankTeacher.provides):
+    if not _can_learn_from(method, BankTeacher.provides):
         note += f"; {_own_settings(method, ' is ')}"
     return RunTeacher(_without_dense(config), live, teacher, (note,))
 
@@ -187,13 +181,13 @@ def _matching_bank(path: Path, config: Config, weights: Weights | None) -> Knowl
         raise ConfigError("`knowledge`: requires `teacher`; leave it out")
     if config.replay.on:
         raise ConfigError("`knowledge`: a bank holds the images of the step, not replayed ones; leave one of both out")
-    if bank_method(config) is None:
+    if _bank_method(config) is None:
         raise ConfigError(
             f"`knowledge`: method '{config.method.name}' needs the live teacher or none: banks store selected "
             "predictions only; leave it out"
         )
     bank, info = KnowledgeBank(path), read_info(weights.path)
-    expected: dict[str, Any] = {"classes": info.classes.names, "resampler": bank_selection(config)}
+    expected: dict[str, Any] = {"classes": info.classes.names, "resampler": _bank_selection(config)}
     if not bank.identity.foreign:
         expected |= {"teacher_sha256": weights.sha256, "image_size": info.preprocessing.image_size}
     difference = bank.identity.model_copy(update=expected).difference(bank.identity)
@@ -225,7 +219,7 @@ def _step_bank(
 ) -> RunTeacher:
     """The step's own bank where it equals the live teacher; else the live teacher, with a note about a near miss."""
     path = experiment.knowledge_path(run_name(step))
-    if live is None or config.replay.on or not path.is_file() or bank_method(config) is None:
+    if live is None or config.replay.on or not path.is_file() or _bank_method(config) is None:
         return RunTeacher(config, live)
     try:
         bank = KnowledgeBank(path)
@@ -234,7 +228,7 @@ def _step_bank(
         difference = live.difference(bank.identity)
         if difference is not None:
             reason = f"{path}: its {difference}"
-        elif not can_learn_from(method := build_method(config), BankTeacher.provides):
+        elif not _can_learn_from(method := build_method(config), BankTeacher.provides):
             reason = (
                 f"{path}: it lacks the dense predictions that these settings need; "
                 f"pass it as `knowledge` to learn from it with {_own_settings(method, '=')}"

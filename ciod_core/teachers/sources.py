@@ -15,13 +15,14 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.folder import Teacher as Weights
 from ciod_core.experiment.step_data import read_step
 from ciod_core.experiment.teacher import taught_by
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.base import Teacher, TeacherIdentity
 from ciod_core.teachers.boxes import OldClassImages
 from ciod_core.teachers.network import NetworkTeacher
 from ciod_core.teachers.onnx import OnnxTeacher
-from ciod_core.teachers.resolve import bank_method, bank_selection
+from ciod_core.teachers.resolve import bank_config
 from ciod_core.teachers.results import ResultsTeacher
 
 FIRST_STEP_WITH_OLD_CLASSES = 2
@@ -66,13 +67,6 @@ class TeacherFile(NamedTuple):
     classes: ClassTable
 
 
-class OpenedTeacher(NamedTuple):
-    """A teacher, and what a user should know about how it fits."""
-
-    teacher: Teacher
-    notes: tuple[str, ...] = ()
-
-
 def find_teacher(experiment: Experiment, options: TeacherOptions) -> TeacherFile:
     """Find and verify the file of a teacher.
 
@@ -98,7 +92,7 @@ def find_teacher(experiment: Experiment, options: TeacherOptions) -> TeacherFile
     return TeacherFile(Path(named), None, following - 1, experiment.read().classes.up_to(following - 1))
 
 
-def open_teacher(experiment: Experiment, config: Config, options: TeacherOptions, file: TeacherFile) -> OpenedTeacher:
+def open_teacher(experiment: Experiment, config: Config, options: TeacherOptions, file: TeacherFile) -> Teacher:
     """Load a teacher and its images.
 
     Raises:
@@ -108,16 +102,13 @@ def open_teacher(experiment: Experiment, config: Config, options: TeacherOptions
         ExportError: a model that cannot be loaded.
     """
     images = _images(experiment, options, file)
-    method = bank_method(config)
-    if method is None:
-        raise ConfigError(f"`method.name`: '{config.method.name}' cannot learn from a bank; leave it out")
-    selection = bank_selection(config)
+    method = build_method(bank_config(config))
+    selection = method.selection or config.resampler
     if file.weights is None:
         if not file.path.is_file():
             raise ConfigError(f"`teacher` {file.path}: no such file; pass COCO results (.json) or a model (.onnx)")
-        asked = OldClassImages(file.step + 1, file.classes, images, selection)
-        foreign = _FOREIGN[file.path.suffix.lower()](file.path, options.teacher_classes, asked)
-        return OpenedTeacher(foreign, foreign.notes)
+        old = OldClassImages(file.step + 1, file.classes, images, selection)
+        return _FOREIGN[file.path.suffix.lower()](file.path, options.teacher_classes, old)
     detector, info = load_detector(file.path, pick_device(config.training.device))
     identity = TeacherIdentity(
         teacher_sha256=file.weights.sha256,
@@ -127,10 +118,9 @@ def open_teacher(experiment: Experiment, config: Config, options: TeacherOptions
         scales=options.scales,
         resampler=selection,
     )
-    network = NetworkTeacher(
+    return NetworkTeacher(
         detector, method, identity, images, batch_size=config.evaluation.batch_size, workers=config.data.workers
     )
-    return OpenedTeacher(network)
 
 
 def _images(experiment: Experiment, options: TeacherOptions, file: TeacherFile) -> LocatedTable:

@@ -20,7 +20,7 @@ from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import FileRecord, RunRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.replay import choose_replayed, resumed_replay
-from ciod_core.runs.spec import check_free, plan_run
+from ciod_core.runs.spec import claim, plan_run
 from ciod_core.runs.train import training_data, training_table
 from tests.helpers.chains import content_of, data_source, write_data, write_teacher
 from tests.helpers.experiments import check_files, make_run
@@ -128,8 +128,8 @@ class TestFirstStep:
     def test_weights_that_lie_there_are_not_overwritten(self, chain: Experiment) -> None:
         chain.weights_path("other").write_text("precious")
         with refused(chain, ConfigError, "other.safetensors: exists and was not written by", "`teacher`"):
-            check_free(chain, "other", resume=False, overwrite=False)
-        check_free(chain, "other", resume=False, overwrite=True)
+            claim(chain, plan_run(chain, Config(), run="other"), resume=False, overwrite=False)
+        claim(chain, plan_run(chain, Config(), run="other"), resume=False, overwrite=True)
 
 
 class TestNextStep:
@@ -350,7 +350,7 @@ class TestLoneWeights:
                 budget = Config(replay=ReplayConfig(images=3))
                 choose_replayed(chain, plan_run(chain, budget, teacher="mine"))
             with refused(chain, ConfigError, "'mine' is what this experiment began with"):
-                check_free(chain, "mine", resume=False, overwrite=True)
+                claim(chain, plan_run(chain, budget, teacher="mine", run="mine"), resume=False, overwrite=True)
             begin_run(chain, "step3", 3, "mine")
         assert [run.name for run in chain.read().path_to("step3")] == ["mine", "step3"]
         # The teacher itself can be measured on the first data that labels its classes.

@@ -172,11 +172,10 @@ class TestTeacher:
             make_experiment(tmp_path).resolve_teacher("stepp1")
 
     def test_classes_must_be_the_first_of_the_experiment(self, tmp_path: Path) -> None:
-        experiment = make_experiment(tmp_path)
-        make_run(experiment, "step1", 1)
-        experiment.resolve_teacher("step1", class_table([[("circle", 1), ("square", 2)]]))
+        classes = make_experiment(tmp_path).read().classes
+        class_table([[("circle", 1), ("square", 2)]]).require_prefix_of(classes, where="step1")
         with pytest.raises(CheckpointError, match="its class 1 is 'square'"):
-            experiment.resolve_teacher("step1", class_table([[("square", 2), ("circle", 1)]]))
+            class_table([[("square", 2), ("circle", 1)]]).require_prefix_of(classes, where="step1")
 
 
 class TestStepFiles:

@@ -209,7 +209,7 @@ def test_a_device_that_is_not_there(experiment: Experiment) -> None:
 class TestPlans:
     def test_without_a_teacher_it_is_step_1(self, experiment: Experiment) -> None:
         plan = plan_run(experiment, config())
-        assert (plan.name, plan.step, plan.joint, plan.teacher) == ("step1", 1, False, None)
+        assert (plan.name, plan.step, plan.kind, plan.teacher) == ("step1", 1, "step", None)
         assert plan.classes.names == ("circle", "square") and plan.num_new == 2
 
     @pytest.mark.parametrize(("method", "name"), [("crs-ckd", "step2"), ("finetune", "step2-finetune")])
@@ -217,7 +217,7 @@ class TestPlans:
         path = add_teacher(experiment)
         for teacher in ("step1", path):
             plan = plan_run(experiment, config(method), teacher=teacher)
-            assert (plan.name, plan.step, plan.joint, plan.num_new) == (name, 2, False, 1)
+            assert (plan.name, plan.step, plan.kind, plan.num_new) == (name, 2, "step", 1)
             assert plan.classes == experiment.read().classes
             assert plan.teacher is not None and plan.teacher.sha256 == sha256_of_file(path)
             assert plan.teacher.run is not None and plan.teacher.run.name == "step1"
@@ -233,7 +233,7 @@ class TestPlans:
         self, experiment: Experiment, step: int | None, name: str, known: int
     ) -> None:
         plan = plan_run(experiment, config("joint"), step=step)
-        assert (plan.name, plan.joint, plan.teacher, len(plan.classes)) == (name, True, None, known)
+        assert (plan.name, plan.kind, plan.teacher, len(plan.classes)) == (name, "joint", None, known)
 
     def test_a_name_of_ones_own(self, experiment: Experiment) -> None:
         assert plan_run(experiment, config(), run="first-try").name == "first-try"

@@ -21,10 +21,10 @@ from ciod_core.errors import ConfigError, DataError
 from ciod_core.methods.registry import build_method
 from ciod_core.model.common.boxes import pairwise_iou
 from ciod_core.model.yolox.detector import YoloxDetector
-from ciod_core.teachers import build
+from ciod_core.teachers import distill as distill_module
 from ciod_core.teachers.bank import KnowledgeBank
 from ciod_core.teachers.base import TeacherIdentity
-from ciod_core.teachers.build import Built, build_bank
+from ciod_core.teachers.distill import Built, build_bank
 from ciod_core.teachers.network import NetworkTeacher
 from ciod_core.teachers.report import StepBank, summarize
 from tests.helpers.networks import lively_detector
@@ -107,7 +107,7 @@ def test_a_renamed_image_is_known(setting: Setting) -> None:
 
 
 def test_an_interrupted_call_goes_on(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr(distill_module, "SECONDS_BETWEEN_WRITES", 0.0)
     forward, calls = YoloxDetector.forward, 0
 
     def interrupted(self: YoloxDetector, *arguments: object, **options: object) -> object:

@@ -71,7 +71,7 @@ def test_a_bank_that_says_what_the_teacher_would_is_picked_up(
 ) -> None:
     bank = distill(experiment, config(**settings), TeacherOptions("step1")).teacher.bank
     chosen = choose(experiment, config(**settings))
-    assert chosen.bank is not None and chosen.bank_path == bank.path
+    assert chosen.bank is not None and chosen.bank.bank.path == bank.path
     assert chosen.config.method == config(**settings).method
     assert chosen.notes == ("learns from step2.knowledge.safetensors instead of the live teacher",)
 

@@ -18,7 +18,7 @@ from ciod_core.errors import CiodError, ConfigError, DataError
 from ciod_core.files import sha256_of_file
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.teachers.boxes import OldClassImages
-from ciod_core.teachers.build import build_bank
+from ciod_core.teachers.distill import build_bank
 from ciod_core.teachers.results import ResultsTeacher
 from tests.helpers.elsewhere import OLD, result, three_images, write_json
 

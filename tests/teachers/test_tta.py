@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.teachers.tta import average_views
+from ciod_core.teachers.network import average_views
 
 TENSORS = ("boxes_K4", "labels_K", "scores_K", "class_logits_KC")
 

@@ -52,7 +52,7 @@ class ClassSteps:
         text: the sizes of the groups, such as `70+10`.
         order: how the classes were ordered; `listed` where a plan file names them.
         groups: the classes of every step.
-        left_out: classes that no step learns and no evaluation asks for.
+        left_out: classes that no step learns and no evaluation measures.
         file: name of the plan file, None for a plan that counts.
     """
 
@@ -64,12 +64,7 @@ class ClassSteps:
 
 
 def load_plan(plan: str, order: str | None = None, leave_out: str | None = None) -> Plan | PlanFile:
-    """Read `plan`, and refuse what is wrong with it whatever the dataset.
-
-    Args:
-        plan: a plan that counts, or the path of a `.yaml` file.
-        order: see `plan_classes`.
-        leave_out: see `plan_classes`.
+    """Read `plan`, and refuse what is wrong with it whatever the dataset; see `plan_classes` for the arguments.
 
     Raises:
         ConfigError: no plan, a broken plan file, or a plan file together with an order or left-out classes.

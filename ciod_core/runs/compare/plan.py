@@ -41,8 +41,8 @@ class SuiteRun:
 
 @dataclass(frozen=True)
 class Epochs:
-    """How long runs train. An upper bound trains as long as all the steps it covers together: a bound that had seen
-    less than the methods it bounds would flatter them.
+    """How long runs train. An upper bound trains as long as all the steps it covers together: a bound that was
+    trained for less than the methods it bounds would be too low.
     """
 
     first: int

@@ -10,6 +10,7 @@ from ciod_core.evaluation.chain import ChainSummary, summarize_chain
 from ciod_core.evaluation.records import METRICS_KEY, read_report
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.records import Record
 from ciod_core.runs.compare.plan import JOINT, SuiteRun
 
@@ -73,20 +74,22 @@ class SuiteRow(Record):
 
 def suite_rows(experiment: Experiment, runs: Sequence[SuiteRun]) -> tuple[SuiteRow, ...]:
     """The rows of a comparison, in the order of its runs; methods and steps without a finished run have none."""
-    reports = _reports(experiment, runs)
+    manifest = experiment.read()
+    reports = _reports(experiment, manifest, runs)
     keys = dict.fromkeys((run.method, run.step) for run in runs)
     rows = []
     for method, step in keys:
         found = [run for run in runs if (run.method, run.step) == (method, step) and run.name in reports]
         if found:
-            measured = [_measures(experiment, run, runs, reports) for run in found]
+            measured = [_measures(run, manifest.run(run.name).seconds, runs, reports) for run in found]
             spreads = {name: Spread.of([values[name] for values in measured]) for name in MEASURES}
             rows.append(SuiteRow(method=method, step=step, seeds=tuple(run.seed for run in found), measures=spreads))
     return tuple(rows)
 
 
-def _reports(experiment: Experiment, runs: Sequence[SuiteRun]) -> dict[str, EvaluationReport]:
-    manifest = experiment.read()
+def _reports(
+    experiment: Experiment, manifest: ExperimentManifest, runs: Sequence[SuiteRun]
+) -> dict[str, EvaluationReport]:
     records = [manifest.find_run(run.name) for run in runs]
     return {
         record.name: read_report(experiment, record)
@@ -96,12 +99,12 @@ def _reports(experiment: Experiment, runs: Sequence[SuiteRun]) -> dict[str, Eval
 
 
 def _measures(
-    experiment: Experiment, run: SuiteRun, runs: Sequence[SuiteRun], reports: dict[str, EvaluationReport]
+    run: SuiteRun, seconds: float | None, runs: Sequence[SuiteRun], reports: dict[str, EvaluationReport]
 ) -> Values:
     report = reports[run.name]
     ap = {name: group.metrics.ap for name, group in report.groups.items()}
     values: Values = dict.fromkeys(MEASURES)
-    values |= {"ap_all": ap["all"], "seconds": experiment.read().run(run.name).seconds}
+    values |= {"ap_all": ap["all"], "seconds": seconds}
     if "old" in ap:
         values |= {"ap_old": ap["old"], "ap_new": ap["new"]}
     chain = None if run.method == JOINT else _chain(run, runs, reports)

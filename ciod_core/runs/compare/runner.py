@@ -38,7 +38,7 @@ class RunProgress(NamedTuple):
 
     Attributes:
         name: of the run.
-        epoch: the one it is in; 0 before it has told anything.
+        epoch: the one it is in; 0 before its first record.
         epochs: planned.
     """
 
@@ -100,7 +100,7 @@ def run_suite(
                 outcomes = _one_by_one(experiment.folder, queue, listener.training())
             else:
                 outcomes = _side_by_side(experiment, queue, jobs, threads, listener)
-            errors = _tell(outcomes, listener)
+            errors = _report(outcomes, listener)
     except Timeout:
         raise ConfigError(f"{experiment.folder}: another 'ciod run' is at work there; wait for it or end it") from None
     if errors:
@@ -108,7 +108,7 @@ def run_suite(
         raise CiodError(f"{len(errors)} of {len(queue)} runs failed, first '{name}': {error}")
 
 
-def _tell(outcomes: Iterator[Outcome], listener: SuiteListener) -> dict[str, CiodError]:
+def _report(outcomes: Iterator[Outcome], listener: SuiteListener) -> dict[str, CiodError]:
     """Pass the outcomes on; return the errors by run."""
     errors: dict[str, CiodError] = {}
     for run, outcome in outcomes:
@@ -211,7 +211,7 @@ class _Started(NamedTuple):
 
 
 def _progress(experiment: Experiment, started: _Started) -> RunProgress:
-    # Its log tells where the run is, without a line between the processes.
+    # Its log shows where the run is, so that the processes need no connection.
     log = experiment.run_folder(started.run.name) / METRICS_FILE
     return RunProgress(started.run.name, last_epoch(log, started.at), started.epochs)
 
@@ -229,5 +229,5 @@ def _attempt(
         return train_missing(folder, run, config, listener or TrainingListener())
     except CiodError as error:
         return error
-    except Exception as error:  # whatever torch lets out, from a lack of memory to a broken driver
+    except Exception as error:  # any error of torch, from a lack of memory to a broken driver
         return CiodError(f"{type(error).__name__}: {' '.join(str(error).split())}")
