@@ -19,15 +19,19 @@ if TYPE_CHECKING:
     from ciod_core.runs.compare.results import Spread, SuiteRow
     from ciod_core.runs.compare.runner import RunProgress
 
+# Columns by measure; those that no row has a value for are left out.
 _COLUMNS = {
     "ap_old": "AP old",
     "ap_new": "AP new",
     "ap_all": "AP all",
+    "ceiling_share": "of ceiling %",
     "relative_gap": "RelGap %",
     "omega": "Ω",
     "forgetting": "forgetting",
     "rsd": "RSD %",
     "rpd": "RPD %",
+    "false_alarms": "false alarms",
+    "new_with_negatives": "AP new with negatives",
     "seconds": "time",
 }
 
@@ -115,17 +119,23 @@ def _show(rows: Sequence[SuiteRow], seeds: int) -> None:
     last = max(row.step for row in rows)
     spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     final = [row for row in rows if row.step == last or row.method == "base"]
-    columns = ("method", *_COLUMNS.values())
-    console.show(console.table(f"After step {last}, AP in %, {spread}", columns, [_cells(row) for row in final]))
+    measures = [name for name in _COLUMNS if any(row.measures[name].mean is not None for row in rows)]
+    titles = [_COLUMNS[name] for name in measures]
+    cells = [_cells(row, measures) for row in final]
+    console.show(console.table(f"After step {last}, AP in %, {spread}", ("method", *titles), cells))
     if last > 2:
-        steps = [(row.method, str(row.step), *_cells(row)[1:]) for row in sorted(rows, key=lambda row: row.step)]
+        steps = [
+            (row.method, str(row.step), *_cells(row, measures)[1:]) for row in sorted(rows, key=lambda row: row.step)
+        ]
         title = f"After every step, AP in %, {spread}"
-        console.show(console.table(title, ("method", "step", *_COLUMNS.values()), steps))
+        console.show(console.table(title, ("method", "step", *titles), steps))
+    if any(row.method == "ceiling" for row in rows):
+        console.note("ceiling: every class as detected right after its own step, by step 1 or by fine-tuning")
 
 
-def _cells(row: SuiteRow) -> tuple[str, ...]:
+def _cells(row: SuiteRow, measures: Sequence[str]) -> tuple[str, ...]:
     name = {"base": "step 1", "joint": "joint, the upper bound"}.get(row.method, row.method)
-    return (name, *(_cell(measure, row.measures[measure]) for measure in _COLUMNS))
+    return (name, *(_cell(measure, row.measures[measure]) for measure in measures))
 
 
 def _cell(measure: str, spread: Spread) -> str:
@@ -133,6 +143,6 @@ def _cell(measure: str, spread: Spread) -> str:
         return "–"
     if measure == "seconds":
         return console.duration(spread.mean)
-    factor, digits = (1.0, 3) if measure == "omega" else (100.0, 1)
+    factor, digits = {"omega": (1.0, 3), "false_alarms": (1.0, 2)}.get(measure, (100.0, 1))
     deviation = "" if spread.sd is None else f" ±{factor * spread.sd:.{digits}f}"
     return f"{factor * spread.mean:z.{digits}f}{deviation}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _METRIC_COLUMNS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 
 
-@with_options("evaluation.batch_size", "data.workers", "training.device")
+@with_options("evaluation.negatives", "evaluation.batch_size", "data.workers", "training.device")
 def evaluate(
     run: str | None = argument("RUN", "Run or weights file. Default: the only leaf run.", None),
     experiment: Path | None = EXPERIMENT,
@@ -126,6 +126,13 @@ def _comparison_table(
         )
         rows["BWT, backward transfer, AP points"] = console.percent(measures.backward_transfer)
         rows["F-AP, harmonic mean of old and new, %"] = console.percent(measures.harmonic_ap)
+    if report.false_alarms is not None:
+        alarms = report.false_alarms
+        rows[f"false alarms: new classes (score ≥ {alarms.score}) per image of earlier steps"] = (
+            f"{alarms.per_image:.2f}"
+        )
+        if alarms.new_with_negatives is not None:
+            rows["AP new with these images as negatives, %"] = console.percent(alarms.new_with_negatives.ap)
     if not rows:
         return None
     path = " → ".join(chain.runs) if chain else report.run

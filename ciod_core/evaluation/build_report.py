@@ -19,7 +19,10 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.evaluation.average_precision import PrecisionTable, evaluate_detections
 from ciod_core.evaluation.backends import BackendName
 from ciod_core.evaluation.detections import Detections
-from ciod_core.evaluation.report import ClassReport, EvaluationReport, GroupReport
+from ciod_core.evaluation.report import ClassReport, EvaluationReport, FalseAlarms, GroupReport
+
+# From this score on a user would act on a detection.
+FALSE_ALARM_SCORE = 0.3
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,15 @@ class LabeledSets:
         before_SC: Int64Array = np.cumsum(self.labeled_SC, axis=0, dtype=np.int64) - self.labeled_SC
         return replace(self, labeled_SC=self.labeled_SC & (before_SC == 0))
 
+    def without(self, chosen_C: BoolArray) -> BoolArray:
+        """Mask of the sets that label none of these classes."""
+        return np.logical_not(np.any(self.labeled_SC & chosen_C, axis=1))
+
+    def as_negatives(self, chosen_C: BoolArray) -> LabeledSets:
+        """The same sets, where those that label none of these classes show none of them."""
+        negative_SC = self.without(chosen_C)[:, None] & chosen_C
+        return replace(self, labeled_SC=self.labeled_SC | negative_SC)
+
     def count(self, image_ids_N: Int64Array, category_ids_N: Int64Array) -> BoolArray:
         """Mask of the boxes that count: those of a class that is labeled on their image."""
         labels_N = self.classes.labels_of(category_ids_N)
@@ -85,6 +97,7 @@ def build_report(
     backend: BackendName = "hotcoco",
     step: int | None = None,
     labeled: LabeledSets | None = None,
+    negatives: bool = False,
 ) -> EvaluationReport:
     """Match the detections of a run to ground truth and report them by class group.
 
@@ -97,13 +110,16 @@ def build_report(
         backend: engine that matches detections to ground truth.
         step: of the run; None: the last one in `classes`.
         labeled: where the classes are labeled; None: everywhere.
+        negatives: images of earlier steps show none of the new classes.
 
     Raises:
         DataError: when detections or classes do not belong to this ground truth.
     """
-    if labeled is not None:
-        ground_truth, detections = _labeled_part(ground_truth, detections, labeled)
     step = step or classes.last_step
+    false_alarms = None
+    if labeled is not None:
+        false_alarms = _false_alarms(ground_truth, detections, classes, step, labeled, backend if negatives else None)
+        ground_truth, detections = _labeled_part(ground_truth, detections, labeled)
     measured = _Measured.of(ground_truth, detections, classes, backend)
     comparable = measured
     if labeled is not None:
@@ -134,6 +150,36 @@ def build_report(
             )
             for entry, images in zip(classes.entries, images_C, strict=True)
         ),
+        false_alarms=false_alarms,
+    )
+
+
+def _false_alarms(
+    ground_truth: AnnotationTable,
+    detections: Detections,
+    classes: ClassTable,
+    step: int,
+    labeled: LabeledSets,
+    backend: BackendName | None,
+) -> FalseAlarms | None:
+    """Detections of new classes on images of earlier steps; with a backend, AP with those images as negatives."""
+    new = classes.of_step(step)
+    new_C = np.isin(classes.category_ids, new.category_ids)
+    unlabeled_I = labeled.without(new_C)[labeled.set_I]
+    if step == 1 or not new_C.any() or not unlabeled_I.any():
+        return None
+    counted_D = np.isin(detections.category_ids_D, new.category_ids) & (detections.scores_D >= FALSE_ALARM_SCORE)
+    counted_D &= np.isin(detections.image_ids_D, labeled.image_ids_I[unlabeled_I])
+    metrics = None
+    if backend is not None:
+        everywhere = _labeled_part(ground_truth, detections, labeled.as_negatives(new_C))
+        metrics = _Measured.of(*everywhere, classes, backend).group(new.entries).metrics
+    images = int(unlabeled_I.sum())
+    return FalseAlarms(
+        images=images,
+        score=FALSE_ALARM_SCORE,
+        per_image=int(counted_D.sum()) / images,
+        new_with_negatives=metrics,
     )
 
 

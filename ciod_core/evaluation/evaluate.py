@@ -68,6 +68,7 @@ def evaluate_weights(
         backend=backend,
         step=info.step,
         labeled=labeled,
+        negatives=config.negatives,
     )
 
 

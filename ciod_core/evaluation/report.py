@@ -49,6 +49,23 @@ class ClassReport(Record):
     images: int | None = None
 
 
+class FalseAlarms(Record):
+    """New classes on validation images of earlier steps, which are not labeled with them.
+
+    Attributes:
+        images: those images.
+        score: lowest score of a detection that counts.
+        per_image: detections of new classes per image.
+        new_with_negatives: metrics of the new classes with these images as images that show none of them; None unless
+            the user says that they show none.
+    """
+
+    images: int
+    score: float
+    per_image: float
+    new_with_negatives: Metrics | None = None
+
+
 class UpperBoundReport(Record):
     """Distance to the detector that was trained on all classes at once.
 
@@ -121,6 +138,7 @@ class EvaluationReport(Record):
             images of several steps label different classes, a class counts in the first three on all images that label
             it, and in the others on those of the first step that labels it, so that they compare from step to step.
         per_class: one entry per class, in the order the detector learned them.
+        false_alarms: None where every validation image labels some new class, and at step 1.
         upper_bound: filled by `with_upper_bound`.
     """
 
@@ -135,6 +153,7 @@ class EvaluationReport(Record):
     detections: int
     groups: dict[str, GroupReport]
     per_class: tuple[ClassReport, ...]
+    false_alarms: FalseAlarms | None = None
     upper_bound: UpperBoundReport | None = None
 
     @property

@@ -108,3 +108,32 @@ def test_a_chain_that_began_with_weights_from_elsewhere(tables: list[AnnotationT
     assert ap.ap_KJ[0] == (None,) and ap.ap_KJ[1][0] == pytest.approx(1)
     assert ap.forgetting[0] == pytest.approx(0.5)
     assert ap.forgetting_percentage_points is ap.omega is None
+
+
+def test_false_alarms_are_new_classes_on_images_of_earlier_steps(tables: list[AnnotationTable]) -> None:
+    right = [(1, 4, BOX, 0.5), (2, 2, BOX, 0.5), (3, 1, BOX, 0.5), (4, 4, ELSEWHERE, 0.5)]
+    # An owl on each image of step 1; a dog where step 2 does not label dogs is no new class.
+    alarms = [(1, 1, ELSEWHERE, 0.3), (2, 1, ELSEWHERE, 0.29), (3, 2, ELSEWHERE, 0.9)]
+    report = evaluated(tables, detections(*right, *alarms))
+    assert report.false_alarms is not None
+    assert (report.false_alarms.images, report.false_alarms.score, report.false_alarms.per_image) == (2, 0.3, 0.5)
+    assert report.false_alarms.new_with_negatives is None
+
+
+def test_images_of_earlier_steps_as_negatives(tables: list[AnnotationTable]) -> None:
+    """An owl that is surer than the right one counts against the class where step 1's images show none."""
+    found = detections((1, 1, ELSEWHERE, 0.9), (3, 1, BOX, 0.5))
+    sets = LabeledSets.of(tables, CLASSES)
+    report = build_report(
+        merge(*tables), found, CLASSES, run="step2", weights_sha256=None, labeled=sets, negatives=True
+    )
+    assert report.false_alarms is not None and report.false_alarms.new_with_negatives is not None
+    assert report.groups["new"].metrics.ap == pytest.approx(1)
+    assert report.false_alarms.new_with_negatives.ap == pytest.approx(0.5, abs=0.01)
+
+
+def test_where_everything_is_labeled_nothing_is_a_false_alarm(tables: list[AnnotationTable]) -> None:
+    report = build_report(
+        merge(*tables), detections((1, 1, BOX, 0.9)), CLASSES, run="step2", weights_sha256=None, labeled=None
+    )
+    assert report.false_alarms is None

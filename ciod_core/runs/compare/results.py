@@ -12,12 +12,17 @@ from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.records import Record
-from ciod_core.runs.compare.plan import JOINT, SuiteRun
+from ciod_core.runs.compare.plan import BASE, JOINT, SuiteRun
+
+# The row of perfect memory with free learning, and the method that learns freely.
+CEILING = "ceiling"
+FREE_LEARNING = "finetune"
 
 MEASURES = (
     "ap_old",
     "ap_new",
     "ap_all",
+    "ceiling_share",
     "relative_gap",
     "omega",
     "forgetting",
@@ -25,6 +30,8 @@ MEASURES = (
     "rpd",
     "backward_transfer",
     "harmonic_ap",
+    "false_alarms",
+    "new_with_negatives",
     "seconds",
 )
 
@@ -60,7 +67,7 @@ class SuiteRow(Record):
     """One method after one step.
 
     Attributes:
-        method: a method's name, `base` or `joint`.
+        method: a method's name, `base`, `joint` or `ceiling`.
         step: from 1.
         seeds: whose runs are finished.
         measures: by name, see `MEASURES`; APs are fractions, times seconds, forgetting the mean over earlier steps.
@@ -80,11 +87,41 @@ def suite_rows(experiment: Experiment, runs: Sequence[SuiteRun]) -> tuple[SuiteR
     rows = []
     for method, step in keys:
         found = [run for run in runs if (run.method, run.step) == (method, step) and run.name in reports]
-        if found:
-            measured = [_measures(run, manifest.run(run.name).seconds, runs, reports) for run in found]
-            spreads = {name: Spread.of([values[name] for values in measured]) for name in MEASURES}
-            rows.append(SuiteRow(method=method, step=step, seeds=tuple(run.seed for run in found), measures=spreads))
+        measured = {run.seed: _measures(run, manifest.run(run.name).seconds, runs, reports) for run in found}
+        rows += _row(method, step, measured)
+        if method == FREE_LEARNING:
+            ceilings = {run.seed: ceiling for run in found if (ceiling := _ceiling(run, runs, reports))}
+            rows += _row(CEILING, step, ceilings)
     return tuple(rows)
+
+
+def _row(method: str, step: int, measured: dict[int, Values]) -> list[SuiteRow]:
+    """The row of a method from its measures by seed; none where nothing was measured."""
+    if not measured:
+        return []
+    spreads = {name: Spread.of([values[name] for values in measured.values()]) for name in MEASURES}
+    return [SuiteRow(method=method, step=step, seeds=tuple(measured), measures=spreads)]
+
+
+def _ceiling(run: SuiteRun, runs: Sequence[SuiteRun], reports: dict[str, EvaluationReport]) -> Values | None:
+    """What perfect memory and free learning would reach: every class as it was detected right after its own step.
+
+    Classes of step 1 are measured after step 1, those of later steps after fine-tuning. None where a run is missing.
+    """
+    learned = {
+        other.step: reports[other.name]
+        for other in runs
+        if other.seed == run.seed and other.method in (BASE, FREE_LEARNING) and other.name in reports
+    }
+    if set(range(1, run.step + 1)) - learned.keys():
+        return None
+    own = [entry for step in range(1, run.step + 1) for entry in learned[step].per_class if entry.step == step]
+    known = [(entry.step, entry.metrics.ap) for entry in own if entry.metrics.ap is not None]
+    old = [ap for step, ap in known if step < run.step]
+    new = [ap for step, ap in known if step == run.step]
+    values: Values = dict.fromkeys(MEASURES)
+    means = {"ap_old": old, "ap_new": new, "ap_all": [*old, *new]}
+    return values | {name: fmean(found) for name, found in means.items() if found}
 
 
 def _reports(
@@ -107,6 +144,15 @@ def _measures(
     values |= {"ap_all": ap["all"], "seconds": seconds}
     if "old" in ap:
         values |= {"ap_old": ap["old"], "ap_new": ap["new"]}
+    if report.false_alarms is not None:
+        negatives = report.false_alarms.new_with_negatives
+        values |= {
+            "false_alarms": report.false_alarms.per_image,
+            "new_with_negatives": None if negatives is None else negatives.ap,
+        }
+    ceiling = None if run.method in (BASE, JOINT) else _ceiling(run, runs, reports)
+    if ceiling is not None and ceiling["ap_all"] and ap["all"] is not None:
+        values["ceiling_share"] = ap["all"] / ceiling["ap_all"]
     chain = None if run.method == JOINT else _chain(run, runs, reports)
     if chain is not None and run.step > 1:
         measures = chain.by_metric["ap"]

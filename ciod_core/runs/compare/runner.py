@@ -19,7 +19,7 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import RunRecord
 from ciod_core.methods.registry import unread_sections
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
-from ciod_core.runs.spec import find_change, has_teacher, plan_run, settle
+from ciod_core.runs.spec import as_decided, find_change, has_same_start, plan_run, settle
 from ciod_core.runs.train import train_step
 from ciod_core.runtime.processes import end_with_parent
 from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
@@ -129,6 +129,7 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
     record = experiment.read().find_run(run.name)
     if record is None or record.status != "finished":
         return False
+    config = as_decided(config, record)
     spec = settle(plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None))
     # Settings that a method does not read may change: tuning one method keeps the runs of the others.
     unread = unread_sections(config.method.name if spec.teacher else None)
@@ -140,10 +141,10 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
             f"run '{run.name}' is finished with {change.key} = {change.before}, now it is {change.now}; pass that "
             "value or split the dataset into another experiment"
         )
-    if not has_teacher(record, spec):
+    if not has_same_start(record, spec):
+        start = run.teacher if spec.teacher else spec.init
         raise ConfigError(
-            f"run '{run.name}' was trained with other weights than '{run.teacher}' has now; train it again with "
-            "`overwrite`"
+            f"run '{run.name}' was trained with other weights than '{start}' has now; train it again with `overwrite`"
         )
     return True
 
