@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ciod_core.arrays import BoolArray, Int64Array
 from ciod_core.data.loading.dataset import Batch, DetectionDataset, Sample, collate
 from ciod_core.errors import CiodError
 from ciod_core.runtime.memory import release_freed_memory
@@ -55,6 +56,7 @@ def make_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    beside_I: BoolArray | None = None,
 ) -> BatchLoader:
     """Batches of one epoch.
 
@@ -67,6 +69,7 @@ def make_loader(
         workers: loading processes; 0 loads in this one.
         rank: number of this process.
         world_size: number of processes; all of them get equally many batches.
+        beside_I: see `batch_indices`.
     """
     dataset.set_epoch(epoch)
     batches = batch_indices(
@@ -75,6 +78,7 @@ def make_loader(
         order_seed=(seed, epoch) if shuffle else None,
         rank=rank,
         world_size=world_size,
+        beside_I=beside_I,
     )
     if workers:
         release_freed_memory()
@@ -95,16 +99,41 @@ def batch_indices(
     order_seed: tuple[int, int] | None,
     rank: int = 0,
     world_size: int = 1,
+    beside_I: BoolArray | None = None,
 ) -> list[list[int]]:
     """The image indices of every batch of one process.
 
     Where the images do not divide evenly among processes, the first ones of the order are used twice.
+
+    Args:
+        num_images: all images.
+        batch_size: images per batch.
+        order_seed: of the order; None: the order of the table.
+        rank: number of this process.
+        world_size: number of processes.
+        beside_I: mask of the images that fill half of every batch, over and over, beside one pass over the others;
+            None: one pass over all images.
     """
     order = np.arange(num_images)
     if order_seed is not None:
         order = np.random.default_rng(order_seed).permutation(num_images)
-    own = np.resize(order, -(-num_images // world_size) * world_size)[rank::world_size].tolist()
-    return [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
+    if beside_I is None:
+        return _cut(_share(order, rank, world_size), batch_size)
+    beside, rest = order[beside_I[order]], order[~beside_I[order]]
+    half = batch_size // 2
+    batches = _cut(_share(rest, rank, world_size), batch_size - half)
+    added = _cut(_share(np.resize(beside, len(batches) * half * world_size), rank, world_size), half)
+    return [batch + more for batch, more in zip(batches, added, strict=True)]
+
+
+def _share(order: Int64Array, rank: int, world_size: int) -> list[int]:
+    """What one of several processes gets of an order."""
+    own: list[int] = np.resize(order, -(-len(order) // world_size) * world_size)[rank::world_size].tolist()
+    return own
+
+
+def _cut(order: list[int], size: int) -> list[list[int]]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 class _ErrorsAsValues(Dataset[Sample | CiodError]):

@@ -133,3 +133,24 @@ def test_an_image_listed_twice_is_loaded_twice(shapes_dataset: DatasetSource) ->
     dataset = build(repeated, shapes_dataset, transform=EvalTransform(64))
     first, second = (batch.images_B3HW for batch in list(make_loader(dataset, 12, shuffle=False)))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_half_of_every_batch_comes_from_the_images_beside(world_size: int) -> None:
+    beside_I = np.zeros(17, dtype=np.bool_)
+    beside_I[[2, 5, 11]] = True
+    shares = [
+        batch_indices(17, 6, order_seed=(0, 1), rank=rank, world_size=world_size, beside_I=beside_I)
+        for rank in range(world_size)
+    ]
+    for batches in shares:
+        # 14 images in threes: five batches of one process, three of each of two.
+        assert len(batches) == {1: 5, 2: 3}[world_size]
+        assert all(sum(bool(beside_I[index]) for index in batch) == 3 for batch in batches)
+    once = [index for batches in shares for batch in batches for index in batch if not beside_I[index]]
+    assert sorted(once) == sorted(np.flatnonzero(~beside_I).tolist())
+    used = [index for batches in shares for batch in batches for index in batch if beside_I[index]]
+    counts = np.bincount(used)[[2, 5, 11]]
+    assert counts.max() - counts.min() <= 1
+    other = batch_indices(17, 6, order_seed=(0, 2), beside_I=beside_I)
+    assert other != shares[0]
