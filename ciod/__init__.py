@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ciod.api import add_step, create_experiment, evaluate, export, load
     from ciod_core.config.schema import Config
     from ciod_core.runs.train import train_step
+    from ciod_core.teachers.import_weights import import_weights
 
 __all__ = [
     "Config",
@@ -19,11 +20,16 @@ __all__ = [
     "create_experiment",
     "evaluate",
     "export",
+    "import_weights",
     "load",
     "train_step",
 ]
 
-_MODULES = {"Config": "ciod_core.config.schema", "train_step": "ciod_core.runs.train"}
+_MODULES = {
+    "Config": "ciod_core.config.schema",
+    "train_step": "ciod_core.runs.train",
+    "import_weights": "ciod_core.teachers.import_weights",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -36,7 +36,11 @@ SETTING_OPTIONS = {
     "model.backbone_weights": SettingOption(
         "--backbone-weights", str, "Initial weights of the backbone: imagenet, none or a file."
     ),
+    "model.init": SettingOption("--init", str, "Checkpoint that step 1 starts from, with fresh class rows."),
     "data.image_size": SettingOption("--image-size", int, "Longer side in pixels, a multiple of 32."),
+    "data.unlabeled": SettingOption(
+        "--unlabeled", str, "Folder of further images without labels, half of every batch, to learn the teacher on."
+    ),
     "data.workers": SettingOption("--workers", int, "Processes that load images."),
     "training.epochs": SettingOption("--epochs", int, "Passes over the training images."),
     "training.batch_size": SettingOption("--batch-size", int, "Images per iteration."),
@@ -44,6 +48,9 @@ SETTING_OPTIONS = {
     "training.seed": SettingOption("--seed", int, "Random seed."),
     "training.device": SettingOption("--device", str, "Device to run on: auto, cpu, cuda or cuda:N."),
     "training.precision": SettingOption("--precision", str, "Floating-point precision."),
+    "evaluation.negatives": SettingOption(
+        "--negatives", bool, "Validation images of earlier steps show none of the new classes: count detections there."
+    ),
     "evaluation.batch_size": SettingOption("--batch-size", int, "Images per forward pass."),
 }
 

@@ -110,6 +110,11 @@ def _manifest_2(document: Document) -> Document:
     return {key: value for key, value in document.items() if key != "schema_version"}
 
 
+def _manifest_3(document: Document) -> Document:
+    """Runs have a `choice`; no method was chosen automatically."""
+    return document
+
+
 def _checkpoint_2(document: Document) -> Document:
     """Branches have a depth, and all had that of a head; imported weights have a source, and there were none."""
     return document | {"branch_depths": ["head"] * (len(document.get("head_classes") or (0,)) - 1)}
@@ -126,16 +131,21 @@ def _state_2(document: Document) -> Document:
     return document
 
 
+def _report_2(document: Document) -> Document:
+    """`false_alarms` were not measured."""
+    return document
+
+
 def _export_2(document: Document) -> Document:
     """`yield_iou` is new; detections of branches yielded to nothing."""
     nms = document.get("nms")
     return document | ({"nms": nms | {"yield_iou": 1.0}} if isinstance(nms, dict) else {})
 
 
-_MANIFEST: Upgrades = (_manifest_2,)
+_MANIFEST: Upgrades = (_manifest_2, _manifest_3)
 _CHECKPOINT: Upgrades = (_checkpoint_2,)
 _BANK: Upgrades = (_bank_2,)
-_REPORT: Upgrades = ()
+_REPORT: Upgrades = (_report_2,)
 _STATE: Upgrades = (_state_2,)
 _EXPORT: Upgrades = (_export_2,)
 

@@ -9,14 +9,20 @@ from ciod_cli.settings import settings
 from ciod_core.errors import ConfigError
 
 
-@with_options("model.name", *TRAINING_KEYS, texts={"training.epochs": "Epochs of every later step."})
+@with_options(
+    "model.name",
+    "model.init",
+    *TRAINING_KEYS,
+    "evaluation.negatives",
+    texts={"training.epochs": "Epochs of every later step."},
+)
 def run(
     folder: Path = argument("EXPERIMENT", "Experiment folder, made by 'ciod split'."),
     methods: str = option(
         "--methods",
         "Methods to compare, with commas: finetune,erd,crs-ckd+replay. "
         "Append '+replay' to use exemplar replay (set replay.images).",
-        "crs-ckd",
+        "auto",
     ),
     seeds: int = option("--seeds", "Number of seeds to train every method with.", 1, min=1),
     seed: int = option("--seed", "The first seed.", 0, min=0),

@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     "replay.images",
     "model.name",
     "model.backbone_weights",
+    "model.init",
     *TRAINING_KEYS,
+    "data.unlabeled",
     "training.seed",
     "training.precision",
+    "evaluation.negatives",
 )
 def train_step(
     *,

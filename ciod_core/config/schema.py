@@ -57,6 +57,9 @@ class ModelConfig(Section):
         "auto",
         description="'imagenet', 'none', a .safetensors/.pth file, or 'auto': imagenet for ResNet, none for CSPDarknet",
     )
+    init: str | None = Field(
+        None, description="checkpoint that step 1 starts from: its backbone, neck and towers, with fresh class rows"
+    )
 
     @property
     def pretrained(self) -> bool:
@@ -77,6 +80,9 @@ class DataConfig(Section):
     mixup: UnitInterval = Field(0.0, description="probability that a second image is averaged with a sample")
     corrupt_images: Literal["stop", "skip"] = Field(
         "stop", description="training images that cannot be loaded: end the run, or take the next image and count"
+    )
+    unlabeled: str | None = Field(
+        None, description="folder of further images, half of every batch, on which the teacher alone is learned from"
     )
     workers: Annotated[int, Field(ge=0)] = 2
 
@@ -114,7 +120,7 @@ class TrainingConfig(Section):
 class MethodConfig(Section):
     """Which continual-learning method a later step uses."""
 
-    name: Annotated[str, AfterValidator(_registered_method)] = "crs-ckd"
+    name: Annotated[str, AfterValidator(_registered_method)] = "auto"
 
 
 class ResamplerConfig(Section):
@@ -170,6 +176,9 @@ class EvaluationConfig(Section):
     max_detections: Count = 100
     yield_iou: UnitInterval = Field(
         0.5, description="a branch's detection yields to a better one of an older class from this IoU on; 1: never"
+    )
+    negatives: bool = Field(
+        False, description="validation images of earlier steps show none of the new classes: measure AP on them, too"
     )
     batch_size: Count = 32
 

@@ -13,7 +13,7 @@ from ciod_core.experiment.folder import MANIFEST_NAME, Experiment
 from ciod_core.runs.compare.plan import Epochs
 
 PLAN = "4+4"
-METHODS = ("finetune", "pseudo-label", "crs-ckd")
+METHODS = ("finetune", "pseudo-label", "auto")
 EPOCHS = Epochs(first=20, later=10)
 # Two threads hardly speed up so small a detector, and with one figures do not depend on the number of cores.
 JOBS, THREADS = 2, 1

@@ -162,6 +162,7 @@ class RunRecord(Record):
     kind: RunKind
     step: int = Field(ge=1)
     method: str
+    choice: str | None = Field(None, description="why 'auto' chose the method; None: it was set")
     parent: str | None = None
     status: RunStatus
     inputs: dict[str, FileRecord] = Field({})

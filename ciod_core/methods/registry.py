@@ -18,8 +18,15 @@ class MethodEntry(NamedTuple):
     description: str
 
 
+AUTO = "auto"
+
+# What `auto` chooses from.
+CHOICES = ("crs-ckd", "frozen-branch")
+
 # Values of `method.name`, in the order in which they are listed.
 METHODS: dict[str, MethodEntry] = {
+    # Decided before a step trains, see `ciod_core.runs.choice`; until then it selects boxes like crs-ckd.
+    AUTO: MethodEntry("ciod_core.methods.crs_ckd:CrsCkd", "crs-ckd or frozen-branch, whichever suits the new images"),
     "crs-ckd": MethodEntry("ciod_core.methods.crs_ckd:CrsCkd", "center re-sampling and collaborative distillation"),
     "erd": MethodEntry("ciod_core.methods.erd:Erd", "elastic response distillation"),
     "sid": MethodEntry("ciod_core.methods.sid:Sid", "selective and inter-related distillation"),
@@ -65,7 +72,7 @@ def method_sections() -> dict[str, type[Section]]:
 def unread_sections(name: str | None) -> frozenset[str]:
     """The sections that only other methods read; without a teacher, which is None, those of all methods."""
     read: set[str] = set()
-    if name is not None:
-        method = method_class(name)
-        read = {method.section} | ({"resampler"} if "selected" in method.needs else set())
+    for possible in () if name is None else CHOICES if name == AUTO else (name,):
+        method = method_class(possible)
+        read |= {method.section} | ({"resampler"} if "selected" in method.needs else set())
     return frozenset({"resampler", *method_sections()} - read)

@@ -240,6 +240,10 @@ class Detector(nn.Module, ABC):
         """
 
     @abstractmethod
+    def last_branch_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters of the last branch; none without branches."""
+
+    @abstractmethod
     def restart_classes(self, num_classes: int) -> None:
         """Predict other classes: backbone, neck and towers stay, class rows are fresh, and there are no branches."""
 

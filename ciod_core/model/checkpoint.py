@@ -71,7 +71,7 @@ def read_info(path: Path) -> CheckpointInfo:
     Raises:
         CheckpointError: the file is missing, damaged, not one of ciod's, or written by a newer version.
     """
-    remedy = "pass weights that 'ciod train-step' wrote"
+    remedy = "pass weights of ciod ('ciod import' makes them of published ones)"
     return read_description(path, METADATA_KEY, CheckpointInfo, upgrade_checkpoint, kind="checkpoint", remedy=remedy)
 
 

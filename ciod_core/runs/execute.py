@@ -22,7 +22,7 @@ from ciod_core.experiment.manifest import FileRecord, ReplayedImage, RunRecord
 from ciod_core.methods.base import Method
 from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.base import Detector, Predictions
-from ciod_core.model.checkpoint import CheckpointInfo, save_detector
+from ciod_core.model.checkpoint import CheckpointInfo, read_info, save_detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.runs.record import start_record, status_recorded, write_settings
 from ciod_core.runs.replay import TrainingData
@@ -115,6 +115,7 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
             workers=data.workers,
             rank=rank(),
             world_size=world_size(),
+            beside_I=found.unlabeled_I,
         )
 
     return Trainer(
@@ -172,6 +173,7 @@ def _finish(experiment: Experiment, spec: RunSpec, trainer: Trainer, record: Run
         step=spec.step,
         method=record.method,
         parent_sha256=spec.teacher.sha256 if spec.teacher else None,
+        source=read_info(spec.teacher.path).source if spec.teacher else None,
     )
     save_detector(weights, trainer.weights, info)
     record = record.model_copy(

@@ -18,7 +18,7 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import all_labels
 from ciod_core.files import atomic_write_json, atomic_write_text
-from ciod_core.runs.spec import RunSpec
+from ciod_core.runs.spec import INIT_KEY, RunSpec
 from ciod_core.runtime.distributed import world_size
 from ciod_core.teachers.bank import BankTeacher
 from ciod_core.teachers.base import Teacher
@@ -44,6 +44,8 @@ def start_record(
         inputs["val"] = val
     if spec.teacher is not None:
         inputs["teacher"] = FileRecord.of(spec.teacher.path, experiment.folder)
+    if spec.init is not None:
+        inputs[INIT_KEY] = FileRecord.of(spec.init, experiment.folder)
     if isinstance(teacher, BankTeacher):
         inputs[KNOWLEDGE_KEY] = FileRecord.of(teacher.bank.path, experiment.folder)
     return RunRecord(
@@ -51,6 +53,7 @@ def start_record(
         kind=spec.kind,
         step=spec.step,
         method=_method_name(spec),
+        choice=spec.choice,
         parent=spec.teacher.run.name if spec.teacher and spec.teacher.run else None,
         status="running",
         inputs=inputs,

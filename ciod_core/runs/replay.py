@@ -35,11 +35,13 @@ class TrainingData(NamedTuple):
         table: images and boxes.
         images: the folder that file names are relative to.
         replayed_I: images of earlier steps, on which objects of the new classes carry no label; None without any.
+        unlabeled_I: images without labels that fill half of every batch; None without any.
     """
 
     table: AnnotationTable
     images: Path
     replayed_I: BoolArray | None = None
+    unlabeled_I: BoolArray | None = None
 
 
 def choose_replayed(experiment: Experiment, spec: RunSpec) -> tuple[ReplayedImage, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Config, recorded_config
@@ -13,8 +13,15 @@ from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment, Teacher, check_run_name, run_name
 from ciod_core.experiment.manifest import RunKind, RunRecord
 from ciod_core.experiment.teacher import taught_by
-from ciod_core.methods.registry import method_class
+from ciod_core.files import sha256_of_file
+from ciod_core.methods.registry import AUTO, method_class
 from ciod_core.model.checkpoint import read_info
+
+# The key of `model.init` among the inputs in a run's record.
+INIT_KEY = "init"
+# Learning rate, unless set, of methods that change a pretrained detector in order to keep what it knows: at the usual
+# rate its old AP is gone before the teacher's predictions can hold it.
+PRETRAINED_LR = 1e-4
 
 # Settings that may differ when a run is resumed: they cannot change its result, or, with images that turn out to be
 # corrupt, it would have none.
@@ -38,6 +45,7 @@ class RunSpec:
         classes: everything the student will know.
         config: its settings.
         begun: the record of the interrupted run that it continues; None for a run that starts.
+        choice: why `auto` chose the method; None: it was set.
     """
 
     name: str
@@ -47,6 +55,13 @@ class RunSpec:
     classes: ClassTable
     config: Config
     begun: RunRecord | None = None
+    choice: str | None = None
+
+    @property
+    def init(self) -> Path | None:
+        """The checkpoint that a run without a teacher starts from."""
+        init = self.config.model.init
+        return Path(init) if init is not None and self.teacher is None and self.kind != "distilled" else None
 
     @property
     def num_new(self) -> int:
@@ -65,6 +80,8 @@ def plan_run(
     """Decide name, step, teacher and classes of a run; see `train_step` for the arguments and errors."""
     manifest = experiment.read()
     method = config.method.name
+    if config.data.unlabeled is not None and (method == "joint" or teacher is None):
+        raise ConfigError("`data.unlabeled`: requires `teacher`; leave it out")
     if method == "joint":
         if teacher is not None:
             raise ConfigError("`teacher`: joint training has no teacher; leave it out, or choose another `method.name`")
@@ -92,6 +109,8 @@ def plan_run(
         classes=manifest.classes.up_to(following).after(taught.classes),
         config=config,
     )
+    if config.data.unlabeled is not None and method != AUTO and not method_class(method).needs:
+        raise ConfigError(f"`data.unlabeled`: method {method} learns from labels alone; leave it out")
     if method_class(method).needs_new_classes and not plan.num_new:
         raise ConfigError(
             f"`method.name` {method}: step {following} has no new class, and old ones cannot change; choose another"
@@ -131,23 +150,36 @@ def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: boo
 
 
 def settle(spec: RunSpec) -> RunSpec:
-    """With the settings it really uses: a student gets architecture and, unless set, image size from its teacher.
+    """With the settings it really uses: architecture and, unless set, image size are those of the weights at its start.
 
     Raises:
-        ConfigError: another architecture than the teacher's is set.
+        ConfigError: another architecture than that of these weights is set.
+        CheckpointError: weights that cannot be read.
     """
-    if spec.teacher is None:
+    start = spec.init if spec.teacher is None else spec.teacher.path
+    if start is None:
         return spec
-    info, config = read_info(spec.teacher.path), spec.config
+    info, config = read_info(start), spec.config
     if "name" in config.model.model_fields_set and config.model.name != info.model.name:
         raise ConfigError(
-            f"`model.name` {config.model.name}: the student continues its teacher, which is {info.model.name}; "
-            "leave it out"
+            f"`model.name` {config.model.name}: it continues {start}, which is {info.model.name}; leave it out"
         )
-    data = config.data
-    if "image_size" not in data.model_fields_set:
-        data = data.model_copy(update={"image_size": info.preprocessing.image_size})
-    return replace(spec, config=config.model_copy(update={"model": info.model, "data": data}))
+    model = info.model if spec.teacher else info.model.model_copy(update={"init": config.model.init})
+    update: dict[str, Any] = {"model": model}
+    if "image_size" not in config.data.model_fields_set:
+        update["data"] = config.data.model_copy(update={"image_size": info.preprocessing.image_size})
+    # `auto` is settled again when the method is known.
+    changes_what_it_keeps = spec.teacher and config.method.name != AUTO and method_class(config.method.name).needs
+    if changes_what_it_keeps and info.source is not None and "lr" not in config.training.model_fields_set:
+        update["training"] = config.training.model_copy(update={"lr": PRETRAINED_LR})
+    return replace(spec, config=config.model_copy(update=update))
+
+
+def as_decided(config: Config, record: RunRecord) -> Config:
+    """The settings with the method that `auto` chose for a run; unchanged where no method was chosen."""
+    if config.method.name != AUTO or record.choice is None:
+        return config
+    return config.model_copy(update={"method": config.method.model_copy(update={"name": record.method})})
 
 
 class Change(NamedTuple):
@@ -168,19 +200,21 @@ def find_change(record: RunRecord, wanted: Config, keys: Iterable[tuple[str, str
     return None
 
 
-def has_teacher(record: RunRecord, spec: RunSpec) -> bool:
-    """Whether the recorded run has the same teacher as the described one."""
-    before = record.inputs.get("teacher")
-    return spec.teacher is None or (before is not None and before.sha256 == spec.teacher.sha256)
+def has_same_start(record: RunRecord, spec: RunSpec) -> bool:
+    """Whether the recorded run started from the same weights as the described one."""
+    teacher, init = (record.inputs.get(key) for key in ("teacher", INIT_KEY))
+    if spec.teacher is not None:
+        return teacher is not None and teacher.sha256 == spec.teacher.sha256
+    if spec.init is not None:
+        return init is not None and init.sha256 == sha256_of_file(spec.init)
+    return True
 
 
 def _resumed(spec: RunSpec, record: RunRecord) -> RunSpec:
-    if not has_teacher(record, spec):
-        assert spec.teacher is not None
-        raise ConfigError(
-            f"`resume`: run '{record.name}' began with another teacher than {spec.teacher.path}; pass that one"
-        )
-    given, began = spec.config, recorded_config(record.config)
+    if not has_same_start(record, spec):
+        start = f"`model.init` than {spec.init}" if spec.teacher is None else f"teacher than {spec.teacher.path}"
+        raise ConfigError(f"`resume`: run '{record.name}' began with another {start}; pass that one")
+    given, began = as_decided(spec.config, record), recorded_config(record.config)
     keys = [(name, field) for name in given.model_fields_set for field in getattr(given, name).model_fields_set]
     change = find_change(record, given, keys)
     if change is not None:
@@ -194,4 +228,4 @@ def _resumed(spec: RunSpec, record: RunRecord) -> RunSpec:
             "data": began.data.model_copy(update=data),
         }
     )
-    return replace(spec, config=config, begun=record)
+    return replace(spec, config=config, begun=record, choice=record.choice)

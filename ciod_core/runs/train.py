@@ -13,15 +13,17 @@ from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Config
 from ciod_core.data.annotations.merging import LocatedTable, merge_located
 from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.images.scan import unlabeled_images
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import check_step_files, read_all_labels, read_step
 from ciod_core.methods.base import Method
-from ciod_core.methods.registry import build_method
+from ciod_core.methods.registry import AUTO, build_method
 from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
+from ciod_core.runs.choice import choose_method
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.replay import TrainingData, choose_replayed, replay_table, resumed_replay
 from ciod_core.runs.spec import RunSpec, claim, plan_run, settle
@@ -69,6 +71,8 @@ def train_step(
     replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)
     data = training_data(experiment, spec, replayed)
     images = LocatedTable(data.table, data.images)
+    if spec.teacher is not None and spec.config.method.name == AUTO:
+        spec = settle(choose_method(spec, images, device, from_bank=knowledge not in (None, "auto", "none")))
     chosen = resolve_teacher(
         experiment, spec.config, images, step=spec.step, weights=spec.teacher, knowledge=knowledge, begun=spec.begun
     )
@@ -85,9 +89,19 @@ def train_step(
             data=data,
             device=device,
             replayed=replayed,
-            notes=chosen.notes,
+            notes=(*_notes(spec, student), *chosen.notes),
         )
         return execute(experiment, prepared, resume=resume, listener=listener)
+
+
+def _notes(spec: RunSpec, student: Detector) -> list[str]:
+    """What was decided about a run, and what a branch costs."""
+    notes = [] if spec.choice is None else [spec.choice]
+    if spec.teacher is not None and len(student.head_classes) > 1:
+        count = sum(parameter.numel() for parameter in student.parameters())
+        before = count - sum(parameter.numel() for parameter in student.last_branch_parameters())
+        notes.append(f"branches: {len(student.branch_depths)}, the last adds {count / before - 1:.0%} of parameters")
+    return notes
 
 
 def training_table(experiment: Experiment, spec: RunSpec) -> LocatedTable:
@@ -107,18 +121,39 @@ def _labeled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTabl
 def training_data(experiment: Experiment, spec: RunSpec, replayed: tuple[ReplayedImage, ...]) -> TrainingData:
     """The images and boxes of a run, those that it replays included."""
     own = training_table(experiment, spec)
-    if not replayed:
-        return TrainingData(*own)
-    # Those of the step's own images that are replayed, too, gain their old labels.
-    merged, folder = merge_located([own, replay_table(experiment, replayed)])
-    return TrainingData(merged, folder, ~np.isin(merged.image_ids_I, own.table.image_ids_I))
+    data = TrainingData(*own)
+    if replayed:
+        # Those of the step's own images that are replayed, too, gain their old labels.
+        merged, folder = merge_located([own, replay_table(experiment, replayed)])
+        data = TrainingData(merged, folder, ~np.isin(merged.image_ids_I, own.table.image_ids_I))
+    return data if spec.config.data.unlabeled is None else with_unlabeled(data, Path(spec.config.data.unlabeled))
+
+
+def with_unlabeled(data: TrainingData, folder: Path) -> TrainingData:
+    """The same data with all images of a folder beside it, none of them labeled.
+
+    Raises:
+        DataError: no such folder, no image in it, or one that cannot be read.
+    """
+    further = unlabeled_images(folder)
+    further = replace(further, image_ids_I=further.image_ids_I + data.table.image_ids_I.max())
+    table, images = merge_located([LocatedTable(data.table, data.images), LocatedTable(further, folder)])
+    unlabeled_I = np.isin(table.image_ids_I, further.image_ids_I)
+    replayed_I = None
+    if data.replayed_I is not None:
+        replayed_I = np.concatenate([data.replayed_I, np.zeros(further.num_images, dtype=np.bool_)])
+    return TrainingData(table, images, replayed_I, unlabeled_I)
 
 
 def _build_models(spec: RunSpec, method: Method) -> tuple[Detector, Detector | None]:
-    """The student, a copy of its teacher with room for the new classes or a fresh detector, and the teacher.
+    """The student and its teacher: a copy with room for the new classes, or else a detector with fresh class rows.
 
     Both are built even where a bank teaches: building draws random numbers, and the head grows after it.
     """
+    if spec.init is not None:
+        student, _ = load_detector(spec.init)
+        student.restart_classes(len(spec.classes))
+        return student, None
     if spec.teacher is None:
         student = build_detector(spec.config.model, len(spec.classes))
         load_backbone_weights(student, spec.config.model)

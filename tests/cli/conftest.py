@@ -49,7 +49,7 @@ def trained(shapes_dataset: DatasetSource, tmp_path_factory: pytest.TempPathFact
     create_experiment(shapes_dataset, "5+3", "name", folder)
     for arguments in (
         ("--model", "yolox-micro"),
-        ("--teacher", "step1"),
+        ("--teacher", "step1", "--method", "crs-ckd", "--name", "step2"),
         ("--model", "yolox-micro", "--method", "joint"),
     ):
         outcome = ciod("train-step", "--experiment", folder, *TINY, *arguments)

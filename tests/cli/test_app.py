@@ -24,13 +24,13 @@ FLAGS = {
         "--val-images"
     ),
     "run": (
-        "--batch-size --config --device --epochs --first-epochs --image-size --jobs --json --lr --methods --model "
-        "--no-upper-bounds --seed --seeds --set --upper-bounds --workers"
+        "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --json --lr --methods "
+        "--model --negatives --no-negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
         "--backbone-weights --batch-size --config --data --data-root --device --epochs --experiment --image-size "
-        "--images --json --knowledge --lr --method --model --name --overwrite --precision --replay --resume "
-        "--seed --set --step --teacher --val --val-images --workers"
+        "--images --init --json --knowledge --lr --method --model --name --negatives --no-negatives --overwrite "
+        "--precision --replay --resume --seed --set --step --teacher --unlabeled --val --val-images --workers"
     ),
     "distill": (
         "--config --device --draw --experiment --flip --json --out --overwrite --scales --set --step --teacher "
@@ -41,7 +41,8 @@ FLAGS = {
         "--overwrite --resume --scales --seed --set --step --teacher --teacher-classes --workers"
     ),
     "evaluate": (
-        "--backend --batch-size --config --device --experiment --json --per-class --per-class-group --set "
+        "--backend --batch-size --config --device --experiment --json --negatives --no-negatives --per-class "
+        "--per-class-group --set "
         "--upper-bound --workers"
     ),
     "predict": "--device --experiment --json --out --score",
@@ -139,5 +140,5 @@ def test_help_ends_with_the_default_of_the_configuration(ciod: Ciod, name: str, 
 
 def test_help_and_completion_list_the_methods(ciod: Ciod) -> None:
     words = " ".join(ciod("train-step", "--help").out.replace("│", " ").split())
-    assert "One of crs-ckd, erd, sid," in words
+    assert "One of auto, crs-ckd, erd, sid," in words
     assert "pseudo-label" in choices("method.name")

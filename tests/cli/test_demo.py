@@ -27,7 +27,7 @@ def test_every_run_is_trained_once_and_compared(ciod: Ciod, tmp_path: Path) -> N
     outcome = ciod("demo", "--out", tmp_path / "demo", "--seed", "3")
     assert outcome.code == 0, outcome.err
     assert "5 runs, 0 of them finished already" in outcome.err
-    for name in ("step 1", "finetune", "pseudo-label", "crs-ckd", "joint, the upper bound"):
+    for name in ("step 1", "finetune", "pseudo-label", "auto", "joint, the upper bound"):
         assert f"│ {name} " in outcome.out
     experiment = Experiment.open(tmp_path / "demo")
     assert [
@@ -42,7 +42,7 @@ def test_every_run_is_trained_once_and_compared(ciod: Ciod, tmp_path: Path) -> N
     document = json.loads(again.out)
     assert document["seeds"] == 1
     by_method = {row["method"]: row["measures"] for row in document["rows"]}
-    assert by_method["crs-ckd"]["ap_all"]["mean"] == experiment.read().run("step2-seed3").metrics["all"]
+    assert by_method["auto"]["ap_all"]["mean"] == experiment.read().run("step2-seed3").metrics["all"]
     assert by_method["joint"]["ap_old"]["mean"] == experiment.read().run("joint2-seed3").metrics["old"]
 
 

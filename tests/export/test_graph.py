@@ -71,9 +71,14 @@ def test_without_suppression_every_anchor_point_answers(detector: Detector, make
 
 @pytest.mark.parametrize(
     ("values", "name"),
-    [((1.0, 0.65, 100), "score_threshold"), ((0.01, 1.2, 100), "nms_iou"), ((0.01, 0.65, 0), "max_detections")],
+    [
+        ((1.0, 0.65, 100, 0.5), "score_threshold"),
+        ((0.01, 1.2, 100, 0.5), "nms_iou"),
+        ((0.01, 0.65, 0, 0.5), "max_detections"),
+        ((0.01, 0.65, 100, -0.5), "yield_iou"),
+    ],
 )
-def test_thresholds_out_of_range_are_named(values: tuple[float, float, int], name: str) -> None:
+def test_thresholds_out_of_range_are_named(values: tuple[float, float, int, float], name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^`{name}`: .* cannot be used"):
         nms_settings(*values)
 

@@ -129,10 +129,13 @@ def _results(folder: Path) -> Iterator[tuple[str, Any]]:
 
     fresh = ("--model", "yolox-micro", "--backbone-weights", "none", "--image-size", SIDE,
              "--set", "training.warmup_iterations=5")  # fmt: skip
-    teacher = ("--teacher", experiment / "step1.safetensors", *LOW_THRESHOLDS, "--set", "training.warmup_iterations=2")
+    as_recorded = ("--method", "crs-ckd", "--set", "branch.depth=head", "--set", "evaluation.yield_iou=1")
+    teacher = ("--teacher", experiment / "step1.safetensors", *as_recorded, *LOW_THRESHOLDS,
+               "--set", "training.warmup_iterations=2")  # fmt: skip
     yield "step1", run(*fresh, "--lr", 0.003, epochs=40)
     for method in METHODS:
-        yield method, run(*teacher, "--method", method, "--knowledge", "none")
+        name = "step2" if method == "crs-ckd" else f"step2-{method}"
+        yield method, run(*teacher, "--method", method, "--name", name, "--knowledge", "none")
     published = [part for setting in PUBLISHED for part in ("--set", setting)]
     yield "published", run(*teacher, *published, "--name", "published")
     for rule in ("fixed", "class-stat", "global-stat"):
@@ -168,6 +171,8 @@ def _results(folder: Path) -> Iterator[tuple[str, Any]]:
         folder / "more",
         "--teacher",
         experiment / "step2.safetensors",
+        "--method",
+        "crs-ckd",
         *LOW_THRESHOLDS,
     )
     yield "added step", run(*added)

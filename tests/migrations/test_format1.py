@@ -13,6 +13,7 @@ from ciod_core.config.schema import recorded_config
 from ciod_core.evaluation.chain import chain_to
 from ciod_core.evaluation.records import read_report
 from ciod_core.experiment.folder import Experiment
+from ciod_core.methods.branches import BranchConfig
 from ciod_core.migrations import MANIFEST_VERSION
 from ciod_core.teachers.bank import KnowledgeBank
 from tests.migrations.conftest import Ciod
@@ -75,7 +76,13 @@ def test_settings_are_read_from_the_record_and_from_the_file(name: str, format1:
     recorded = Experiment.open(format1).read().run(name).config
     config = recorded_config(recorded)
     assert config.training.epochs == recorded["training"]["epochs"]
-    assert resolve_config(format1 / name / "config.yaml") == config
+    # A file without the section has today's defaults; a run without it was trained as runs were then.
+    read = resolve_config(format1 / name / "config.yaml")
+    assert (config.section("branch", BranchConfig).depth, read.section("branch", BranchConfig).depth) == (
+        "head",
+        "neck",
+    )
+    assert read.model_copy(update={"branch": config.section("branch", BranchConfig)}) == config
 
 
 def test_the_bank_is_read(format1: Path) -> None:

@@ -35,7 +35,20 @@ def test_a_document_without_version_becomes_one_of_the_latest(upgrade: Upgrade) 
     if upgrade is migrations.upgrade_bank:
         # Banks of version 1 do not say which of their tensors are logits of responses; they all had these.
         assert upgraded.pop("responses") == {"objectness": "obj_logits_K"}
+    if upgrade is migrations.upgrade_checkpoint:
+        assert upgraded.pop("branch_depths") == []
     assert upgraded == before
+
+
+def test_branches_of_version_1_were_heads() -> None:
+    upgraded = migrations.upgrade_checkpoint({"head_classes": [3, 2, 1]}, "file")
+    assert upgraded["branch_depths"] == ["head", "head"]
+    assert migrations.upgrade_checkpoint({"head_classes": None}, "file")["branch_depths"] == []
+
+
+def test_models_exported_by_version_1_yielded_nothing() -> None:
+    assert migrations.upgrade_export({"nms": {"nms_iou": 0.5}}, "file")["nms"] == {"nms_iou": 0.5, "yield_iou": 1.0}
+    assert migrations.upgrade_export({"nms": None}, "file")["nms"] is None
 
 
 @pytest.mark.parametrize("upgrade", OF_FILES)
@@ -69,6 +82,7 @@ def test_settings_of_runs_that_did_not_record_them() -> None:
     settings = migrations.upgrade_settings({"distiller": {"background": "teacher"}, "training": {"epochs": 3}})
     assert settings == {
         "distiller": {"background": "teacher", "batch_norm": "update", "trunk_balance": 0.0},
+        "branch": {"depth": "head"},
         "training": {"epochs": 3},
     }
 

@@ -70,8 +70,8 @@ def test_runs_come_after_their_teachers_and_share_what_can_be_shared() -> None:
         "joint3",
         "step2-finetune",
         "step3-finetune",
-        "step2",
-        "step3",
+        "step2-crs-ckd",
+        "step3-crs-ckd",
     ]
     assert [run.name for run in runs if run.seed == 1] == [f"{run.name}-seed1" for run in runs if run.seed == 0]
     known: set[str | None] = {None}
@@ -108,12 +108,12 @@ def test_replay_is_added_to_the_methods_that_ask_for_it() -> None:
     runs = suite_runs(3, ["erd", "erd+replay", "crs-ckd+replay"], [1])
     found = {run.name.removesuffix("-seed1"): config_of(run, config, EPOCHS) for run in runs}
     replaying = {name for name, settings in found.items() if settings.replay.on}
-    assert replaying == {"step2-erd-replay", "step3-erd-replay", "step2-replay", "step3-replay"}
+    assert replaying == {"step2-erd-replay", "step3-erd-replay", "step2-crs-ckd-replay", "step3-crs-ckd-replay"}
     assert found.keys() - replaying == {"step1", "joint2", "joint3", "step2-erd", "step3-erd"}
     assert found["step2-erd-replay"].replay == config.replay
     assert found["step2-erd"].replay == Config().replay
     assert {found[name].method.name for name in ("step2-erd", "step2-erd-replay")} == {"erd"}
-    assert found["step3-replay"].method.name == "crs-ckd"
+    assert found["step3-crs-ckd-replay"].method.name == "crs-ckd"
     assert [run.method for run in runs if run.step == 2] == ["joint", "erd", "erd+replay", "crs-ckd+replay"]
 
 
@@ -130,7 +130,8 @@ def test_rows_tell_replay_from_its_absence(experiment: Experiment) -> None:
     runs = suite_runs(3, ["finetune", "finetune+replay"], [0], upper_bounds=False)
     run_suite(experiment, runs, config, Epochs(1, 1), Recorder())
     rows = [(row.method, row.step) for row in suite_rows(experiment, runs)]
-    assert rows == [("base", 1), *((method, step) for method in ("finetune", "finetune+replay") for step in (2, 3))]
+    methods = [("finetune", 2), ("ceiling", 2), ("finetune", 3), ("ceiling", 3)]
+    assert rows == [("base", 1), *methods, ("finetune+replay", 2), ("finetune+replay", 3)]
     assert experiment.read().run("step2-finetune").replayed == ()
     assert {step for image in experiment.read().run("step3-finetune-replay").replayed for step in image.steps} == {1, 2}
     again = Recorder()
@@ -184,8 +185,10 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
     taught = experiment.read().run("step2-pseudo-label")
     distiller = {name: value for name, value in taught.config["distiller"].items() if name != "batch_norm"}
     before = taught.config | {"distiller": distiller, "method": {"name": "crs-ckd"}}
-    experiment.put_run(taught.model_copy(update={"name": "step2", "method": "crs-ckd", "config": before}))
-    with pytest.raises(ConfigError, match=r"'step2' is finished with distiller\.batch_norm = update, now it is keep"):
+    experiment.put_run(taught.model_copy(update={"name": "step2-crs-ckd", "method": "crs-ckd", "config": before}))
+    with pytest.raises(
+        ConfigError, match=r"'step2-crs-ckd' is finished with distiller\.batch_norm = update, now it is keep"
+    ):
         run_suite(experiment, suite_runs(3, ["crs-ckd"], [0]), config, EPOCHS, Recorder())
 
 

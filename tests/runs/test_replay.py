@@ -135,7 +135,7 @@ def test_images_that_the_run_before_could_not_load_are_not_kept(made: Path, tmp_
 def test_own_images_gain_old_labels_and_others_are_flagged(made: Path, tmp_path: Path) -> None:
     experiment = own(made, tmp_path)
     kept = keep(experiment, 2, run_of(experiment, 1), images=ALL_OF_THEM)
-    table, images, replayed_I = training_data(experiment, plan(experiment, 2, None), kept)
+    table, images, replayed_I, _ = training_data(experiment, plan(experiment, 2, None), kept)
     assert images == (experiment.folder / experiment.read().train_images())
     assert replayed_I is not None
     own_ids = ids_of(experiment, 2)

@@ -212,7 +212,9 @@ class TestPlans:
         assert (plan.name, plan.step, plan.kind, plan.teacher) == ("step1", 1, "step", None)
         assert plan.classes.names == ("circle", "square") and plan.num_new == 2
 
-    @pytest.mark.parametrize(("method", "name"), [("crs-ckd", "step2"), ("finetune", "step2-finetune")])
+    @pytest.mark.parametrize(
+        ("method", "name"), [("auto", "step2"), ("crs-ckd", "step2-crs-ckd"), ("finetune", "step2-finetune")]
+    )
     def test_with_a_teacher_it_is_the_step_after(self, experiment: Experiment, method: str, name: str) -> None:
         path = add_teacher(experiment)
         for teacher in ("step1", path):

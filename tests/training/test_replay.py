@@ -67,7 +67,7 @@ def test_a_real_step_with_every_method(method: str, unlabeled: str, experiment: 
     # So low a score that suspicion, whose rule is tested elsewhere, plays a part from the first iteration on.
     config = replaying(method, unlabeled=unlabeled, unlabeled_score=1e-5)
     run = train_step(experiment, config, teacher="step1")
-    assert run.name == ("step2-replay" if method == "crs-ckd" else f"step2-{method}-replay")
+    assert run.name == ("step2-replay" if method == "auto" else f"step2-{method}-replay")
     assert (run.status, len(run.replayed)) == ("finished", 5)
     assert experiment.read().run(run.name).replayed == run.replayed
     assert kept_ids(run) <= set(

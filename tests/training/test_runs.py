@@ -107,11 +107,11 @@ def interrupted(interrupted_folder: Path, tmp_path: Path) -> Experiment:
 def refuse_to_resume(experiment: Experiment, config: Config, teacher: str | Path = "step1") -> str:
     """The one line that refuses; nothing on disk changes."""
     before = experiment.manifest_path.read_bytes()
-    settings = (experiment.run_folder("step2") / "config.yaml").read_bytes()
+    settings = (experiment.run_folder("step2-crs-ckd") / "config.yaml").read_bytes()
     with pytest.raises((ConfigError, CheckpointError)) as caught:
         train_step(experiment, config, teacher=teacher, resume=True)
     assert experiment.manifest_path.read_bytes() == before
-    assert (experiment.run_folder("step2") / "config.yaml").read_bytes() == settings
+    assert (experiment.run_folder("step2-crs-ckd") / "config.yaml").read_bytes() == settings
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -131,18 +131,18 @@ def test_the_same_commands_give_the_same_bytes(trained: Experiment, experiment: 
 
 
 def test_a_finished_run_is_recorded_with_what_went_in_and_came_out(trained: Experiment) -> None:
-    first, second = trained.read().run("step1"), trained.read().run("step2")
+    first, second = trained.read().run("step1"), trained.read().run("step2-crs-ckd")
     assert (first.step, first.parent, first.status) == (1, None, "finished")
     assert (second.step, second.parent, second.method, second.status) == (2, "step1", "crs-ckd", "finished")
     weights = trained.weights_path("step1")
     assert second.inputs["teacher"].sha256 == first.outputs[WEIGHTS_KEY].sha256 == sha256_of_file(weights)
-    detector, info = load_detector(trained.weights_path("step2"))
+    detector, info = load_detector(trained.weights_path("step2-crs-ckd"))
     assert info.classes == trained.read().classes
     assert info.parent_sha256 == sha256_of_file(weights)
     assert detector(torch.zeros(1, 3, 64, 64)).class_logits_BAC.shape[-1] == 8
     assert second.seconds is not None and second.seconds > 0
-    assert iterations_logged(trained, "step2")
-    assert not (trained.run_folder("step2") / STATE_FILE).exists()
+    assert iterations_logged(trained, "step2-crs-ckd")
+    assert not (trained.run_folder("step2-crs-ckd") / STATE_FILE).exists()
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -152,44 +152,44 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     config = tiny_config(channels_last=channels_last)
     if channels_last:
         train_step(with_step1, config, teacher="step1", run="whole")
-    whole, whole_run = (with_step1, "whole") if channels_last else (trained, "step2")
+    whole, whole_run = (with_step1, "whole") if channels_last else (trained, "step2-crs-ckd")
     interrupt(with_step1, iterations_per_epoch(with_step1, 2) + 1, config)
-    assert with_step1.read().run("step2").status == "interrupted"
-    assert not with_step1.weights_path("step2").exists()
+    assert with_step1.read().run("step2-crs-ckd").status == "interrupted"
+    assert not with_step1.weights_path("step2-crs-ckd").exists()
 
     resumed = train_step(with_step1, config, teacher="step1", resume=True)
     assert resumed.status == "finished"
-    ours, _ = load_detector(with_step1.weights_path("step2"))
+    ours, _ = load_detector(with_step1.weights_path("step2-crs-ckd"))
     theirs, _ = load_detector(whole.weights_path(whole_run))
     found = ours.state_dict()
     assert [name for name, tensor in theirs.state_dict().items() if not torch.equal(tensor, found[name])] == []
     assert resumed.metrics == whole.read().run(whole_run).metrics
-    assert iterations_logged(with_step1, "step2") == iterations_logged(whole, whole_run)
+    assert iterations_logged(with_step1, "step2-crs-ckd") == iterations_logged(whole, whole_run)
 
 
 def test_nothing_to_resume_before_the_first_epoch(with_step1: Experiment) -> None:
     config = tiny_config(log_interval=1, epochs=1)
     interrupt(with_step1, 1, config)
-    assert with_step1.read().run("step2").status == "interrupted"
+    assert with_step1.read().run("step2-crs-ckd").status == "interrupted"
     assert "no epoch of this run was completed" in refuse_to_resume(with_step1, config)
     assert train_step(with_step1, config, teacher="step1", overwrite=True).status == "finished"
 
 
 def test_a_damaged_state_is_refused(interrupted: Experiment) -> None:
-    state = interrupted.run_folder("step2") / STATE_FILE
+    state = interrupted.run_folder("step2-crs-ckd") / STATE_FILE
     state.write_bytes(state.read_bytes()[:1000])
     assert "may be damaged" in refuse_to_resume(interrupted, tiny_config())
 
 
 def test_a_state_of_another_network_is_refused(interrupted: Experiment) -> None:
     network = {"student": {"head.levels.0.cls_conv.weight": torch.zeros(5, 64, 1, 1)}, "average": {}}
-    save_state(interrupted.run_folder("step2"), TrainingState(1, 0.0, (), network))
+    save_state(interrupted.run_folder("step2-crs-ckd"), TrainingState(1, 0.0, (), network))
     refuse_to_resume(interrupted, tiny_config())
 
 
 def test_a_state_without_its_parts_is_refused(interrupted: Experiment) -> None:
     state = TrainingState(1, 0.0, (), {"scaler": {"scale": torch.tensor(1.0)}})
-    save_state(interrupted.run_folder("step2"), state)
+    save_state(interrupted.run_folder("step2-crs-ckd"), state)
     refuse_to_resume(interrupted, tiny_config())
 
 
@@ -216,8 +216,8 @@ def test_a_loss_that_is_no_number_marks_the_run_failed(with_step1: Experiment) -
     reckless = tiny_config(optimizer="sgd", lr=1e30, clip_grad_norm=0.0, warmup_iterations=0, log_interval=1)
     with pytest.raises(CiodError, match=r"the loss is (nan|inf)"):
         train_step(with_step1, reckless, teacher="step1")
-    assert with_step1.read().run("step2").status == "failed"
-    assert not with_step1.weights_path("step2").exists()
+    assert with_step1.read().run("step2-crs-ckd").status == "failed"
+    assert not with_step1.weights_path("step2-crs-ckd").exists()
     with pytest.raises(ConfigError, match="exists already"):
         train_step(with_step1, tiny_config(), teacher="step1")
 
@@ -225,7 +225,7 @@ def test_a_loss_that_is_no_number_marks_the_run_failed(with_step1: Experiment) -
 def test_any_other_end_marks_the_run_failed(with_step1: Experiment) -> None:
     with pytest.raises(ZeroDivisionError):
         train_step(with_step1, tiny_config(), teacher="step1", listener=Interrupter(1, ZeroDivisionError))
-    assert with_step1.read().run("step2").status == "failed"
+    assert with_step1.read().run("step2-crs-ckd").status == "failed"
 
 
 def test_the_manifest_says_running_while_it_runs(experiment: Experiment) -> None:

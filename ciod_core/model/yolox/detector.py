@@ -168,6 +168,12 @@ class YoloxDetector(Detector):
             self.branch_necks[str(place)] = neck.requires_grad_(True)
         self.train(self.training)
 
+    def last_branch_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the last branch and of its own neck."""
+        place = str(len(self.branches))
+        necks = [self.branch_necks[place]] if place in self.branch_necks else []
+        return chain.from_iterable(part.parameters() for part in (*self.branches[-1:], *necks))
+
     def restart_classes(self, num_classes: int) -> None:
         """Predict other classes with fresh class rows, without branches."""
         self.unfreeze()
