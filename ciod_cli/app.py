@@ -10,6 +10,7 @@ import typer
 
 from ciod_cli.commands import (
     check,
+    consolidate,
     demo,
     distill,
     distill_into,
@@ -58,6 +59,7 @@ app.command("split", cls=SettingsCommand)(guarded(split.split))
 app.command("train-step", cls=SettingsCommand)(guarded(train_step.train_step))
 app.command("distill", cls=distill.DistillCommand)(guarded(distill.distill))
 app.command("distill-into", cls=SettingsCommand)(guarded(distill_into.distill_into))
+app.command("consolidate", cls=SettingsCommand)(guarded(consolidate.consolidate))
 app.command("run", cls=SettingsCommand)(guarded(run.run))
 app.command("evaluate", cls=SettingsCommand)(guarded(evaluate.evaluate))
 app.command("eval", hidden=True, cls=SettingsCommand)(guarded(evaluate.evaluate))

@@ -85,11 +85,11 @@ class HeldBranch(Method):
         if ignored_BA is not None:
             ignored_BA = ignored_BA[:, -new.boxes_BA4.shape[1] :]
         own = supervised(detector, new, objects, ignored_BA)
-        held = [_divergences(own, taught) for own, taught in zip(old, knowledge.dense.heads(), strict=True)]
+        held = [divergences(own, taught) for own, taught in zip(old, knowledge.dense.heads(), strict=True)]
         return own | {name: torch.stack([losses[name] for losses in held]).sum() for name in held[0]}
 
 
-def _divergences(student: Predictions, teacher: Predictions) -> Losses:
+def divergences(student: Predictions, teacher: Predictions) -> Losses:
     """Divergence of a head from its teacher, summed over anchor points; mean over images.
 
     Classes and boxes count as far as the teacher sees an object.

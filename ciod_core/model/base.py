@@ -244,6 +244,10 @@ class Detector(nn.Module, ABC):
         """Parameters of the last branch; none without branches."""
 
     @abstractmethod
+    def drop_branches(self) -> None:
+        """Keep the oldest path alone, all of it learning again."""
+
+    @abstractmethod
     def restart_classes(self, num_classes: int) -> None:
         """Predict other classes: backbone, neck and towers stay, class rows are fresh, and there are no branches."""
 

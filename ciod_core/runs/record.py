@@ -26,6 +26,8 @@ from ciod_core.teachers.resolve import KNOWLEDGE_KEY
 
 # The method of a run that learned from a teacher alone.
 DISTILLED = "distill"
+# That of a run that made one network of a detector with branches.
+CONSOLIDATED = "consolidate"
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "hotcoco")
 
 
@@ -72,7 +74,7 @@ def _labels(manifest: ExperimentManifest, spec: RunSpec) -> dict[str, FileRecord
     match spec.kind:
         case "joint":
             return all_labels(manifest, spec.step)
-        case "distilled":
+        case "distilled" if not spec.consolidates:
             return {}
         case _:
             return {"train": manifest.train_file(spec.step)}
@@ -80,7 +82,7 @@ def _labels(manifest: ExperimentManifest, spec: RunSpec) -> dict[str, FileRecord
 
 def _method_name(spec: RunSpec) -> str:
     if spec.kind == "distilled":
-        return DISTILLED
+        return CONSOLIDATED if spec.consolidates else DISTILLED
     # Step 1 has nothing to forget: whatever the method, it is plain supervised training.
     return spec.config.method.name if spec.kind == "joint" or spec.teacher else "base"
 

@@ -46,6 +46,7 @@ class RunSpec:
         config: its settings.
         begun: the record of the interrupted run that it continues; None for a run that starts.
         choice: why `auto` chose the method; None: it was set.
+        consolidates: makes one network of a teacher with branches, with the labels of its last step.
     """
 
     name: str
@@ -56,6 +57,7 @@ class RunSpec:
     config: Config
     begun: RunRecord | None = None
     choice: str | None = None
+    consolidates: bool = False
 
     @property
     def init(self) -> Path | None:

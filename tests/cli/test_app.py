@@ -25,11 +25,11 @@ FLAGS = {
     ),
     "run": (
         "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --json --lr --methods "
-        "--model --negatives --no-negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
+        "--model --negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
         "--backbone-weights --batch-size --config --data --data-root --device --epochs --experiment --image-size "
-        "--images --init --json --knowledge --lr --method --model --name --negatives --no-negatives --overwrite "
+        "--images --init --json --knowledge --lr --method --model --name --negatives --overwrite "
         "--precision --replay --resume --seed --set --step --teacher --unlabeled --val --val-images --workers"
     ),
     "distill": (
@@ -40,8 +40,12 @@ FLAGS = {
         "--batch-size --config --device --epochs --experiment --flip --image-size --images --json --lr --name --out "
         "--overwrite --resume --scales --seed --set --step --teacher --teacher-classes --workers"
     ),
+    "consolidate": (
+        "--batch-size --config --device --epochs --experiment --image-size --json --lr --name --negatives "
+        "--overwrite --resume --seed --set --unlabeled --workers"
+    ),
     "evaluate": (
-        "--backend --batch-size --config --device --experiment --json --negatives --no-negatives --per-class "
+        "--backend --batch-size --config --device --experiment --json --negatives --per-class "
         "--per-class-group --set "
         "--upper-bound --workers"
     ),

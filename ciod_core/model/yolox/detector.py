@@ -174,11 +174,15 @@ class YoloxDetector(Detector):
         necks = [self.branch_necks[place]] if place in self.branch_necks else []
         return chain.from_iterable(part.parameters() for part in (*self.branches[-1:], *necks))
 
+    def drop_branches(self) -> None:
+        """Keep backbone, neck and head alone."""
+        self.unfreeze()
+        self.branches, self.branch_necks = nn.ModuleList(), nn.ModuleDict()
+
     def restart_classes(self, num_classes: int) -> None:
         """Predict other classes with fresh class rows, without branches."""
-        self.unfreeze()
+        self.drop_branches()
         self.head = self.head.branch(num_classes)
-        self.branches, self.branch_necks, self._frozen = nn.ModuleList(), nn.ModuleDict(), ()
 
     def unfreeze(self) -> None:
         """Let every part learn."""

@@ -1,0 +1,48 @@
+"""One network again: a plain detector learns what a detector with branches predicts, all heads merged."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ciod_core.methods.base import Method, supervised
+from ciod_core.methods.branches import divergences
+from ciod_core.model.base import Detector, Losses, Predictions, Targets
+from ciod_core.model.knowledge import Knowledge
+
+# Share of the learning rate at which backbone and neck learn: faster, they lose old classes; slower, they miss new
+# ones.
+TRUNK_RATE = 1 / 3
+
+
+class Consolidation(Method):
+    """Dense distillation: at every anchor point the head with the larger score teaches, and labels are learned besides.
+
+    It is trained on images whose labels name the classes of the teacher's last step alone, and on unlabeled images.
+    """
+
+    needs = frozenset({"dense"})
+
+    def grow(self, student: Detector, num_new: int) -> None:
+        """The old path alone, with room for the classes of the branches; batch statistics are those of the teacher."""
+        student.drop_branches()
+        student.add_classes(num_new)
+        student.keep_statistics()
+
+    def trunk_rate(self, knowledge: Knowledge, objects: Targets) -> float:
+        """The same for every batch."""
+        return TRUNK_RATE
+
+    def losses(
+        self,
+        detector: Detector,
+        student: Predictions,
+        objects: Targets,
+        knowledge: Knowledge,
+        ignored_BA: Tensor | None = None,
+    ) -> Losses:
+        """Divergence from the merged teacher at all anchor points; class and box of labeled objects."""
+        assert knowledge.dense is not None
+        taught = divergences(student, knowledge.dense.merged())
+        # The teacher, who knows these objects, says better than labels where none is: old objects have no label.
+        labeled = supervised(detector, student, objects)
+        return {name: labeled[name] for name in ("class", "box")} | taught

@@ -1,0 +1,134 @@
+"""One network again: distill a detector with branches into its own old path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ciod_core.config.schema import Config, Section
+from ciod_core.data.annotations.merging import LocatedTable
+from ciod_core.errors import ConfigError
+from ciod_core.experiment.folder import Experiment, check_run_name
+from ciod_core.experiment.manifest import RunRecord
+from ciod_core.experiment.step_data import check_step_files, read_step
+from ciod_core.experiment.teacher import taught_by
+from ciod_core.methods.consolidation import Consolidation
+from ciod_core.model.base import Detector
+from ciod_core.model.checkpoint import load_detector, read_info
+from ciod_core.runs.execute import PreparedRun, execute
+from ciod_core.runs.replay import TrainingData
+from ciod_core.runs.spec import RunSpec, claim, settle
+from ciod_core.runs.train import with_unlabeled
+from ciod_core.runtime.determinism import reproducible
+from ciod_core.runtime.device import pick_device
+from ciod_core.teachers.base import TeacherIdentity
+from ciod_core.teachers.network import NetworkTeacher, freeze
+from ciod_core.training.progress import TrainingListener
+
+# Unless set; measured on COCO's classes and blood cells.
+LEARNING_RATE = 3e-4
+
+
+def consolidate(
+    experiment: Experiment,
+    config: Config,
+    *,
+    teacher: Path | str,
+    run: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: TrainingListener | None = None,
+) -> RunRecord:
+    """Train one network that predicts what a detector with branches does; no label of earlier steps takes part.
+
+    The student is the teacher's oldest path with further class rows. It learns on the images of the teacher's last
+    step, and on those of `data.unlabeled`; without them the backbone is frozen, because nothing else would hold it.
+
+    Args:
+        experiment: of the teacher and the run.
+        config: settings of training; the learning rate is `LEARNING_RATE` unless set.
+        teacher: run name or weights with branches.
+        run: a name other than the default one, the teacher's with `-one`.
+        resume: continue an interrupted run after its last complete epoch.
+        overwrite: replace a run of the same name.
+        listener: told about the progress.
+
+    Raises:
+        ConfigError: a teacher without branches, or a run that exists already.
+        CheckpointError: a teacher or a state that does not fit.
+        DataError: images that cannot be read.
+    """
+    spec = claim(experiment, _describe(experiment, config, teacher, run), resume=resume, overwrite=overwrite)
+    spec = settle(spec)
+    manifest, config = experiment.read(), spec.config
+    check_step_files(experiment, manifest, spec.step)
+    data = TrainingData(*read_step(experiment, manifest, spec.step))
+    if config.data.unlabeled is not None:
+        data = with_unlabeled(data, Path(config.data.unlabeled))
+    device = pick_device(config.training.device)
+    with reproducible(config.training.seed, strict=config.training.deterministic):
+        method = Consolidation(Section(), config.resampler)
+        prepared = PreparedRun(
+            spec=spec,
+            method=method,
+            student=_student(spec, method),
+            teacher=_teacher(spec, method, data, device),
+            data=data,
+            device=device,
+            notes=_notes(config),
+        )
+        return execute(experiment, prepared, resume=resume, listener=listener)
+
+
+def _describe(experiment: Experiment, config: Config, teacher: Path | str, run: str | None) -> RunSpec:
+    taught = taught_by(experiment, teacher)
+    info = read_info(taught.teacher.path)
+    if not info.branch_depths:
+        raise ConfigError(f"`teacher` {teacher}: it has no branches; it is one network already")
+    named = taught.teacher.run.name if taught.teacher.run else f"step{taught.step}"
+    if "lr" not in config.training.model_fields_set:
+        training = config.training.model_copy(update={"lr": LEARNING_RATE})
+        config = config.model_copy(update={"training": training})
+    return RunSpec(
+        name=check_run_name(run or f"{named}-one"),
+        step=taught.step,
+        kind="distilled",
+        teacher=taught.teacher,
+        classes=taught.classes,
+        config=config,
+        consolidates=True,
+    )
+
+
+def _student(spec: RunSpec, method: Consolidation) -> Detector:
+    assert spec.teacher is not None
+    student, _ = load_detector(spec.teacher.path)
+    method.grow(student, len(spec.classes) - student.head_classes[0])
+    if spec.config.data.unlabeled is None:
+        student.backbone.requires_grad_(False)
+    return student
+
+
+def _teacher(spec: RunSpec, method: Consolidation, data: TrainingData, device: torch.device) -> NetworkTeacher:
+    assert spec.teacher is not None
+    detector, info = load_detector(spec.teacher.path)
+    training = spec.config.training
+    identity = TeacherIdentity(
+        teacher_sha256=spec.teacher.sha256,
+        classes=info.classes.names,
+        image_size=spec.config.data.image_size,
+        resampler=spec.config.resampler,
+    )
+    frozen = freeze(detector, device, torch.channels_last if training.channels_last else torch.contiguous_format)
+    images = LocatedTable(data.table, data.images)
+    return NetworkTeacher(frozen, method, identity, images, precision=training.precision)
+
+
+def _notes(config: Config) -> tuple[str, ...]:
+    if config.data.unlabeled is not None:
+        return ()
+    return (
+        "without `data.unlabeled` the backbone stays frozen: expect lower AP of new classes and more false alarms; any "
+        "photographs will do",
+    )

@@ -1,0 +1,126 @@
+"""One network again: what it starts from, what teaches it, and what is recorded."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ciod_core.config.schema import Config, ResamplerConfig, Section
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.errors import ConfigError
+from ciod_core.evaluation.chain import chain_to
+from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.folder import Experiment
+from ciod_core.methods.consolidation import Consolidation
+from ciod_core.model.checkpoint import load_detector, read_info
+from ciod_core.runs.consolidate import LEARNING_RATE, consolidate
+from ciod_core.runs.train import train_step
+from tests.helpers.listeners import StopInEpoch2
+from tests.helpers.networks import lively_detector
+from tests.helpers.scenes import make_targets
+from tests.training.conftest import tiny_config
+
+
+@pytest.fixture(scope="module")
+def base_folder(shapes_dataset: DatasetSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5 + 3 classes, the second step trained as a branch; read only."""
+    folder = tmp_path_factory.mktemp("consolidate") / "experiment"
+    create_experiment(shapes_dataset, "5+3", "name", folder)
+    train_step(Experiment.open(folder), tiny_config(epochs=1))
+    train_step(Experiment.open(folder), tiny_config("frozen-branch", epochs=1), teacher="step1", run="step2")
+    return folder
+
+
+@pytest.fixture
+def experiment(base_folder: Path, tmp_path: Path) -> Experiment:
+    return Experiment.open(Path(shutil.copytree(base_folder, tmp_path / "experiment")))
+
+
+def config(unlabeled: Path | None = None, **training: Any) -> Config:
+    tiny = tiny_config(**training)
+    return tiny.model_copy(
+        update={"data": tiny.data.model_copy(update={"unlabeled": str(unlabeled) if unlabeled else None})}
+    )
+
+
+def test_the_student_starts_as_the_old_path_and_labels_teach_class_and_box_alone() -> None:
+    teacher = lively_detector(num_classes=3)
+    teacher.add_branch(2, "neck")
+    teacher.branches[0].load_state_dict(lively_detector(num_classes=2, seed=9).head.state_dict())
+    student = lively_detector(num_classes=3)
+    student.add_branch(2, "neck")
+    method = Consolidation(Section(), ResamplerConfig())
+    method.grow(student, 2)
+    assert student.head_classes == (5,) and student.branch_depths == ()
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.no_grad():
+        dense = teacher.eval()(images)
+    knowledge = replace(method.select(dense), dense=dense)
+    losses = method.losses(student, student.train()(images), make_targets([(0, (4.0, 4.0, 40.0, 40.0), 4)]), knowledge)
+    assert list(losses) == ["class", "box", "old objectness", "old class", "old box"]
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+    same = method.losses(student, dense.merged(), make_targets([]), knowledge)
+    assert [same[name].item() for name in ("old objectness", "old class", "old box")] == pytest.approx(
+        [0, 0, 0], abs=1e-2
+    )
+
+
+@pytest.mark.parametrize("with_photos", [False, True])
+def test_a_run(with_photos: bool, experiment: Experiment, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
+    photos = None
+    if with_photos:
+        photos = tmp_path / "photos"
+        shutil.copytree(shapes_dataset.val.image_dir, photos)
+    before = load_detector(experiment.weights_path("step2"))[0].state_dict()
+    run = consolidate(experiment, config(photos, epochs=1), teacher="step2")
+    assert (run.name, run.kind, run.method, run.parent, run.status) == (
+        "step2-one", "distilled", "consolidate", "step2", "finished",
+    )  # fmt: skip
+    assert "train" in run.inputs
+    detector, info = load_detector(experiment.weights_path("step2-one"))
+    assert (info.head_classes, info.branch_depths) == ((8,), ())
+    assert info.classes == read_info(experiment.weights_path("step2")).classes
+    moved = {
+        name.split(".")[0]
+        for name, tensor in detector.state_dict().items()
+        if "cls_conv" not in name and not torch.equal(tensor, before[name])
+    }
+    assert moved == ({"backbone", "neck", "head"} if with_photos else {"neck", "head"})
+    assert not any("running" in name and not torch.equal(tensor, before[name]) for name, tensor in _buffers(detector))
+    chain = chain_to(experiment, run)
+    assert chain is not None and chain.runs == ("step1", "step2-one")
+
+
+def _buffers(detector: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, tensor) for name, tensor in detector.named_buffers() if "num_batches" not in name]
+
+
+def test_the_learning_rate_is_its_own_unless_set(experiment: Experiment) -> None:
+    plain = Config.model_validate({"training": {"epochs": 1, "batch_size": 8, "device": "cpu"}, "data": {"workers": 0}})
+    run = consolidate(experiment, plain, teacher="step2")
+    assert run.config["training"]["lr"] == LEARNING_RATE
+    assert run.config["data"]["image_size"] == 64
+
+
+def test_resumed_equals_uninterrupted(experiment: Experiment) -> None:
+    consolidate(experiment, config(epochs=2), teacher="step2", run="whole")
+    with pytest.raises(KeyboardInterrupt):
+        consolidate(experiment, config(epochs=2), teacher="step2", listener=StopInEpoch2())
+    consolidate(experiment, config(epochs=2), teacher="step2", resume=True)
+    ours, theirs = (load_detector(experiment.weights_path(name))[0].state_dict() for name in ("step2-one", "whole"))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_mistakes(experiment: Experiment) -> None:
+    with pytest.raises(ConfigError, match="it has no branches"):
+        consolidate(experiment, config(), teacher="step1")
+    consolidate(experiment, config(epochs=1), teacher="step2")
+    with pytest.raises(ConfigError, match="exists already"):
+        consolidate(experiment, config(epochs=1), teacher="step2")
