@@ -39,7 +39,7 @@ SETTING_OPTIONS = {
     "model.init": SettingOption("--init", str, "Checkpoint that step 1 starts from, with fresh class rows."),
     "data.image_size": SettingOption("--image-size", int, "Longer side in pixels, a multiple of 32."),
     "data.unlabeled": SettingOption(
-        "--unlabeled", str, "Folder of further images without labels, half of every batch, to learn the teacher on."
+        "--unlabeled", str, "Folder of further photographs without new objects, half of every batch."
     ),
     "data.workers": SettingOption("--workers", int, "Processes that load images."),
     "training.epochs": SettingOption("--epochs", int, "Passes over the training images."),

@@ -82,7 +82,7 @@ class DataConfig(Section):
         "stop", description="training images that cannot be loaded: end the run, or take the next image and count"
     )
     unlabeled: str | None = Field(
-        None, description="folder of further images, half of every batch, on which the teacher alone is learned from"
+        None, description="folder of further images, half of every batch, that show no object of a new class"
     )
     workers: Annotated[int, Field(ge=0)] = 2
 

@@ -43,8 +43,6 @@ def choose_method(spec: RunSpec, images: LocatedTable, device: torch.device, *, 
         return _chosen(spec, DISTILLATION, "a knowledge bank was passed")
     if not spec.num_new:
         return _chosen(spec, DISTILLATION, "the step has no new class")
-    if spec.config.data.unlabeled is not None:
-        return _chosen(spec, DISTILLATION, "unlabeled images hold the old classes")
     old, new, looked_at = _count_objects(spec, images, device)
     per_new = old / max(new, 1)
     seen = f"{per_new:.2f} old objects per new one in {looked_at} images"

@@ -111,8 +111,6 @@ def plan_run(
         classes=manifest.classes.up_to(following).after(taught.classes),
         config=config,
     )
-    if config.data.unlabeled is not None and method != AUTO and not method_class(method).needs:
-        raise ConfigError(f"`data.unlabeled`: method {method} learns from labels alone; leave it out")
     if method_class(method).needs_new_classes and not plan.num_new:
         raise ConfigError(
             f"`method.name` {method}: step {following} has no new class, and old ones cannot change; choose another"

@@ -72,7 +72,8 @@ def train_step(
     data = training_data(experiment, spec, replayed)
     images = LocatedTable(data.table, data.images)
     if spec.teacher is not None and spec.config.method.name == AUTO:
-        spec = settle(choose_method(spec, images, device, from_bank=knowledge not in (None, "auto", "none")))
+        from_bank = knowledge not in (None, "auto", "none")
+        spec = settle(choose_method(spec, _labeled_images(data), device, from_bank=from_bank))
     chosen = resolve_teacher(
         experiment, spec.config, images, step=spec.step, weights=spec.teacher, knowledge=knowledge, begun=spec.begun
     )
@@ -92,6 +93,14 @@ def train_step(
             notes=(*_notes(spec, student), *chosen.notes),
         )
         return execute(experiment, prepared, resume=resume, listener=listener)
+
+
+def _labeled_images(data: TrainingData) -> LocatedTable:
+    """The images of a run without those of `data.unlabeled`."""
+    table = data.table
+    if data.unlabeled_I is not None:
+        table = table.select(np.ones(table.num_boxes, dtype=np.bool_), ~data.unlabeled_I)
+    return LocatedTable(table, data.images)
 
 
 def _notes(spec: RunSpec, student: Detector) -> list[str]:
