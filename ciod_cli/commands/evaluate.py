@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ciod_cli import console
 from ciod_cli.options import EXPERIMENT, JSON, argument, option, with_options
 from ciod_cli.settings import settings
+from ciod_core.errors import listed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,7 +71,7 @@ def _show(result: RunEvaluation, *, per_class_group: bool, per_class: bool) -> N
         console.show(comparison)
     without = report.groups["all"].classes_without_objects
     if without:
-        console.warn(f"no validation image shows {', '.join(without)}; these classes do not count in any mean")
+        console.warn(f"no validation image shows {listed(without)}; these classes do not count in any mean")
     if report.labels_differ and per_class_group:
         console.note("step1, step2, …: each class on the validation images of the first step that labels it")
 

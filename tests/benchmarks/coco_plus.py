@@ -7,6 +7,8 @@ imported at 320 pixels; each method learns the new classes in 5 epochs of batche
 imported weights. AP of the 80 old classes is measured on coco-tiny's validation images, with negatives: these images
 count as images without new classes. Trains only what is missing in TABLES and ends with a table for each dataset.
 
+Methods that end in -photos also get 80 photographs of COCO without their labels (`--unlabeled`).
+
 COCO's validation images are 80; their AP has a standard error of several points, so compare on the same images: the
 imported detector has the AP of the first row there.
 """
@@ -32,7 +34,11 @@ METHODS: dict[str, tuple[str, ...]] = {
     "crs-ckd-fast": ("--method", "crs-ckd", "--lr", "1e-3"),
     "head-branch": ("--method", "frozen-branch", "--set", "branch.depth=head"),
     "auto": (),
+    "auto-photos": (),
+    "finetune-photos": ("--method", "finetune", "--lr", "1e-3"),
 }
+# Methods that also get photographs without new objects: coco-tiny's training images, whose labels are not read.
+WITH_PHOTOS = "-photos"
 
 
 class Measured(NamedTuple):
@@ -80,7 +86,8 @@ def solve(arguments: argparse.Namespace, data: str, weights: Path) -> None:
         if not (experiment / name / "metrics.json").exists():
             source = ("--data", str(folder / data)) if "step2" not in steps_of(experiment) else ()
             start = ("--experiment", str(experiment), "--teacher", str(weights), *source, "--name", name, "--overwrite")
-            ciod("train-step", *start, *METHODS[method], *COMMON, "--seed", str(seed))
+            photos = ("--unlabeled", str(folder / "coco-tiny" / "train2017")) if method.endswith(WITH_PHOTOS) else ()
+            ciod("train-step", *start, *METHODS[method], *photos, *COMMON, "--seed", str(seed))
         return measured(experiment, name)
 
     results: dict[str, list[Measured]] = {}
