@@ -25,6 +25,9 @@ _WIDTH_WITHOUT_TERMINAL = 400
 # Longer words, such as the path of an image, are broken where there is no room.
 _LONGEST_WORD = 24
 
+# By whether it is stderr's.
+_consoles: dict[bool, Console] = {}
+
 
 def stdout() -> Console:
     """The console for results."""
@@ -37,9 +40,15 @@ def stderr() -> Console:
 
 
 def _console(*, error: bool) -> Console:
+    """The console of a stream: one for as long as the stream is the same, so that messages go above live lines."""
     stream = sys.stderr if error else sys.stdout
-    width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
-    return Console(stderr=error, width=width, markup=False, highlight=False, soft_wrap=False)
+    # A live display puts a proxy in the stream's place, for what others print.
+    stream = getattr(stream, "rich_proxied_file", stream)
+    known = _consoles.get(error)
+    if known is None or known.file is not stream:
+        width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
+        known = _consoles[error] = Console(file=stream, width=width, markup=False, highlight=False, soft_wrap=False)
+    return known
 
 
 def show(renderable: RenderableType) -> None:
