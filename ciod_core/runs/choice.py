@@ -2,6 +2,8 @@
 
 Distillation holds old classes by their objects in the new images. Where there are hardly any, nothing holds them, and a
 branch beside the frozen detector forgets nothing; where there are many, one network learns both better.
+
+Legend: C old classes, G labeled objects of an image.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.methods.registry import build_method
@@ -21,8 +24,10 @@ from ciod_core.teachers.base import TeacherIdentity
 from ciod_core.teachers.network import NetworkTeacher, freeze
 
 DISTILLATION, BRANCH = "crs-ckd", "frozen-branch"
-# Old objects per new one from which distillation holds the old classes.
+# Old objects per new one from which distillation holds the old classes, and the share of these classes that must have
+# their part of them: many objects of one class hold no other.
 ENOUGH_OLD_OBJECTS = 0.5
+ENOUGH_OLD_CLASSES = 0.5
 # Images that are looked at, spread evenly over the step's.
 IMAGES_TO_LOOK_AT = 100
 
@@ -43,12 +48,14 @@ def choose_method(spec: RunSpec, images: LocatedTable, device: torch.device, *, 
         return _chosen(spec, DISTILLATION, "a knowledge bank was passed")
     if not spec.num_new:
         return _chosen(spec, DISTILLATION, "the step has no new class")
-    old, new, looked_at = _count_objects(spec, images, device)
-    per_new = old / max(new, 1)
-    seen = f"{per_new:.2f} old objects per new one in {looked_at} images"
-    if per_new >= ENOUGH_OLD_OBJECTS:
+    old_C, new, looked_at = _count_objects(spec, images, device)
+    per_new = float(old_C.sum()) / max(new, 1)
+    num_seen = int((old_C >= ENOUGH_OLD_OBJECTS * new / len(old_C)).sum())
+    seen = f"{per_new:.2f} old objects per new one in {looked_at} images, "
+    seen += f"enough for {num_seen} of {len(old_C)} old classes"
+    if per_new >= ENOUGH_OLD_OBJECTS and num_seen >= ENOUGH_OLD_CLASSES * len(old_C):
         return _chosen(spec, DISTILLATION, f"the teacher sees {seen}")
-    return _chosen(spec, BRANCH, f"the teacher sees only {seen}, too few to hold the old classes")
+    return _chosen(spec, BRANCH, f"the teacher sees only {seen}")
 
 
 def _chosen(spec: RunSpec, method: str, reason: str) -> RunSpec:
@@ -56,8 +63,8 @@ def _chosen(spec: RunSpec, method: str, reason: str) -> RunSpec:
     return replace(spec, config=config, choice=f"method {method}: {reason}")
 
 
-def _count_objects(spec: RunSpec, images: LocatedTable, device: torch.device) -> tuple[float, int, int]:
-    """Old objects, new objects and the number of images that were looked at.
+def _count_objects(spec: RunSpec, images: LocatedTable, device: torch.device) -> tuple[Tensor, int, int]:
+    """(C,) objects of each old class, new objects, and the number of images that were looked at.
 
     A selected box of the teacher counts as much of an object as its score, and not at all where it overlaps a label; a
     label of an old class counts as one.
@@ -66,7 +73,7 @@ def _count_objects(spec: RunSpec, images: LocatedTable, device: torch.device) ->
     table, num_old = images.table, len(spec.classes) - spec.num_new
     labels_N = spec.classes.labels_of(table.category_ids_N)
     chosen = np.unique(np.linspace(0, table.num_images - 1, IMAGES_TO_LOOK_AT).round().astype(np.int64))
-    old = new = 0.0
+    old_C, new = torch.zeros(num_old), 0
     with reproducible(spec.config.training.seed, strict=False):
         method = build_method(spec.config)
         detector, info = load_detector(spec.teacher.path)
@@ -84,6 +91,7 @@ def _count_objects(spec: RunSpec, images: LocatedTable, device: torch.device) ->
             boxes_G4 = torch.from_numpy(table.boxes_N4[rows][known_G])
             objects = Targets(boxes_G4, labels_G, torch.zeros_like(labels_G))
             kept = method.reconcile(knowledge, objects)
-            old += float(kept.scores_K.sum()) + int((labels_G < num_old).sum())
+            old_C.index_add_(0, kept.labels_K, kept.scores_K)
+            old_C += torch.bincount(labels_G[labels_G < num_old], minlength=num_old)
             new += int((labels_G >= num_old).sum())
-    return old, int(new), len(chosen)
+    return old_C, new, len(chosen)

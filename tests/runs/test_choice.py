@@ -54,20 +54,27 @@ def spec_of(experiment: Experiment, config: Config) -> tuple[RunSpec, LocatedTab
     return spec, training_table(experiment, spec)
 
 
-def chosen(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, old: float, new: int) -> RunSpec:
-    monkeypatch.setattr(choice, "_count_objects", lambda *_: (old, new, 7))
+def chosen(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, old: list[float], new: int) -> RunSpec:
+    monkeypatch.setattr(choice, "_count_objects", lambda *_: (torch.tensor(old), new, 7))
     return choose_method(*spec_of(experiment, auto()), CPU)
 
 
 def test_many_old_objects_mean_distillation_and_few_a_branch(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = chosen(experiment, monkeypatch, old=50.0, new=100)
+    many = chosen(experiment, monkeypatch, old=[30.0, 0.0, 10.0, 10.0, 0.0], new=100)
     assert many.config.method.name == "crs-ckd"
-    assert many.choice == "method crs-ckd: the teacher sees 0.50 old objects per new one in 7 images"
-    few = chosen(experiment, monkeypatch, old=49.0, new=100)
+    seen = "0.50 old objects per new one in 7 images, enough for 3 of 5 old classes"
+    assert many.choice == f"method crs-ckd: the teacher sees {seen}"
+    few = chosen(experiment, monkeypatch, old=[9.0, 10.0, 10.0, 10.0, 10.0], new=100)
     assert few.config.method.name == "frozen-branch"
     assert few.choice is not None and "only 0.49 old objects per new one in 7 images" in few.choice
+
+
+def test_many_objects_of_few_classes_hold_no_other(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = chosen(experiment, monkeypatch, old=[900.0, 10.0, 9.0, 0.0, 0.0], new=100)
+    assert one.config.method.name == "frozen-branch"
+    assert one.choice is not None and "enough for 2 of 5 old classes" in one.choice
 
 
 def test_what_needs_no_look(experiment: Experiment) -> None:
@@ -81,14 +88,14 @@ def test_objects_are_counted_by_score_and_not_where_a_label_is(experiment: Exper
     table = images.table
     assert looked_at == table.num_images <= choice.IMAGES_TO_LOOK_AT
     assert new == table.num_boxes
-    assert old > 0
+    assert old.shape == (5,) and old.sum() > 0
     # With labels that cover every image, each teacher's box conflicts with one.
     spec = settle(
         plan_run(
             experiment, auto(resampler=LOW["resampler"].model_copy(update={"ground_truth_iou": 0.0})), teacher="step1"
         )
     )
-    assert choice._count_objects(spec, images, CPU)[0] == 0
+    assert not choice._count_objects(spec, images, CPU)[0].any()
 
 
 def test_replayed_labels_of_old_classes_count_as_old_objects(experiment: Experiment) -> None:
@@ -97,7 +104,7 @@ def test_replayed_labels_of_old_classes_count_as_old_objects(experiment: Experim
     before = choice._count_objects(spec, images, CPU)
     merged = merge_located([first, read_step(experiment, experiment.read(), 1)])
     after = choice._count_objects(spec, merged, CPU)
-    assert before[0] == 0 and after[0] > 0
+    assert not before[0].any() and after[0].sum() == after[0].long().sum() > 0
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1e9])
