@@ -55,7 +55,7 @@ def choose_method(spec: RunSpec, images: LocatedTable, device: torch.device, *, 
     seen += f"enough for {num_seen} of {len(old_C)} old classes"
     if per_new >= ENOUGH_OLD_OBJECTS and num_seen >= ENOUGH_OLD_CLASSES * len(old_C):
         return _chosen(spec, DISTILLATION, f"the teacher sees {seen}")
-    return _chosen(spec, BRANCH, f"the teacher sees only {seen}")
+    return _chosen(spec, BRANCH, f"the teacher sees {seen}; too few to hold them")
 
 
 def _chosen(spec: RunSpec, method: str, reason: str) -> RunSpec:
