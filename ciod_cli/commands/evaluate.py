@@ -53,6 +53,10 @@ def evaluate(
     target = evaluation_target(found, run)
     with progress_counter(f"Evaluating {target.path.name}", "images", at_once=False) as on_batch:
         result = evaluate_run(found, target, config, upper_bound=upper_bound, backend=backend, on_batch=on_batch)
+    if config.evaluation.negatives and result.report.false_alarms is None:
+        console.warn(
+            "`evaluation.negatives` has no effect: no validation image of an earlier step is without new labels"
+        )
     if target.run is None:
         console.warn(f"{target.path} was not trained in {found.folder}; its result is shown but not recorded")
     if json:

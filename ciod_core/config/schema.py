@@ -175,7 +175,7 @@ class EvaluationConfig(Section):
     nms_iou: UnitInterval = 0.65
     max_detections: Count = 100
     yield_iou: UnitInterval = Field(
-        0.5, description="a branch's detection yields to a better one of an older class from this IoU on; 1: never"
+        0.5, description="a branch's detection yields to a better one of an older class above this IoU; 1: never"
     )
     negatives: bool = Field(
         False, description="validation images of earlier steps show none of the new classes: measure AP on them, too"

@@ -85,7 +85,7 @@ class HeldBranch(Method):
         if ignored_BA is not None:
             ignored_BA = ignored_BA[:, -new.boxes_BA4.shape[1] :]
         own = supervised(detector, new, objects, ignored_BA)
-        held = [divergences(own, taught) for own, taught in zip(old, knowledge.dense.heads(), strict=True)]
+        held = [divergences(head, taught) for head, taught in zip(old, knowledge.dense.heads(), strict=True)]
         return own | {name: torch.stack([losses[name] for losses in held]).sum() for name in held[0]}
 
 

@@ -21,7 +21,7 @@ class MethodEntry(NamedTuple):
 AUTO = "auto"
 
 # What `auto` chooses from.
-CHOICES = ("crs-ckd", "frozen-branch")
+DISTILLATION, BRANCH = "crs-ckd", "frozen-branch"
 
 # Values of `method.name`, in the order in which they are listed.
 METHODS: dict[str, MethodEntry] = {
@@ -72,7 +72,7 @@ def method_sections() -> dict[str, type[Section]]:
 def unread_sections(name: str | None) -> frozenset[str]:
     """The sections that only other methods read; without a teacher, which is None, those of all methods."""
     read: set[str] = set()
-    for possible in () if name is None else CHOICES if name == AUTO else (name,):
+    for possible in () if name is None else (DISTILLATION, BRANCH) if name == AUTO else (name,):
         method = method_class(possible)
         read |= {method.section} | ({"resampler"} if "selected" in method.needs else set())
     return frozenset({"resampler", *method_sections()} - read)

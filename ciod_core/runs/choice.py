@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ciod_core.data.annotations.merging import LocatedTable
-from ciod_core.methods.registry import build_method
+from ciod_core.methods.registry import BRANCH, DISTILLATION, build_method
 from ciod_core.model.base import Targets
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.runs.spec import RunSpec
@@ -23,7 +23,6 @@ from ciod_core.runtime.determinism import reproducible
 from ciod_core.teachers.base import TeacherIdentity
 from ciod_core.teachers.network import NetworkTeacher, freeze
 
-DISTILLATION, BRANCH = "crs-ckd", "frozen-branch"
 # Old objects per new one from which distillation holds the old classes, and the share of these classes that must have
 # their part of them: many objects of one class hold no other.
 ENOUGH_OLD_OBJECTS = 0.5

@@ -63,9 +63,7 @@ def consolidate(
     spec = settle(spec)
     manifest, config = experiment.read(), spec.config
     check_step_files(experiment, manifest, spec.step)
-    data = TrainingData(*read_step(experiment, manifest, spec.step))
-    if config.data.unlabeled is not None:
-        data = with_unlabeled(data, Path(config.data.unlabeled))
+    data = with_unlabeled(TrainingData(*read_step(experiment, manifest, spec.step)), config)
     device = pick_device(config.training.device)
     with reproducible(config.training.seed, strict=config.training.deterministic):
         method = Consolidation(Section(), config.resampler)

@@ -96,6 +96,10 @@ def plan_run(
         manifest.train_file(1)
         name = check_run_name(run or run_name(1))
         return RunSpec(name, 1, "step", teacher=None, classes=manifest.classes.up_to(1), config=config)
+    if config.model.init is not None:
+        raise ConfigError(
+            "`model.init`: only step 1 and joint training start from it, here `teacher` does; leave it out"
+        )
     taught = taught_by(experiment, teacher)
     following = taught.step + 1
     if following > len(manifest.steps):

@@ -14,6 +14,7 @@ from ciod_core.config.schema import Config
 from ciod_core.data.annotations.merging import LocatedTable, merge_located
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.images.scan import unlabeled_images
+from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import check_step_files, read_all_labels, read_step
@@ -29,7 +30,7 @@ from ciod_core.runs.replay import TrainingData, choose_replayed, replay_table, r
 from ciod_core.runs.spec import RunSpec, claim, plan_run, settle
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.runtime.device import pick_device
-from ciod_core.teachers.resolve import resolve_teacher
+from ciod_core.teachers.resolve import names_bank, resolve_teacher
 from ciod_core.training.progress import TrainingListener
 
 
@@ -72,8 +73,7 @@ def train_step(
     data = training_data(experiment, spec, replayed)
     images = LocatedTable(data.table, data.images)
     if spec.teacher is not None and spec.config.method.name == AUTO:
-        from_bank = knowledge not in (None, "auto", "none")
-        spec = settle(choose_method(spec, _labeled_images(data), device, from_bank=from_bank))
+        spec = settle(choose_method(spec, _labeled_images(data), device, from_bank=names_bank(knowledge)))
     chosen = resolve_teacher(
         experiment, spec.config, images, step=spec.step, weights=spec.teacher, knowledge=knowledge, begun=spec.begun
     )
@@ -135,15 +135,21 @@ def training_data(experiment: Experiment, spec: RunSpec, replayed: tuple[Replaye
         # Those of the step's own images that are replayed, too, gain their old labels.
         merged, folder = merge_located([own, replay_table(experiment, replayed)])
         data = TrainingData(merged, folder, ~np.isin(merged.image_ids_I, own.table.image_ids_I))
-    return data if spec.config.data.unlabeled is None else with_unlabeled(data, Path(spec.config.data.unlabeled))
+    return with_unlabeled(data, spec.config)
 
 
-def with_unlabeled(data: TrainingData, folder: Path) -> TrainingData:
-    """The same data with all images of a folder beside it, none of them labeled.
+def with_unlabeled(data: TrainingData, config: Config) -> TrainingData:
+    """The same data with all images of `data.unlabeled` beside it, if it is set; none of them is labeled.
 
     Raises:
+        ConfigError: batches of one image, of which they cannot fill half.
         DataError: no such folder, no image in it, or one that cannot be read.
     """
+    if config.data.unlabeled is None:
+        return data
+    if config.training.batch_size == 1:
+        raise ConfigError("`training.batch_size` 1: `data.unlabeled` fills half of every batch; pass 2 or more")
+    folder = Path(config.data.unlabeled)
     further = unlabeled_images(folder)
     further = replace(further, image_ids_I=further.image_ids_I + data.table.image_ids_I.max())
     table, images = merge_located([LocatedTable(data.table, data.images), LocatedTable(further, folder)])

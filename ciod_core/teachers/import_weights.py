@@ -12,6 +12,7 @@ from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, Source, has_description, save_detector
 from ciod_core.model.foreign import read_onnx_convolutions, read_tensors
 from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.model.yolox.published import PublishedDetector, from_convolutions, from_tensors
 from ciod_core.teachers.teacher_classes import read_teacher_classes
 
@@ -61,13 +62,15 @@ def import_weights(
         overwrite: replace an existing checkpoint.
 
     Raises:
-        ConfigError: another number of classes, or a checkpoint that exists.
+        ConfigError: another number of classes, an image size that does not fit, or a checkpoint that exists.
         CheckpointError: weights that are unreadable or of another detector.
         DataError: a file with class names that cannot be used.
     """
     target = out or weights.with_suffix(".safetensors")
     if target.exists() and (not overwrite or target.resolve() == weights.resolve()):
         raise ConfigError(f"`out` {target}: the file exists; pass another name, or `overwrite`")
+    if image_size is not None and image_size % YoloxDetector.size_multiple:
+        raise ConfigError(f"`image_size` {image_size}: must be a multiple of {YoloxDetector.size_multiple}")
     found = _recognize(weights, legacy)
     table, assumed_classes = _class_table(weights, found.num_classes, classes)
     if license is None and weights.stem in _RELEASED and assumed_classes:

@@ -99,10 +99,15 @@ def resolve_teacher(
     elif knowledge == AUTO:
         return _step_bank(experiment, config, images, step, live)
     else:
-        path = None if knowledge in (None, NONE) else Path(str(knowledge))
+        path = Path(str(knowledge)) if names_bank(knowledge) else None
     if path is None:
         return RunTeacher(config, live)
     return _from_bank(experiment, config, images, _matching_bank(path, config, weights), live)
+
+
+def names_bank(knowledge: Path | str | None) -> bool:
+    """Whether `knowledge` is a bank that was passed, rather than a way to find one or to do without."""
+    return knowledge not in (None, AUTO, NONE)
 
 
 def bank_config(config: Config) -> Config:
@@ -198,7 +203,7 @@ def _matching_bank(path: Path, config: Config, weights: Weights | None) -> Knowl
 
 def _bank_of(experiment: Experiment, begun: RunRecord, knowledge: Path | str | None) -> Path | None:
     """The bank of a run that is resumed; None for the live teacher."""
-    before, named = begun.inputs.get(KNOWLEDGE_KEY), knowledge not in (None, AUTO, NONE)
+    before, named = begun.inputs.get(KNOWLEDGE_KEY), names_bank(knowledge)
     if before is None:
         if named:
             raise ConfigError(f"`resume`: run '{begun.name}' began with a live teacher; leave `knowledge` out")

@@ -35,6 +35,9 @@ def test_mistakes(ciod: Ciod, tmp_path: Path) -> None:
     answer = ciod("import", tmp_path / "three.pth")
     assert answer.code == 2
     assert "detects 3 classes, not COCO's 80; pass --classes" in answer.error_line
+    answer = ciod("import", tmp_path / "three.pth", "--image-size", "300")
+    assert answer.code == 2
+    assert "--image-size 300: must be a multiple of 32" in answer.error_line
     answer = ciod("import", tmp_path / "nowhere.pth")
     assert answer.code == 4
     assert "does not exist" in answer.error_line

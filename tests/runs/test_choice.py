@@ -11,9 +11,7 @@ import torch
 
 from ciod_core.config.schema import Config, MethodConfig, ReplayConfig, ResamplerConfig, TrainingConfig
 from ciod_core.data.annotations.merging import LocatedTable, merge_located
-from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import ConfigError
-from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.step_data import read_step
 from ciod_core.model.checkpoint import Source, load_detector, read_info, save_detector
@@ -31,18 +29,9 @@ CPU = torch.device("cpu")
 LOW = {"resampler": ResamplerConfig(center_score=0.0, min_score=0.0)}
 
 
-@pytest.fixture(scope="module")
-def base_folder(shapes_dataset: DatasetSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5 + 3 classes, the first step trained; read only."""
-    folder = tmp_path_factory.mktemp("choice") / "experiment"
-    create_experiment(shapes_dataset, "5+3", "name", folder)
-    train_step(Experiment.open(folder), tiny_config(epochs=1))
-    return folder
-
-
 @pytest.fixture
-def experiment(base_folder: Path, tmp_path: Path) -> Experiment:
-    return Experiment.open(Path(shutil.copytree(base_folder, tmp_path / "experiment")))
+def experiment(taught_folder: Path, tmp_path: Path) -> Experiment:
+    return Experiment.open(Path(shutil.copytree(taught_folder, tmp_path / "experiment")))
 
 
 def auto(**sections: Any) -> Config:

@@ -15,7 +15,6 @@ from ciod_core.config.schema import Config, ResamplerConfig, Section
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import ConfigError
 from ciod_core.evaluation.chain import chain_to
-from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.methods.consolidation import Consolidation
 from ciod_core.model.checkpoint import load_detector, read_info
@@ -28,18 +27,16 @@ from tests.training.conftest import tiny_config
 
 
 @pytest.fixture(scope="module")
-def base_folder(shapes_dataset: DatasetSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5 + 3 classes, the second step trained as a branch; read only."""
-    folder = tmp_path_factory.mktemp("consolidate") / "experiment"
-    create_experiment(shapes_dataset, "5+3", "name", folder)
-    train_step(Experiment.open(folder), tiny_config(epochs=1))
+def branched_folder(taught_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the second step trained as a branch; read only."""
+    folder = Path(shutil.copytree(taught_folder, tmp_path_factory.mktemp("branched") / "experiment"))
     train_step(Experiment.open(folder), tiny_config("frozen-branch", epochs=1), teacher="step1", run="step2")
     return folder
 
 
 @pytest.fixture
-def experiment(base_folder: Path, tmp_path: Path) -> Experiment:
-    return Experiment.open(Path(shutil.copytree(base_folder, tmp_path / "experiment")))
+def experiment(branched_folder: Path, tmp_path: Path) -> Experiment:
+    return Experiment.open(Path(shutil.copytree(branched_folder, tmp_path / "experiment")))
 
 
 def config(unlabeled: Path | None = None, **training: Any) -> Config:

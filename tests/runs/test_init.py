@@ -18,6 +18,8 @@ from ciod_core.files import sha256_of_file
 from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import CheckpointInfo, load_detector, read_info, save_detector
 from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.runs.compare.plan import Epochs, config_of, suite_runs
+from ciod_core.runs.compare.runner import is_done
 from ciod_core.runs.spec import plan_run, settle
 from ciod_core.runs.train import _build_models, train_step
 from tests.helpers.listeners import StopInEpoch2
@@ -104,3 +106,17 @@ def test_mistakes(experiment: Experiment, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="ciod import"):
         train_step(experiment, Config(model=ModelConfig(init=str(tmp_path / "published.pth"))))
     assert not experiment.read().runs
+
+
+def test_a_run_with_a_teacher_starts_from_it(experiment: Experiment, tmp_path: Path) -> None:
+    path = write_init(tmp_path / "other.safetensors")
+    config = starting_from(path, epochs=1)
+    train_step(experiment, config)
+    with pytest.raises(ConfigError, match="only step 1 and joint training start from it"):
+        train_step(experiment, config, teacher="step1")
+    runs = {run.name: config_of(run, config, Epochs(1, 1)) for run in suite_runs(2, ["finetune"], [0])}
+    inits = {name: settings.model.init for name, settings in runs.items()}
+    assert inits == {"step1": str(path), "joint2": str(path), "step2-finetune": None}
+    train_step(experiment, runs["step2-finetune"], teacher="step1")
+    wanted = next(run for run in suite_runs(2, ["finetune"], [0]) if run.name == "step2-finetune")
+    assert is_done(experiment, wanted, runs["step2-finetune"])

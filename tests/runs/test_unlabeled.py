@@ -10,27 +10,16 @@ import pytest
 from PIL import Image
 
 from ciod_core.config.schema import Config
-from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import ConfigError, DataError
-from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import train_step, training_data
 from tests.training.conftest import tiny_config
 
 
-@pytest.fixture(scope="module")
-def base_folder(shapes_dataset: DatasetSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5 + 3 classes, the first step trained; read only."""
-    folder = tmp_path_factory.mktemp("unlabeled") / "experiment"
-    create_experiment(shapes_dataset, "5+3", "name", folder)
-    train_step(Experiment.open(folder), tiny_config(epochs=1))
-    return folder
-
-
 @pytest.fixture
-def experiment(base_folder: Path, tmp_path: Path) -> Experiment:
-    return Experiment.open(Path(shutil.copytree(base_folder, tmp_path / "experiment")))
+def experiment(taught_folder: Path, tmp_path: Path) -> Experiment:
+    return Experiment.open(Path(shutil.copytree(taught_folder, tmp_path / "experiment")))
 
 
 def with_photos(folder: Path, method: str = "crs-ckd") -> Config:
@@ -66,6 +55,9 @@ def test_mistakes(experiment: Experiment, tmp_path: Path) -> None:
     config = with_photos(tmp_path / "photos")
     with pytest.raises(ConfigError, match="requires `teacher`"):
         plan_run(experiment, config)
+    single = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": 1})})
+    with pytest.raises(ConfigError, match="fills half of every batch"):
+        train_step(experiment, single, teacher="step1")
     shutil.rmtree(tmp_path / "photos")
     with pytest.raises(DataError, match="no such image folder"):
         train_step(experiment, config, teacher="step1")

@@ -158,14 +158,14 @@ class YoloxDetector(Detector):
         """Append a copy of the last head, or of its neck and itself; see `Detector.add_branch`."""
         place = len(self.heads)
         branch = self.heads[-1].branch(num_classes)
-        neck = copy.deepcopy(self._neck_of(place - 1))
+        last_neck = self._neck_of(place - 1)
         trunk = (self.backbone, self.neck, *self.branch_necks.values()) if freeze_trunk else ()
         self._frozen = (*trunk, *self.heads)
         for part in self._frozen:
             part.requires_grad_(False)
         self.branches.append(branch.requires_grad_(True))
         if depth == "neck":
-            self.branch_necks[str(place)] = neck.requires_grad_(True)
+            self.branch_necks[str(place)] = copy.deepcopy(last_neck).requires_grad_(True)
         self.train(self.training)
 
     def last_branch_parameters(self) -> Iterator[nn.Parameter]:

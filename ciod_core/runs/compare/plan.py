@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ciod_core.config.schema import Config, ReplayConfig
+from ciod_core.config.schema import Config, ModelConfig, ReplayConfig, Section
 from ciod_core.errors import ConfigError, did_you_mean
 from ciod_core.experiment.folder import run_name
 from ciod_core.methods.registry import METHODS
@@ -90,7 +90,9 @@ def suite_runs(
 
 
 def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
-    """The settings of one run: the common ones with its method, seed and length, and replay where it was asked for.
+    """The settings of one run: the common ones with its method, seed and length, and replay where the method says so.
+
+    Runs with a teacher start from it, the others from `model.init`.
 
     Raises:
         ConfigError: replay was asked for without a budget.
@@ -103,7 +105,10 @@ def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
     name = run.method.removesuffix(REPLAY_SUFFIX)
     method = config.method if run.method == BASE else config.method.model_copy(update={"name": name})
     replay = config.replay if run.replays else ReplayConfig()
-    return config.model_copy(update={"training": training, "method": method, "replay": replay})
+    update: dict[str, Section] = {"training": training, "method": method, "replay": replay}
+    if run.teacher is not None:
+        update["model"] = ModelConfig.model_validate(config.model.model_dump(exclude_unset=True, exclude={"init"}))
+    return config.model_copy(update=update)
 
 
 def _name(step: int, method: str) -> str:
