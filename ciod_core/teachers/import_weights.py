@@ -66,6 +66,9 @@ def import_weights(
         CheckpointError: weights that are unreadable or of another detector.
         DataError: a file with class names that cannot be used.
     """
+    if not weights.is_file():
+        state = "is a folder" if weights.is_dir() else "does not exist"
+        raise CheckpointError(f"{weights} {state}; pass YOLOX weights: .pth, .safetensors or .onnx")
     target = out or weights.with_suffix(".safetensors")
     if target.exists() and (not overwrite or target.resolve() == weights.resolve()):
         raise ConfigError(f"`out` {target}: the file exists; pass another name, or `overwrite`")

@@ -38,6 +38,7 @@ def test_mistakes(ciod: Ciod, tmp_path: Path) -> None:
     answer = ciod("import", tmp_path / "three.pth", "--image-size", "300")
     assert answer.code == 2
     assert "--image-size 300: must be a multiple of 32" in answer.error_line
-    answer = ciod("import", tmp_path / "nowhere.pth")
-    assert answer.code == 4
-    assert "does not exist" in answer.error_line
+    for missing, expected in ((tmp_path / "nowhere.pth", "does not exist; pass YOLOX weights"), (".", "is a folder")):
+        answer = ciod("import", missing)
+        assert answer.code == 4
+        assert expected in answer.error_line
