@@ -123,3 +123,10 @@ def test_corrupt_weights(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
     outcome = ciod("evaluate", tmp_path / "garbage.safetensors", "--experiment", own_copy)
     assert outcome.code == 4
     assert "garbage.safetensors" in outcome.error_line
+
+
+def test_negatives_without_an_image_that_could_be_one(ciod: Ciod, trained: Path) -> None:
+    """Every validation image of a planned experiment labels all classes."""
+    outcome = ciod("evaluate", "step2", "--experiment", trained, "--negatives", "--device", "cpu", "--workers", "0")
+    assert outcome.code == 0
+    assert "--negatives has no effect" in outcome.err

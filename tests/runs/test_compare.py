@@ -11,13 +11,15 @@ from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import CiodError, ConfigError
+from ciod_core.evaluation.average_precision import Metrics
 from ciod_core.evaluation.chain import chain_to
+from ciod_core.evaluation.report import ClassReport, EvaluationReport
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import RunRecord
 from ciod_core.runs.compare import runner
 from ciod_core.runs.compare.plan import Epochs, SuiteRun, config_of, suite_runs
-from ciod_core.runs.compare.results import Spread, suite_rows
+from ciod_core.runs.compare.results import Spread, _ceiling, suite_rows
 from ciod_core.runs.compare.runner import RunProgress, run_suite
 from ciod_core.training.progress import TrainingListener
 
@@ -248,3 +250,30 @@ def test_spread() -> None:
     assert (spread.mean, spread.sd) == (pytest.approx(0.6), pytest.approx(0.1414, abs=1e-4))
     assert Spread.of([0.5]).sd is None
     assert Spread.of([0.5, None]).mean is None
+
+
+def learned(step: int, *ap_by_step: tuple[int, float | None]) -> EvaluationReport:
+    """As much of a report as the ceiling reads: AP of each class and the step that taught it."""
+    entries = tuple(ClassReport.model_construct(step=of_step, metrics=Metrics(ap=ap)) for of_step, ap in ap_by_step)
+    return EvaluationReport.model_construct(step=step, per_class=entries)
+
+
+def test_the_ceiling_is_every_class_as_detected_right_after_its_own_step() -> None:
+    runs = suite_runs(3, ["finetune", "erd"], [0, 1], upper_bounds=False)
+    last = next(run for run in runs if run.name == "step3-finetune")
+    reports = {
+        "step1": learned(1, (1, 0.6), (1, 0.4)),
+        "step2-finetune": learned(2, (1, 0.0), (1, 0.1), (2, 0.8)),
+        "step3-finetune": learned(3, (1, 0.0), (1, 0.0), (2, 0.2), (3, 0.5), (3, None)),
+        # Of other methods and seeds nothing counts.
+        "step2-erd": learned(2, (1, 0.9), (1, 0.9), (2, 0.9)),
+        "step1-seed1": learned(1, (1, 0.9), (1, 0.9)),
+    }
+    ceiling = _ceiling(last, runs, reports)
+    assert ceiling is not None
+    found = {name: ceiling[name] for name in ("ap_old", "ap_new", "ap_all")}
+    assert found == pytest.approx(
+        {"ap_old": (0.6 + 0.4 + 0.8) / 3, "ap_new": 0.5, "ap_all": (0.6 + 0.4 + 0.8 + 0.5) / 4}
+    )
+    del reports["step2-finetune"]
+    assert _ceiling(last, runs, reports) is None
