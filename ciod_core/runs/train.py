@@ -22,6 +22,7 @@ from ciod_core.methods.base import Method
 from ciod_core.methods.registry import AUTO, build_method
 from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector
+from ciod_core.model.common.cost import num_operations, num_parameters
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
 from ciod_core.runs.choice import choose_method
@@ -82,6 +83,7 @@ def train_step(
     with reproducible(training.seed, strict=training.deterministic):
         method = build_method(spec.config)
         student, network = _build_models(spec, method)
+        notes = _notes(spec, student, network)
         prepared = PreparedRun(
             spec=spec,
             method=method,
@@ -90,7 +92,7 @@ def train_step(
             data=data,
             device=device,
             replayed=replayed,
-            notes=(*_notes(spec, student), *chosen.notes),
+            notes=(*notes, *chosen.notes),
         )
         return execute(experiment, prepared, resume=resume, listener=listener)
 
@@ -103,13 +105,17 @@ def _labeled_images(data: TrainingData) -> LocatedTable:
     return LocatedTable(table, data.images)
 
 
-def _notes(spec: RunSpec, student: Detector) -> list[str]:
+def _notes(spec: RunSpec, student: Detector, teacher: Detector | None) -> list[str]:
     """What was decided about a run, and what a branch costs."""
     notes = [] if spec.choice is None else [spec.choice]
-    if spec.teacher is not None and len(student.head_classes) > 1:
-        count = sum(parameter.numel() for parameter in student.parameters())
-        before = count - sum(parameter.numel() for parameter in student.last_branch_parameters())
-        notes.append(f"branches: {len(student.branch_depths)}, the last adds {count / before - 1:.0%} of parameters")
+    if teacher is not None and len(student.head_classes) > len(teacher.head_classes):
+        parameters = num_parameters(student) / num_parameters(teacher) - 1
+        side = spec.config.data.image_size
+        operations = num_operations(student, side) / num_operations(teacher, side) - 1
+        notes.append(
+            f"branches: {len(student.branch_depths)}, the last adds {parameters:.0%} of parameters and "
+            f"{operations:.0%} of operations per image"
+        )
     return notes
 
 
