@@ -34,7 +34,7 @@ FLAGS = {
     ),
     "distill": (
         "--config --device --draw --experiment --flip --json --out --overwrite --scales --set --step --teacher "
-        "--teacher-classes --workers"
+        "--teacher-classes --unlabeled --workers"
     ),
     "distill-into": (
         "--batch-size --config --device --epochs --experiment --flip --image-size --images --json --lr --name --out "

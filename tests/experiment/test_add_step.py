@@ -176,13 +176,24 @@ class TestNextStep:
             assert (images / name).is_file()
         assert training_table(longer, plan_run(longer, JOINT, step=1)).table.num_boxes == 3
 
+    def test_joint_training_knows_which_labels_are_missing(self, longer: Experiment) -> None:
+        """The first data labels circles and squares, the second squares and stars."""
+        data = training_data(longer, plan_run(longer, JOINT), ())
+        assert data.missing_IC is not None
+        first, second = [False, False, True], [True, False, False]
+        assert data.missing_IC.tolist() == [first, first, second, second]
+        assert training_data(longer, plan_run(longer, JOINT, step=1), ()).missing_IC is None
+
     def test_replay_reaches_across_folders(self, longer: Experiment, tmp_path: Path) -> None:
         budget = Config(replay=ReplayConfig(images=100))
         plan = plan_run(longer, budget, teacher="step1")
         kept = choose_replayed(longer, plan)
         assert [(image.file_name, image.steps) for image in kept] == [("a.png", (1,)), ("b.png", (1,))]
         data = training_data(longer, plan, kept)
-        assert data.replayed_I is not None and data.replayed_I.tolist() == [False, False, True, True]
+        assert data.missing_IC is not None
+        assert data.missing_IC.any(axis=1).tolist() == [False, False, True, True]
+        new = len(plan.classes) - plan.num_new
+        assert data.missing_IC[2:, new:].all() and not data.missing_IC[:, :new].any()
         assert data.images == tmp_path.resolve()
         assert data.table.file_names_I.tolist()[0] == "later/new/a.png"
 
