@@ -145,9 +145,7 @@ def _check_data(
     if len(data) > 1 and config.method.name != "joint":
         raise ConfigError("`data`: a step has one dataset; pass one, or train on all of them with method 'joint'")
     if len(data) > 1 and any(path is not None for path in (files.val, files.images, files.val_images)):
-        raise ConfigError(
-            "`data`: the paths of its files belong to one dataset; pass folders that need none"
-        )
+        raise ConfigError("`data`: the paths of its files belong to one dataset; pass folders that need none")
     if step is not None:
         raise ConfigError("`data`: it determines which step is trained; leave `step` out")
     if name is not None:

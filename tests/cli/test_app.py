@@ -55,7 +55,7 @@ FLAGS = {
     ),
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
     "status": "--experiment --json",
-    "demo": "--json --out --seed --seeds",
+    "demo": "--full --json --out --seed --seeds",
 }
 FLAGS["eval"] = FLAGS["evaluate"]
 
