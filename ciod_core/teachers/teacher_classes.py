@@ -22,6 +22,15 @@ from ciod_core.errors import ConfigError, DataError
 
 _NUMBERED = re.compile(r"(\d+)(?:\s*:\s*|\s+)(\S.*)")
 _NAMES_IN_A_NOTE = 5
+# The same classes as Pascal VOC and COCO call them.
+_SYNONYMS = (
+    ("aeroplane", "airplane"),
+    ("diningtable", "dining table"),
+    ("motorbike", "motorcycle"),
+    ("pottedplant", "potted plant"),
+    ("sofa", "couch"),
+    ("tvmonitor", "tv"),
+)
 
 
 class _ClassFile(msgspec.Struct):
@@ -163,7 +172,8 @@ def read_teacher_classes(path: Path) -> TeacherClasses:
 
 def _hint(name: str, names: Sequence[str]) -> str:
     folded = {other.casefold(): other for other in names}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    synonyms = [other for pair in _SYNONYMS if name.casefold() in pair for other in pair if other in folded]
+    close = synonyms or difflib.get_close_matches(name.casefold(), folded, n=1)
     if close:
         return f"did you mean {folded[close[0]]!r}? write it as the experiment does"
     return "pass a teacher that knows every class of the steps before"
