@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ciod_core.classes import quoted
 from ciod_core.data.annotations.findings import Finding, Findings, Severity
 from ciod_core.data.annotations.inspection import inspect
 from ciod_core.data.annotations.raw import RawAnnotations
@@ -178,8 +179,8 @@ def _class_findings(train: RawAnnotations, val: RawAnnotations, health: SplitHea
     differing = sorted(set(train.categories) ^ set(val.categories))
     if differing:
         message = (
-            f"{val.path}: class '{differing[0].name}' with id {differing[0].id} is not in both splits; training and "
-            "validation files must list the same ids and names"
+            f"{val.path}: class {quoted(differing[0].name)} with id {differing[0].id} is not in both splits; training "
+            "and validation files must list the same ids and names"
         )
         found.add("classes-differ", message, len(differing))
     untrained = [name for name, count in health.boxes_per_class.items() if count == 0]
