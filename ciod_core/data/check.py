@@ -93,7 +93,9 @@ def check_dataset(
     raws = parse_dataset(source)
     for raw, split in zip(raws, source.splits, strict=True):
         table, found = inspect(raw)
-        scanned = scan_images(table, split.image_dir, progress=progress) if look_at_images else []
+        # YOLO labels are relative to an image of any size.
+        stated = source.format != "yolo"
+        scanned = scan_images(table, split.image_dir, sizes_stated=stated, progress=progress) if look_at_images else []
         splits.append(survey(raw, table, (*found, *image_findings(scanned))))
         scans.append(scanned)
     train, val = splits
