@@ -16,7 +16,7 @@ from ciod_cli.options import (
     TRAINING_KEYS,
     DatasetFiles,
     option,
-    warn_about_boxes,
+    warn_about_data,
     with_options,
 )
 from ciod_cli.settings import settings
@@ -159,7 +159,7 @@ def _report_added_step(experiment: Experiment, step: StepRecord) -> None:
     classes = ", ".join(step.classes) or "no new class"
     place = f"Step {step.step} of {experiment.folder.resolve()}"
     console.note(f"{place}: {classes}{more} ({step.statistics.images:,} images)")
-    warn_about_boxes((step.data.train, step.data.val))
+    warn_about_data((step.data.train, step.data.val), (*step.classes, *step.extended_classes, *step.data.left_out))
     if step.data.left_out:
         console.warn(f"no training image shows {', '.join(step.data.left_out)}; skipped")
     unmeasured = [name for name in step.classes if name not in step.data.val_classes]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ciod_core.classes import quoted
 from ciod_core.data.annotations.findings import Finding, Findings, Severity
 from ciod_core.data.annotations.inspection import inspect
 from ciod_core.data.annotations.raw import RawAnnotations
@@ -92,7 +93,9 @@ def check_dataset(
     raws = parse_dataset(source)
     for raw, split in zip(raws, source.splits, strict=True):
         table, found = inspect(raw)
-        scanned = scan_images(table, split.image_dir, progress=progress) if look_at_images else []
+        # YOLO labels are relative to an image of any size.
+        stated = source.format != "yolo"
+        scanned = scan_images(table, split.image_dir, sizes_stated=stated, progress=progress) if look_at_images else []
         splits.append(survey(raw, table, (*found, *image_findings(scanned))))
         scans.append(scanned)
     train, val = splits
@@ -178,8 +181,8 @@ def _class_findings(train: RawAnnotations, val: RawAnnotations, health: SplitHea
     differing = sorted(set(train.categories) ^ set(val.categories))
     if differing:
         message = (
-            f"{val.path}: class '{differing[0].name}' with id {differing[0].id} is not in both splits; training and "
-            "validation files must list the same ids and names"
+            f"{val.path}: class {quoted(differing[0].name)} with id {differing[0].id} is not in both splits; training "
+            "and validation files must list the same ids and names"
         )
         found.add("classes-differ", message, len(differing))
     untrained = [name for name, count in health.boxes_per_class.items() if count == 0]

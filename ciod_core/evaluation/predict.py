@@ -12,7 +12,7 @@ import torch
 from ciod_core.arrays import Float32Array
 from ciod_core.config.schema import EvaluationConfig
 from ciod_core.data.images.decode import decode_image
-from ciod_core.data.images.files import IMAGE_SUFFIXES
+from ciod_core.data.images.files import IMAGE_SUFFIXES, is_image_name, there_is
 from ciod_core.data.loading.dataset import Batch, Sample, collate
 from ciod_core.data.loading.transforms import letterbox
 from ciod_core.drawing.detections import draw_detections
@@ -50,14 +50,14 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+            inside = sorted(entry for entry in path.iterdir() if is_image_name(entry.name))
             if not inside:
                 raise DataError(f"{path}: no image in this folder; images end in {', '.join(IMAGE_SUFFIXES)}")
             found.extend(inside)
         elif path.exists():
             found.append(path)
         else:
-            raise DataError(f"{path}: no such file or folder; check the path")
+            raise DataError(f"{path}: no such file or folder; check the path{there_is(path)}")
     return found
 
 

@@ -24,6 +24,7 @@ def pictures(shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
     for path in sorted(shapes_dataset.val.image_dir.iterdir())[:2]:
         shutil.copy(path, folder)
     (folder / "notes.txt").write_text("no image")
+    (folder / "._hidden.jpg").write_text("no image either")
     return folder
 
 

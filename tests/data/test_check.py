@@ -14,6 +14,8 @@ from PIL import Image
 from ciod_core.data.annotations.findings import Severity
 from ciod_core.data.check import DatasetHealth, check_dataset
 from ciod_core.data.formats.source import resolve_dataset
+from ciod_core.data.images.decode import EXIF_ORIENTATION
+from tests.data.formats.test_yolo_layouts import make_yolo
 
 
 def edit(shapes_copy: Path, half: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -75,6 +77,55 @@ def test_image_files_are_looked_at(shapes_copy: Path) -> None:
     assert counts(check(shapes_copy, look_at_images=False)) == {}
 
 
+def test_a_look_alike_in_the_other_half(shapes_copy: Path) -> None:
+    Image.open(shapes_copy / "train" / "000001.jpg").save(shapes_copy / "val" / "000000.jpg", quality=60)
+    health = check(shapes_copy)
+    assert counts(health) == {"near-duplicate": 1}
+    (finding,) = health.findings
+    assert finding.severity is Severity.WARNING
+    assert finding.message.startswith(
+        "000000.jpg: looks like the training image 000001.jpg; results on it measure memory"
+    )
+
+
+@pytest.mark.parametrize(("orientation", "size", "count"), [(1, 64, 0), (2, 96, 1), (3, 64, 1), (6, 64, 1), (6, 96, 0)])
+def test_an_orientation_that_the_size_does_not_settle(
+    shapes_copy: Path, orientation: int, size: int, count: int
+) -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    for name in ("000000.jpg", "000001.jpg"):
+        image = Image.open(shapes_copy / "train" / name).resize((64, size))
+        image.save(shapes_copy / "train" / name, exif=exif)
+
+    def resize(content: dict[str, Any]) -> None:
+        for image in content["images"][:2]:
+            image["height"] = size
+
+    edit(shapes_copy, "train", resize)
+    health = check(shapes_copy)
+    assert counts(health) == ({"image-orientation": 2} if count else {})
+    assert all(finding.severity is Severity.NOTE for finding in health.all_findings)
+
+
+def test_yolo_labels_settle_no_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    make_yolo(tmp_path)
+    Image.new("RGB", (40, 20)).save(tmp_path / "images" / "train" / "train.jpg", exif=exif)
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train" / "train.txt").write_text("0 .5 .5 .2 .2\n1 .5 .5 .1 .1")
+    (tmp_path / "labels" / "val").mkdir()
+    (tmp_path / "labels" / "val" / "val.txt").write_text("0 .5 .5 .2 .2")
+    assert counts(check(tmp_path)) == {"image-orientation": 1}
+
+
+def test_a_missing_image_names_the_one_that_is_meant(shapes_copy: Path) -> None:
+    (shapes_copy / "train" / "000000.jpg").rename(shapes_copy / "train" / "000000.JPG")
+    (finding,) = check(shapes_copy).all_findings
+    assert finding.code == "image-missing" and finding.message.endswith("from the list; there is 000000.JPG")
+
+
 def test_progress_counts_every_image(shapes_copy: Path) -> None:
     seen: list[int] = []
     check_dataset(resolve_dataset(str(shapes_copy)), progress=seen.append)
@@ -114,4 +165,5 @@ def test_classes_are_compared(shapes_copy: Path) -> None:
 def test_real_datasets_are_sound(real_data: Path, name: str) -> None:
     health = check(real_data / name)
     assert health.count(Severity.ERROR) == 0
+    assert not {"leakage", "near-duplicate"} & counts(health).keys()
     assert health.train.boxes == {"bccd": 3941, "neu-det": 3335, "coco-tiny": 705}[name]

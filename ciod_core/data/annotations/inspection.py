@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ciod_core.arrays import BoolArray, Float64Array, Int64Array
+from ciod_core.classes import look_alikes
 from ciod_core.data.annotations.findings import Finding, Findings, Severity, raise_first_error
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable, offsets_of
@@ -93,6 +94,8 @@ def _check_categories(raw: RawAnnotations, findings: Findings) -> None:
         _Rule("empty-category-name", nameless, lambda index: f"{place(index)}: name is empty; give the class a name"),
     )
     _apply(rules, findings)
+    for sentence in look_alikes(category.name for category in raw.categories):
+        findings.add("category-look-alike", f"{raw.path}: {sentence}", severity=Severity.WARNING)
 
 
 def _check_images(raw: RawAnnotations, findings: Findings) -> BoolArray:

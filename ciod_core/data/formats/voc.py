@@ -12,8 +12,9 @@ from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
 from ciod_core.data.formats.base import DatasetSource, FindOptions, SplitFiles, read_lines
 from ciod_core.data.formats.rows import LabeledImage, LabeledObject, raw_annotations
+from ciod_core.data.formats.unpaired import labels_without_image, report_unpaired
 from ciod_core.data.images.decode import upright_size
-from ciod_core.data.images.files import images_below
+from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
 
 LAYOUT = "Pascal VOC (Annotations/ and ImageSets/Main/)"
@@ -46,7 +47,9 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
         DataError: a list of images cannot be read or is empty.
     """
     findings = [Findings() for _ in source.splits]
-    images = [_read_split(*pair) for pair in zip(source.splits, findings, strict=True)]
+    files = _image_files(source.train.image_dir)
+    images = [_read_split(split, files, found) for split, found in zip(source.splits, findings, strict=True)]
+    _find_unpaired(source, findings[0])
     names = sorted({str(item.category) for split in images for image in split for item in image.objects})
     categories = [Category(index, name) for index, name in enumerate(names, start=1)]
     return tuple(
@@ -125,17 +128,37 @@ def _annotation_path(listing: Path, name: str) -> Path:
     return listing.parents[2] / "Annotations" / f"{name}.xml"
 
 
-def _read_split(split: SplitFiles, findings: Findings) -> list[LabeledImage]:
+def _image_files(image_dir: Path) -> dict[str, list[str]]:
+    """The image files of every image name, relative to the folder, a.jpg before a.png."""
+    files = dict[str, list[str]]()
+    for path in sorted(path.relative_to(image_dir) for path in images_below(image_dir)):
+        files.setdefault(path.with_suffix("").as_posix(), []).append(path.as_posix())
+    return files
+
+
+def _find_unpaired(source: DatasetSource, findings: Findings) -> None:
+    """Report annotations without an image; of a listed one, it is the image that is reported missing."""
+    listed = {
+        _annotation_path(split.annotations, name)
+        for split in source.splits
+        for name in _listed_names(split.annotations)
+    }
+    folders = {source.train.image_dir: source.train.annotations.parents[2] / "Annotations"}
+    report_unpaired(labels_without_image(folders, listed, ".xml"), findings)
+
+
+def _read_split(split: SplitFiles, files: dict[str, list[str]], findings: Findings) -> list[LabeledImage]:
     names = _listed_names(split.annotations)
     repeated = len(names) - len(set(names))
     if repeated:
         message = f"{split.annotations}: lists images twice, read once"
         findings.add("image-listed-twice", message, repeated, Severity.WARNING)
-    # Sorted backwards, so that a.jpg and not a.png ends up as the file of `a`.
-    found = sorted((path.relative_to(split.image_dir) for path in images_below(split.image_dir)), reverse=True)
-    files = {path.with_suffix("").as_posix(): path.as_posix() for path in found}
+    for name in sorted(set(names)):
+        for other in files.get(name, [])[1:]:
+            message = f"{split.image_dir / other}: is not read, as {files[name][0]} has the same annotation; rename one"
+            findings.add("annotation-shared", message, severity=Severity.WARNING)
     # A listed image that is not there keeps its name, so that the check of the image files reports it.
-    by_file = sorted((files.get(name, f"{name}.jpg"), name) for name in set(names))
+    by_file = sorted((files.get(name, [f"{name}.jpg"])[0], name) for name in set(names))
     images = (_read_image(split, file_name, name, findings) for file_name, name in by_file)
     return [image for image in images if image is not None]
 
@@ -151,7 +174,7 @@ def _read_image(split: SplitFiles, file_name: str, name: str, findings: Findings
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that holds a zero byte
         reason = getattr(error, "strerror", None) or error
-        remedy = f"restore it or remove {name!r} from {split.annotations}"
+        remedy = f"restore it or remove {name!r} from {split.annotations}{there_is(path)}"
         findings.add("annotation-missing", f"{path}: cannot be read ({reason}); {remedy}")
         return None
     try:

@@ -25,8 +25,9 @@ from ciod_core.data.formats.base import (
     read_text,
 )
 from ciod_core.data.formats.rows import LabeledImage, LabeledObject, raw_annotations
+from ciod_core.data.formats.unpaired import labels_without_image, report_unpaired
 from ciod_core.data.images.decode import upright_size
-from ciod_core.data.images.files import images_below
+from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
 
 LAYOUT = "YOLO (data.yaml)"
@@ -173,7 +174,9 @@ def _existing(path: Path, key: str, entry: str, roots: list[Path]) -> Path:
     for candidate in (_join(root, variant) for variant in (entry, shorter) for root in roots):
         if exists(candidate):
             return candidate
-    raise DataError(f"{path}: {key}: {_join(roots[0], entry)} does not exist; correct {key} or path in that file")
+    wanted = _join(roots[0], entry)
+    near = there_is(wanted)
+    raise DataError(f"{path}: {key}: {wanted} does not exist; correct {key} or path in that file{near}")
 
 
 def _images(entry: Path, root: Path) -> list[Path]:
@@ -196,9 +199,12 @@ def _parse_split(source: DatasetSource, split: SplitFiles) -> RawAnnotations:
             findings.add("image-listed-twice", f"{path}: is listed twice and read once", severity=Severity.WARNING)
         images[name] = path
     label_dirs = {folder: _label_dir(folder) for folder in {path.parent for path in images.values()}}
-    labeled = []
+    labeled, image_of = [], dict[Path, str]()
     for name, path in sorted(images.items()):
         labels = label_dirs[path.parent] / f"{path.stem}.txt"
+        if image_of.setdefault(labels, name) != name:
+            message = f"{path}: shares its labels ({labels.name}) with {image_of[labels]}; rename or remove one of them"
+            findings.add("labels-shared", message, severity=Severity.WARNING)
         try:
             size = upright_size(path)
         except DataError as error:
@@ -211,6 +217,8 @@ def _parse_split(source: DatasetSource, split: SplitFiles) -> RawAnnotations:
             f"{labeled[0].labels}: no such file, nor one for any other image of {split.image_dir}; "
             "put the labels into a folder `labels` beside the folder `images`",
         )
+    unpaired = labels_without_image(label_dirs, image_of, ".txt")
+    report_unpaired([path for path in unpaired if _holds_labels(path)], findings)
     return raw_annotations(split.annotations, split.image_dir, labeled, source.categories, "line", findings)
 
 
@@ -224,6 +232,16 @@ def _label_dir(image_dir: Path) -> Path:
     return labels if labels.is_dir() else image_dir
 
 
+def _holds_labels(path: Path) -> bool:
+    """True for a label file, false for lists of classes, notes and other text."""
+    try:
+        for line in read_lines(path, "the labels"):
+            parse_label_line(line)
+    except (DataError, ValueError):
+        return False
+    return True
+
+
 def _read_labels(
     labels: Path, image: Path, size: tuple[int, int], findings: Findings
 ) -> tuple[bytes, list[LabeledObject]]:
@@ -233,6 +251,9 @@ def _read_labels(
     except FileNotFoundError:
         message = f"{image}: has no label file and is read as an image without objects"
         findings.add("image-without-labels", message, severity=Severity.NOTE)
+        if near := there_is(labels):
+            message = f"{image}: has no label file {labels.name}{near}; rename one of them"
+            findings.add("label-file-misnamed", message, severity=Severity.WARNING)
         return b"", []
     except OSError as error:
         findings.add("label-file-unreadable", f"{labels}: cannot be read ({error.strerror}); restore the file")

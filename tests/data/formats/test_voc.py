@@ -112,8 +112,22 @@ def test_images_of_any_suffix_sorted_and_once(voc: Path) -> None:
     train, _ = read(voc)
     assert train.file_names_I == ["a c.png", "b.jpg", "gone.jpg", "sub/d.JPG"]
     assert train.image_ids_I.tolist() == [1, 2, 3, 4]
+    found = [(finding.severity, finding.code, finding.count) for finding in train.findings]
+    assert found == [(Severity.WARNING, "image-listed-twice", 1), (Severity.WARNING, "annotation-shared", 1)]
+    assert "b.png: is not read, as b.jpg has the same annotation" in train.findings[1].message
+
+
+def test_annotations_without_an_image(voc: Path) -> None:
+    """Those of images that no list names, too; hidden files are none."""
+    write_image(voc / "JPEGImages" / "unlisted.jpg")
+    for name in ("unlisted", "lost", "raw", "._train1"):
+        write_xml(voc, SIZE, name)
+    (voc / "JPEGImages" / "raw.heic").touch()
+    train, val = read(voc)
     finding = only_finding(train)
-    assert (finding.severity, finding.code, finding.count) == (Severity.WARNING, "image-listed-twice", 1)
+    assert (finding.severity, finding.code, finding.count) == (Severity.WARNING, "label-without-image", 2)
+    assert finding.message.startswith(f"{voc / 'Annotations' / 'lost.xml'}: is a label file without an image")
+    assert val.findings == ()
 
 
 class TestFaults:

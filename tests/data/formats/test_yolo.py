@@ -154,6 +154,37 @@ class TestLabelFiles:
         assert (finding.severity, finding.code, finding.count) == (Severity.NOTE, "image-without-labels", 2)
         assert finding.message.startswith(str(tmp_path / "images" / "train" / "a.jpg"))
 
+    def test_those_without_an_image_are_counted(self, tmp_path: Path) -> None:
+        make_yolo(tmp_path)
+        (tmp_path / "images" / "train" / "raw.heic").touch()
+        for name in ("train", "raw", "lost/a", "._train"):
+            write_labels(tmp_path, "1 .5 .5 1 1", f"labels/train/{name}.txt")
+        write_labels(tmp_path, "cat\ndog", "labels/train/classes.txt")
+        (finding,) = read_train(tmp_path).findings
+        assert (finding.severity, finding.code, finding.count) == (Severity.WARNING, "label-without-image", 2)
+        assert finding.message.startswith(str(tmp_path / "labels" / "train" / "lost" / "a.txt"))
+
+    def test_images_that_a_list_leaves_out_have_theirs(self, tmp_path: Path) -> None:
+        make_yolo(tmp_path, "images", train="train.txt", val="images")
+        write_image(tmp_path / "images" / "other.JPG")
+        (tmp_path / "train.txt").write_text("images/train.jpg")
+        for name in ("train", "other"):
+            write_labels(tmp_path, "1 .5 .5 1 1", f"labels/{name}.txt")
+        assert read_train(tmp_path).findings == ()
+
+    def test_two_images_of_the_same_labels(self, tmp_path: Path) -> None:
+        write_image(make_yolo(tmp_path) / "images" / "train" / "train.png")
+        write_labels(tmp_path, "1 .5 .5 1 1")
+        (finding,) = read_train(tmp_path).findings
+        assert (finding.severity, finding.code) == (Severity.WARNING, "labels-shared")
+        assert "train.png: shares its labels (train.txt) with train.jpg" in finding.message
+
+    def test_a_file_that_was_meant_is_named(self, tmp_path: Path) -> None:
+        make_yolo(tmp_path)
+        write_labels(tmp_path, "1 .5 .5 1 1", "labels/train/Train.txt")
+        codes = {finding.code: finding.message for finding in read_train(tmp_path).findings}
+        assert "has no label file train.txt; there is Train.txt; rename one" in codes["label-file-misnamed"]
+
     def test_no_label_file_at_all_is_an_error(self, tmp_path: Path) -> None:
         make_yolo(tmp_path)
         assert only_error(read_train(tmp_path)).code == "no-label-files"
