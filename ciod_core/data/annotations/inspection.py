@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ciod_core.arrays import BoolArray, Float64Array, Int64Array
+from ciod_core.data.annotations.box_form import OVERHANG_TOLERATED, other_form
 from ciod_core.data.annotations.findings import Finding, Findings, Severity, raise_first_error
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable, offsets_of
@@ -22,8 +23,6 @@ from ciod_core.files import is_inside
 
 # COCO train2017 itself holds two boxes of zero height among 860,001; a whole dataset must not fail for those.
 EMPTY_BOXES_TOLERATED = 1e-4
-# Rounding in annotation tools lets boxes leave their image by up to a pixel; ground truth keeps those as they are.
-OVERHANG_TOLERATED = 1.0
 LARGEST_SIDE = 2**20
 # Spares nearly every name the two path parsers, which take seconds for the images of COCO.
 PLAIN_FILE_NAMES = re.compile(r"(?:\w[\w.-]*+\n)*+")
@@ -144,6 +143,7 @@ def _check_boxes(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) ->
     empty_N = _any(extents_N2 == 0) & ~infinite_N & ~negative_N
     few_empty = np.count_nonzero(empty_N) <= EMPTY_BOXES_TOLERATED * len(empty_N)
     dropped_N = empty_N & few_empty
+    known_N = sound_N & ~infinite_N
     sound_N &= ~(infinite_N | negative_N | empty_N)
 
     with np.errstate(over="ignore", invalid="ignore"):
@@ -164,7 +164,11 @@ def _check_boxes(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) ->
         _Rule("box-clipped", clipped_N, repaired("sticks out of its image and is cut to it"), Severity.WARNING),
         _Rule("box-dropped", dropped_N, repaired("has no extent and is left out"), Severity.WARNING),
     )
-    _apply(rules, findings)
+    wrong_form = other_form(raw, limits_N2, known_N)
+    if wrong_form is None:
+        _apply(rules, findings)
+    else:  # the faults of single boxes follow from it
+        findings.add("box-form", *wrong_form)
     return _Boxes(xyxy_N4, image_N, sound_N, int(np.count_nonzero(clipped_N)), int(np.count_nonzero(dropped_N)))
 
 

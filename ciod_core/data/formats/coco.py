@@ -181,6 +181,7 @@ def _columns(path: Path, sha256: str, content: CocoFile) -> RawAnnotations:
         categories=categories,
         image_place=lambda index: f"{path}: images[{index}]",
         box_place=lambda index: f"{path}: annotations[{index}]",
+        box_form="xywh",
         findings=findings,
     )
 

@@ -50,7 +50,7 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
     names = sorted({str(item.category) for split in images for image in split for item in image.objects})
     categories = [Category(index, name) for index, name in enumerate(names, start=1)]
     return tuple(
-        raw_annotations(split.annotations, split.image_dir, read, categories, "object", found)
+        raw_annotations(split.annotations, split.image_dir, read, categories, "object", found, "xyxy")
         for split, read, found in zip(source.splits, images, findings, strict=True)
     )
 

@@ -76,7 +76,7 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
             keypoints.count,
         )
     return tuple(
-        raw_annotations(split.annotations, split.image_dir, read, source.categories, "line", found)
+        raw_annotations(split.annotations, split.image_dir, read, source.categories, "line", found, "cxcywh")
         for split, read, found in zip(source.splits, images, findings, strict=True)
     )
 
