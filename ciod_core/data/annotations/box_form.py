@@ -31,6 +31,7 @@ FORMS: dict[BoxForm, str] = {
 }
 
 
+@np.errstate(over="ignore")
 def other_form(raw: RawAnnotations, limits_N2: Float64Array, known_N: BoolArray) -> tuple[str, int] | None:
     """What shows that the boxes are in another form, if anything does, and how many of them show it.
 
@@ -41,8 +42,7 @@ def other_form(raw: RawAnnotations, limits_N2: Float64Array, known_N: BoolArray)
     """
     rows_N = np.flatnonzero(known_N)
     written_N4, limits_N2 = _written(raw)[rows_N], limits_N2[rows_N]
-    with np.errstate(over="ignore"):
-        stated_N4 = _corners(written_N4, raw.box_form)
+    stated_N4 = _corners(written_N4, raw.box_form)
     corner_N = _all((stated_N4 >= -OVERHANG_TOLERATED) & (stated_N4 <= CORNER_PIXELS))
     if _many(corner_N, IN_THE_CORNER):
         cause = "divided by its size twice" if raw.box_form == "cxcywh" else "as shares of it (0 to 1)"

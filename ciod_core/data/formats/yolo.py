@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ciod_core.config.yaml import parse_yaml
 from ciod_core.data.annotations.findings import Findings, Severity
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
@@ -82,13 +81,11 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    text = read_text(path, "the YAML file of a YOLO dataset")
     try:
-        content = yaml.safe_load(read_text(path, "the YAML file of a YOLO dataset"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, for example
-        mark = getattr(error, "problem_mark", None)
-        place = "" if mark is None else f" at line {mark.line + 1}"
-        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise DataError(f"{path}: is not valid YAML: {reason}{place}; correct the file") from None
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid YAML: {error}; correct the file") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no keys; a YOLO dataset's file has train, val and names")
     return content
