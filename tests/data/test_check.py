@@ -110,6 +110,58 @@ def test_classes_are_compared(shapes_copy: Path) -> None:
     }
 
 
+class TestSupercategories:
+    """A category that is the supercategory of all others is a class where it has boxes, in one split or in both."""
+
+    @pytest.mark.parametrize("shown", [("train", "val"), ("train",), ("val",), ()])
+    def test_in_one_split_or_both(self, shapes_copy: Path, shown: tuple[str, ...]) -> None:
+        for half in ("train", "val"):
+
+            def group(content: dict[str, Any], half: str = half) -> None:
+                first = content["categories"][0]
+                for category in content["categories"]:
+                    category["supercategory"] = first["name"]
+                if half not in shown:
+                    content["annotations"] = [
+                        entry for entry in content["annotations"] if entry["category_id"] != first["id"]
+                    ]
+
+            edit(shapes_copy, half, group)
+        health = check(shapes_copy, look_at_images=False)
+        assert len(health.train.boxes_per_class) == len(health.val.boxes_per_class) == (8 if shown else 7)
+        expected = {"class-without-box"} if shown == ("val",) else {"group-category"} if not shown else set()
+        assert {code for code in counts(health) if code != "image-without-box"} == expected
+
+    def test_listed_as_a_class_in_the_other_split(self, shapes_copy: Path) -> None:
+        def group(content: dict[str, Any]) -> None:
+            first, *others = content["categories"]
+            for category in others:
+                category["supercategory"] = first["name"]
+            content["annotations"] = [entry for entry in content["annotations"] if entry["category_id"] != first["id"]]
+
+        edit(shapes_copy, "val", group)
+        assert set(counts(check(shapes_copy, look_at_images=False))) <= {"image-without-box"}
+
+
+def test_file_names_with_backslashes(shapes_copy: Path) -> None:
+    (shapes_copy / "train").rename(shapes_copy / "moved")
+    (shapes_copy / "train" / "cam1").mkdir(parents=True)
+    (shapes_copy / "moved").rename(shapes_copy / "train" / "cam1" / "day2")
+
+    def backslashes(content: dict[str, Any]) -> None:
+        for image in content["images"]:
+            image["file_name"] = f".\\cam1\\day2\\{image['file_name']}"
+
+    edit(shapes_copy, "train", backslashes)
+    assert counts(check(shapes_copy)) == {}
+    # A file may really be called so where a Windows archive was unpacked elsewhere.
+    odd = ".\\cam1\\day2\\000000.jpg"
+    (shapes_copy / "train" / "cam1" / "day2" / "000000.jpg").rename(shapes_copy / "train" / odd)
+    assert counts(check(shapes_copy)) == {}
+    (shapes_copy / "train" / odd).unlink()
+    assert counts(check(shapes_copy)) == {"image-missing": 1}
+
+
 @pytest.mark.parametrize("name", ["bccd", "neu-det", "coco-tiny"])
 def test_real_datasets_are_sound(real_data: Path, name: str) -> None:
     health = check(real_data / name)

@@ -52,5 +52,5 @@ class RawAnnotations:
     categories: tuple[Category, ...]
     image_place: Callable[[int], str]
     box_place: Callable[[int], str]
-    box_form: BoxForm
+    box_form: BoxForm = "xywh"
     findings: tuple[Finding, ...] = ()
