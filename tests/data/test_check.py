@@ -13,7 +13,8 @@ from PIL import Image
 
 from ciod_core.data.annotations.findings import Severity
 from ciod_core.data.check import DatasetHealth, check_dataset
-from ciod_core.data.formats.source import resolve_dataset
+from ciod_core.data.formats.source import DatasetSource, resolve_dataset
+from tests.helpers.writers import as_voc, as_yolo
 
 
 def edit(shapes_copy: Path, half: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -23,8 +24,8 @@ def edit(shapes_copy: Path, half: str, change: Callable[[dict[str, Any]], None])
     path.write_text(json.dumps(content))
 
 
-def check(shapes_copy: Path, look_at_images: bool = True) -> DatasetHealth:
-    return check_dataset(resolve_dataset(str(shapes_copy)), look_at_images=look_at_images)
+def check(folder: Path, look_at_images: bool = True) -> DatasetHealth:
+    return check_dataset(resolve_dataset(str(folder), val_optional=True), look_at_images=look_at_images)
 
 
 def counts(health: DatasetHealth) -> dict[str, int]:
@@ -108,6 +109,55 @@ def test_classes_are_compared(shapes_copy: Path) -> None:
         "class-without-box": 1,
         "category-id-gaps": 3,
     }
+
+
+def test_without_a_validation_split(shapes_copy: Path) -> None:
+    both = check(shapes_copy)
+    (shapes_copy / "annotations" / "instances_val.json").unlink()
+    health = check(shapes_copy)
+    assert (health.train, health.val, list(health.splits)) == (both.train, None, ["train"])
+    assert counts(health) == {}
+    edit(shapes_copy, "train", lambda content: content["annotations"].clear())
+    assert counts(check(shapes_copy)) == {"image-without-box": 24, "class-without-box": 8}
+
+
+def _unknown_classes(content: dict[str, Any]) -> None:
+    for entry in content["annotations"]:
+        entry["category_id"] += 100
+
+
+def _shares(content: dict[str, Any]) -> None:
+    for entry in content["annotations"]:
+        entry["bbox"] = [value / 64 for value in entry["bbox"]]
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("unknown-category", _unknown_classes),
+        ("no-categories", lambda content: content["categories"].clear()),
+        ("no-images", lambda content: content["images"].clear()),
+        ("box-form", _shares),
+    ],
+)
+def test_one_error_for_one_cause(shapes_copy: Path, code: str, change: Callable[[dict[str, Any]], None]) -> None:
+    edit(shapes_copy, "train", change)
+    errors = [finding.code for finding in check(shapes_copy).all_findings if finding.severity is Severity.ERROR]
+    assert errors == [code]
+
+
+@pytest.mark.parametrize(
+    ("write", "code", "name"),
+    [(as_yolo, "label-line-malformed", "labels/train/*.txt"), (as_voc, "annotation-malformed", "Annotations/*.xml")],
+)
+def test_one_error_for_files_that_cannot_be_read(
+    shapes_dataset: DatasetSource, tmp_path: Path, write: Callable[..., Path], code: str, name: str
+) -> None:
+    folder = write(shapes_dataset, tmp_path / "written")
+    for path in folder.glob(name):
+        path.write_text("what?")
+    errors = {finding.code for finding in check(folder).all_findings if finding.severity is Severity.ERROR}
+    assert errors == {code}
 
 
 class TestSupercategories:

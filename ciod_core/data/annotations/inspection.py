@@ -78,11 +78,16 @@ def _apply(rules: Iterable[_Rule], findings: Findings) -> None:
             findings.add(rule.code, message, int(np.count_nonzero(rule.broken)), rule.severity)
 
 
+def _incomplete(raw: RawAnnotations) -> bool:
+    """True where files could not be read, so that what is missing may be in them."""
+    return any(finding.severity is Severity.ERROR for finding in raw.findings)
+
+
 def _check_categories(raw: RawAnnotations, findings: Findings) -> None:
     def place(index: int) -> str:
         return f"{raw.path}: categories[{index}]"
 
-    if not raw.categories:
+    if not raw.categories and not _incomplete(raw):
         message = f"{raw.path}: categories is empty; the file must list the classes of its boxes"
         findings.add("no-categories", message)
     nameless = np.array([not category.name.strip() for category in raw.categories], dtype=np.bool_)
@@ -108,7 +113,7 @@ def _check_images(raw: RawAnnotations, findings: Findings) -> BoolArray:
         size = f"{('width', 'height')[axis]} {int(raw.sizes_I2[index, axis])}"
         return f"{raw.image_place(index)}: {size} is not a size in pixels; correct it"
 
-    if not len(raw.image_ids_I):
+    if not len(raw.image_ids_I) and not _incomplete(raw):
         findings.add("no-images", f"{raw.path}: images is empty; the annotations must list at least one image")
     wrong_I2 = (raw.sizes_I2 <= 0) | (raw.sizes_I2 > LARGEST_SIDE)
     rules = (
@@ -189,7 +194,11 @@ def _check_references(raw: RawAnnotations, sound_I: BoolArray, findings: Finding
         _Rule("unknown-image", unknown_image_N, unknown("image_id", raw.image_ids_N, "images")),
         _Rule("unknown-category", unknown_category_N, unknown("category_id", raw.category_ids_N, "categories")),
     )
-    _apply(rules, findings)
+    # Of images or classes that are not there at all, one finding is enough.
+    _apply(
+        (rule for rule, known in zip(rules, (True, len(raw.image_ids_I), raw.categories), strict=True) if known),
+        findings,
+    )
     sound_N = ~np.logical_or.reduce([rule.broken for rule in rules])
     sound_N[sound_N] = sound_I[image_N[sound_N]]
     return image_N, sound_N

@@ -49,7 +49,7 @@ def find(path: Path, options: FindOptions) -> DatasetSource | None:
     roots = _roots(path, content)
     categories = _categories(path, content)
     val_key = next((key for key in HELD_OUT_NAMES if content.get(key)), "val")
-    has_val = content.get(val_key) is not None or not options.val_optional
+    has_val = bool(content.get(val_key)) or not options.val_optional
     train = _split(path, "train", content, roots)
     val = _split(path, val_key, content, roots) if has_val else None
     name = path.absolute().parent.name if path.name in YAML_NAMES else path.stem

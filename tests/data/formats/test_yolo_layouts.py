@@ -233,11 +233,12 @@ def test_a_broken_file(tmp_path: Path, text: bytes, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_validation_that_may_be_missing(tmp_path: Path) -> None:
-    folder = make_yolo(tmp_path / "pets", val=None)
+@pytest.mark.parametrize("val", [None, "", []])
+def test_validation_that_may_be_missing(tmp_path: Path, val: Any) -> None:
+    folder = make_yolo(tmp_path / "pets", val=val)
     source = resolve_dataset(str(folder), val_optional=True)
     assert source.val is None and source.train.image_dir == folder / "images" / "train"
-    with pytest.raises(DataError, match="val: is missing"):
+    with pytest.raises(DataError, match=r"val: (is missing|.* is neither a path)"):
         resolve_dataset(str(folder))
     make_yolo(folder, val="images/gone")
     with pytest.raises(DataError, match="does not exist"):
