@@ -62,9 +62,15 @@ def test_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert resolve_config(write(tmp_path / "c.yaml", "# nothing\n")) == Config()
 
 
+def test_numbers_are_decimal(tmp_path: Path) -> None:
+    assert resolve_config(write(tmp_path / "c.yaml", "training: {epochs: 010}")).training.epochs == 10
+
+
 @pytest.mark.parametrize(
     ("assignment", "expected"),
     [
+        ("training.epochs=0x10", "should be a valid integer, unable to parse string as an integer, got '0x10'"),
+        ("training.epochs=1:30", "should be a valid integer, unable to parse string as an integer, got '1:30'"),
         ("training.epoch=3", "there is no setting 'training.epoch'; did you mean 'training.epochs'?"),
         ("epochs=3", "did you mean 'training.epochs'?"),
         ("image_size=64", "did you mean 'data.image_size'?"),

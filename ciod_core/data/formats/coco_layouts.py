@@ -8,7 +8,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ciod_core.data.formats.base import HELD_OUT_NAMES, VAL_NAMES, DatasetSource, FindOptions, SplitFiles, exists
+from ciod_core.data.formats.base import (
+    HELD_OUT_NAMES,
+    VAL_NAMES,
+    DatasetSource,
+    FindOptions,
+    SplitFiles,
+    exists,
+    portable_name,
+)
 from ciod_core.data.images.files import near_miss
 from ciod_core.errors import ConfigError, DataError
 
@@ -124,7 +132,7 @@ def _image_dir(annotations: Path, override: Path | None, option: str) -> Path:
     others = (parent, parent / "images", parent.parent / "images", parent.parent)
     first = first_file_name(annotations)
     candidates = [*named, *others]
-    holding = (folder for folder in candidates if not first or exists(folder / first))
+    holding = (folder for folder in candidates if not first or exists(folder / portable_name(folder, first)))
     # A folder of the split's name is the right one even when its images are gone: what is missing is counted later.
     found = next(holding, None) or next(iter(named), None)
     if found is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,17 @@ from ciod_core.errors import DataError
 LAYOUT = "Pascal VOC (Annotations/ and ImageSets/Main/)"
 LISTS = Path("ImageSets", "Main")
 DEVKIT = "VOCdevkit"
+DECLARED_ENCODING = re.compile(rb"""\s*<\?xml\s[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
+# What writes these names mostly means the larger character set of Windows. A declaration that can be read as ASCII is
+# not in UTF-16, whatever it says.
+READ_AS = {
+    "big5": "cp950",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "utf-16": "utf-8",
+}
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -53,7 +66,7 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
     names = sorted({str(item.category) for split in images for image in split for item in image.objects})
     categories = [Category(index, name) for index, name in enumerate(names, start=1)]
     return tuple(
-        raw_annotations(split.annotations, split.image_dir, read, categories, "object", found)
+        raw_annotations(split.annotations, split.image_dir, read, categories, "object", found, "xyxy")
         for split, read, found in zip(source.splits, images, findings, strict=True)
     )
 
@@ -73,12 +86,13 @@ def parse_xml(
     Raises:
         ValueError: the whole file cannot be read; the message says why.
     """
+    content = _decoded(data)
     # A document type can declare entities that grow to gigabytes, and the parser expands them before it lets anyone
     # object. In every encoding it knows, letters are their ASCII bytes, in UTF-16 with zeros between them.
-    if b"<!DOCTYPE" in data.replace(b"\0", b""):
+    if "<!DOCTYPE" in content if isinstance(content, str) else b"<!DOCTYPE" in content.replace(b"\0", b""):
         raise ValueError("declares a document type, which annotations have no use for")
     try:
-        root = ET.fromstring(data)
+        root = ET.fromstring(content)
     except (ET.ParseError, LookupError) as error:
         raise ValueError(f"is not well-formed XML ({error})") from None
     if root.tag != "annotation":
@@ -90,6 +104,27 @@ def parse_xml(
         except ValueError as error:
             on_fault(number, str(error))
     return _size(root), tuple(objects)
+
+
+def _decoded(data: bytes) -> str | bytes:
+    """The text of an XML file in the encoding that it declares; its bytes where it declares none.
+
+    The parser itself knows no encoding with several bytes to a character but UTF-8 and UTF-16.
+    """
+    declared = DECLARED_ENCODING.match(data)
+    if data.startswith(codecs.BOM_UTF8):
+        name = "utf-8-sig"
+    elif declared is not None:
+        name = declared[1].decode()
+    else:
+        return data
+    try:
+        codec = codecs.lookup(name).name
+        return data.decode(READ_AS.get(codec, codec))
+    except LookupError:
+        raise ValueError(f"declares the unknown encoding {name}") from None
+    except UnicodeError:
+        raise ValueError(f"is not text in {name}, the encoding that it declares") from None
 
 
 def _is_voc(folder: Path) -> bool:
