@@ -86,26 +86,22 @@ class HeldBranch(Method):
             ignored_BA = ignored_BA[:, -new.boxes_BA4.shape[1] :]
         own = supervised(detector, new, objects, ignored_BA)
         held = [divergences(head, taught) for head, taught in zip(old, knowledge.dense.heads(), strict=True)]
-        return own | {name: torch.stack([losses[name] for losses in held]).sum() for name in held[0]}
+        return own | {name: torch.stack([losses[name].mean() for losses in held]).sum() for name in held[0]}
 
 
-def divergences(student: Predictions, teacher: Predictions) -> Losses:
-    """Divergence of a head from its teacher, summed over anchor points; mean over images.
+def divergences(student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
+    """Divergence of a head from its teacher, summed over the anchor points of each image: (B,) by name.
 
     Classes and boxes count as far as the teacher sees an object.
     """
-    num_images, num_classes = teacher.class_logits_BAC.shape[0], teacher.class_logits_BAC.shape[2]
-    presence_BA = teacher.presence()
-    losses = {
-        f"old {name}": _divergence(student.responses()[name], logits).sum() / num_images
-        for name, logits in teacher.responses().items()
+    num_classes, presence_BA = teacher.class_logits_BAC.shape[2], teacher.presence()
+    divergences_BA = {
+        f"old {name}": _divergence(student.responses()[name], logits) for name, logits in teacher.responses().items()
     }
-    class_BA = _divergence(student.class_logits_BAC[..., :num_classes], teacher.class_logits_BAC).sum(dim=2)
-    box_BA = box_loss(student.boxes_BA4, teacher.boxes_BA4)
-    return losses | {
-        "old class": (presence_BA * class_BA).sum() / num_images,
-        "old box": (presence_BA * box_BA).sum() / num_images,
-    }
+    class_BAC = _divergence(student.class_logits_BAC[..., :num_classes], teacher.class_logits_BAC)
+    divergences_BA["old class"] = presence_BA * class_BAC.sum(dim=2)
+    divergences_BA["old box"] = presence_BA * box_loss(student.boxes_BA4, teacher.boxes_BA4)
+    return {name: values_BA.sum(dim=1) for name, values_BA in divergences_BA.items()}
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:

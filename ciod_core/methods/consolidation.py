@@ -11,7 +11,10 @@ from ciod_core.model.knowledge import Knowledge
 
 # Share of the learning rate at which backbone and neck learn: faster, they lose old classes; slower, they miss new
 # ones.
-TRUNK_RATE = 1 / 3
+TRUNK_RATE = 0.1
+# Losses are divided by the anchor points at which the teacher sees an object: images with many would outweigh those
+# with few. An image with fewer than these counts as one with as many.
+FEWEST_POINTS = 4.0
 
 
 class Consolidation(Method):
@@ -40,9 +43,11 @@ class Consolidation(Method):
         knowledge: Knowledge,
         ignored_BA: Tensor | None = None,
     ) -> Losses:
-        """Divergence from the merged teacher at all anchor points; class and box of labeled objects."""
+        """Divergence from the merged teacher per anchor point with an object; class and box of labeled objects."""
         assert knowledge.dense is not None
-        taught = divergences(student, knowledge.dense.merged())
+        teacher = knowledge.dense.merged()
+        points_B = teacher.presence().sum(dim=1).clamp(min=FEWEST_POINTS)
+        taught = {name: (loss_B / points_B).mean() for name, loss_B in divergences(student, teacher).items()}
         # The teacher, who knows these objects, says better than labels where none is: old objects have no label.
         labeled = supervised(detector, student, objects)
         return {name: labeled[name] for name in ("class", "box")} | taught

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ciod_core.config.schema import ResamplerConfig
-from ciod_core.methods.base import supervised
+from ciod_core.config.schema import ResamplerConfig, Section
+from ciod_core.methods.base import Method, supervised
 from ciod_core.methods.branches import BranchConfig, FrozenBranch, HeldBranch
-from ciod_core.model.base import Targets
+from ciod_core.methods.consolidation import FEWEST_POINTS, Consolidation
+from ciod_core.model.base import Predictions, Targets
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.model.yolox.predictions import YoloxPredictions
@@ -26,7 +27,7 @@ def images() -> Tensor:
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
 
 
-def knowledge_of(teacher: YoloxDetector, method: HeldBranch) -> Knowledge:
+def knowledge_of(teacher: YoloxDetector, method: Method) -> Knowledge:
     with torch.no_grad():
         predictions = teacher.eval()(images())
     return replace(method.select(predictions), dense=predictions)
@@ -65,21 +66,44 @@ def test_holding_against_a_plain_loop(method: HeldBranch, student: YoloxDetector
     predictions = student(images())
     losses = held(method.losses(student, predictions, OBJECTS, knowledge))
     old, _ = predictions.heads()
+    for name, values in plain_divergences(old, knowledge).items():
+        assert losses[name].item() == pytest.approx(sum(values) / 2, rel=1e-3), name
+
+
+def test_one_network_again_learns_as_much_from_images_with_few_objects_as_from_others() -> None:
+    method = Consolidation(Section(), ResamplerConfig())
+    student = lively_detector(num_classes=NUM_OLD)
+    method.grow(student, NUM_NEW)
+    knowledge = knowledge_of(lively_detector(num_classes=NUM_OLD, seed=5), method)
     dense = knowledge.dense
-    assert isinstance(old, YoloxPredictions) and isinstance(dense, YoloxPredictions)
-    expected = dict.fromkeys(losses, 0.0)
+    assert isinstance(dense, YoloxPredictions)
+    with torch.no_grad():
+        dense.objectness_logits_BA[0] -= 4.0
+    points = [dense.objectness_logits_BA[image].sigmoid().sum().item() for image in range(2)]
+    assert points[0] < FEWEST_POINTS < points[1]
+    predictions = student.eval()(images())
+    losses = method.losses(student, predictions, OBJECTS, knowledge)
+    for name, (first, second) in plain_divergences(predictions, knowledge).items():
+        expected = (first / FEWEST_POINTS + second / points[1]) / 2
+        assert losses[name].item() == pytest.approx(expected, rel=1e-3), name
+
+
+def plain_divergences(student: Predictions, knowledge: Knowledge) -> dict[str, list[float]]:
+    """The divergences of each image from the teacher's predictions."""
+    dense = knowledge.dense
+    assert isinstance(student, YoloxPredictions) and isinstance(dense, YoloxPredictions)
+    found: dict[str, list[float]] = {name: [0.0, 0.0] for name in ("old objectness", "old class", "old box")}
     for image in range(2):
         for anchor in range(84):
-            teachers, students = dense.objectness_logits_BA[image, anchor], old.objectness_logits_BA[image, anchor]
+            teachers, students = dense.objectness_logits_BA[image, anchor], student.objectness_logits_BA[image, anchor]
             weight = teachers.sigmoid().item()
-            expected["old objectness"] += divergence(teachers, students) / 2
+            found["old objectness"][image] += divergence(teachers, students)
             for label in range(NUM_OLD):
-                logits = [found.class_logits_BAC[image, anchor, label] for found in (dense, old)]
-                expected["old class"] += weight * divergence(*logits) / 2
-            overlap = plain_iou(dense.boxes_BA4[image, anchor].tolist(), old.boxes_BA4[image, anchor].tolist())
-            expected["old box"] += weight * 5 * (1 - overlap**2) / 2
-    for name, value in expected.items():
-        assert losses[name].item() == pytest.approx(value, rel=1e-3), name
+                logits = [predictions.class_logits_BAC[image, anchor, label] for predictions in (dense, student)]
+                found["old class"][image] += weight * divergence(*logits)
+            overlap = plain_iou(dense.boxes_BA4[image, anchor].tolist(), student.boxes_BA4[image, anchor].tolist())
+            found["old box"][image] += weight * 5 * (1 - overlap**2)
+    return found
 
 
 def divergence(teacher: Tensor, student: Tensor) -> float:
