@@ -52,6 +52,7 @@ def add_step(
     *,
     experiment: str | Path | None = None,
     teacher: str | Path | None = None,
+    finished: int = 0,
     val: Path | None = None,
 ) -> Experiment:
     """Add a step with the classes of a dataset after those that the teacher has learned.
@@ -59,7 +60,8 @@ def add_step(
     Args:
         dataset: as for `create_experiment`.
         experiment: folder of the chain; it may be new. None: the folder of the teacher.
-        teacher: run or weights to continue; None for step 1.
+        teacher: run or weights to continue; None for step 1 and joint training.
+        finished: without a teacher: the number of steps that come before.
         val: COCO file of the validation split, where it is not beside the dataset.
 
     Raises:
@@ -67,7 +69,8 @@ def add_step(
         DataError: data that cannot be used.
     """
     source = resolve_dataset(str(dataset), val=val, val_optional=True)
-    return steps.add_step(source, experiment=Path(experiment) if experiment else None, teacher=teacher).experiment
+    folder = Path(experiment) if experiment else None
+    return steps.add_step(source, experiment=folder, teacher=teacher, finished=finished).experiment
 
 
 def evaluate(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ciod_cli import console
-from ciod_cli.progress import TrainingDisplay, progress_bars
+from ciod_cli.progress import SECONDS_BETWEEN_LINES, TrainingDisplay, progress_bars
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -68,6 +68,7 @@ class SuiteDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._start = time.monotonic()
         self._missing = self._done = 0
+        self._last_line, self._last_text = self._start, ""
 
     def __enter__(self) -> SuiteDisplay:
         return self
@@ -97,7 +98,13 @@ class SuiteDisplay:
         console.warn(f"{run.name} failed: {message}")
 
     def running(self, runs: Sequence[RunProgress]) -> None:
-        """Show a live line for each of these runs, which train side by side, and for no other."""
+        """Show a live line for each of these runs, which train side by side, and for no other.
+
+        Where there is no terminal, one line for all of them now and then.
+        """
+        if not console.stderr().is_terminal:
+            self._say(", ".join(f"{run.name} epoch {run.epoch}/{run.epochs}" for run in runs if run.epoch))
+            return
         self._progress.start()
         for gone in self._tasks.keys() - {run.name for run in runs}:
             self._progress.remove_task(self._tasks.pop(gone))
@@ -106,6 +113,12 @@ class SuiteDisplay:
                 self._tasks[run.name] = self._progress.add_task(run.name, total=run.epochs, numbers="")
             numbers = f"epoch {run.epoch}/{run.epochs}" if run.epoch else "starting"
             self._progress.update(self._tasks[run.name], completed=run.epoch, numbers=numbers, refresh=True)
+
+    def _say(self, text: str) -> None:
+        now = time.monotonic()
+        if text not in ("", self._last_text) and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line, self._last_text = now, text
+            console.note(f"     {text}")
 
     def training(self) -> TrainingDisplay:
         """The display of the runs that train in this process."""

@@ -160,10 +160,14 @@ def locate_weights(weights: str, experiment: Path | None) -> tuple[Experiment | 
     return found, found.resolve_teacher(weights)
 
 
-def warn_about_boxes(halves: Iterable[SplitFilesRecord | None]) -> None:
-    """Warn about boxes of a dataset's halves that were changed or dropped when they were read."""
+def warn_about_data(halves: Iterable[SplitFilesRecord | None], classes: Iterable[str]) -> None:
+    """Warn about boxes of a dataset's halves that were changed or dropped, and about classes that look alike."""
+    from ciod_core.classes import look_alikes
+
     for half in halves:
         if half is not None and half.clipped_boxes:
             console.warn(f"{half.annotations.path}: {half.clipped_boxes} boxes were clipped to the image")
         if half is not None and half.dropped_boxes:
             console.warn(f"{half.annotations.path}: {half.dropped_boxes} zero-area boxes were dropped")
+    for sentence in look_alikes(classes):
+        console.warn(sentence)

@@ -14,7 +14,7 @@ from ciod_cli import console
 from ciod_core.training.progress import TrainingListener, TrainingRecord
 
 # On fast hardware records come faster than a log file should grow.
-_SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LINES = 5.0
 
 
 def progress_bars(screen: Console) -> Progress:
@@ -65,7 +65,7 @@ class TrainingDisplay(TrainingListener):
             return
         now = time.monotonic()
         last = record.iteration == record.iterations
-        if last or record.epoch != self._last_epoch or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+        if last or record.epoch != self._last_epoch or now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line, self._last_epoch = now, record.epoch
             console.note(f"iteration {record.iteration}/{record.iterations}  {describe(record, self._epochs)}")
 

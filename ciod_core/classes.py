@@ -6,6 +6,9 @@ chain of steps; the dataset's own category ids are kept, because they are what e
 
 from __future__ import annotations
 
+import difflib
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -109,9 +112,9 @@ class ClassTable(Record):
         for label, entry in enumerate(self.entries):
             expected = other.entries[label].name if label < len(other) else None
             if entry.name != expected:
-                wanted = f"'{expected}'" if expected else "no class"
+                wanted = quoted(expected) if expected else "no class"
                 raise CheckpointError(
-                    f"{where}: its class {label + 1} is '{entry.name}', the experiment expects {wanted} there; "
+                    f"{where}: its class {label + 1} is {quoted(entry.name)}, the experiment expects {wanted} there; "
                     "pass the teacher that was trained on the earlier steps of this experiment"
                 )
 
@@ -125,3 +128,38 @@ def class_table(steps: Sequence[Sequence[tuple[str, int]]]) -> ClassTable:
             for name, category_id in step
         )
     )
+
+
+def spelling(name: str) -> str:
+    """A class name without what readers overlook, the same for look-alikes.
+
+    Letters in their compatibility form (NFKC), in lower case; without spaces, `-`, `_` and characters that only format
+    text (Unicode's category Cf: byte order marks, zero-width and soft hyphens and the like).
+    """
+    visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
+    return re.sub(r"[\s_-]+", "", folded)
+
+
+def quoted(name: str) -> str:
+    """A class name for messages, with escapes where it looks like one that is written otherwise."""
+    return repr(name) if unicodedata.is_normalized("NFKC", name) else ascii(name)
+
+
+def closest_name(name: str, names: Iterable[str]) -> str | None:
+    """The look-alike of a name among others, or else the one that is closest to it, or none."""
+    by_spelling = {spelling(other): other for other in names}
+    close = difflib.get_close_matches(spelling(name), by_spelling, n=1)
+    return by_spelling[close[0]] if close else None
+
+
+def look_alikes(names: Iterable[str]) -> list[str]:
+    """A sentence about every name that looks like an earlier one of the same list: they may be one class."""
+    first: dict[str, str] = {}
+    pairs = ((first.setdefault(spelling(name), name), name) for name in names)
+    return [
+        f"class {quoted(name)} differs from {quoted(other)} by case, spacing or Unicode form alone; if they are the "
+        "same class, call them the same"
+        for other, name in pairs
+        if other != name
+    ]

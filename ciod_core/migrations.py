@@ -18,8 +18,10 @@ Upgrades = tuple[Callable[[Document], Document], ...]
 # Settings that have another name by now: old dotted key → new dotted key. Configuration files may use either.
 RENAMED_SETTINGS: Mapping[str, str] = {
     "resampler.centre_score": "resampler.center_score",
-    "replay.unlabelled": "replay.unlabeled",
-    "replay.suspect_score": "replay.unlabeled_score",
+    "replay.unlabelled": "data.missing_labels",
+    "replay.unlabeled": "data.missing_labels",
+    "replay.suspect_score": "data.missing_score",
+    "replay.unlabeled_score": "data.missing_score",
 }
 
 # What settings were before they existed: runs that do not record them were trained like that.

@@ -20,6 +20,8 @@ from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.model.registry import build_detector
 from ciod_core.runs.train import train_step
+from ciod_core.teachers.results import ResultsTeacher
+from tests.helpers.elsewhere import OLD, three_images
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -101,6 +103,76 @@ def test_drawing_a_video(tmp_path: Path) -> None:
     written = cv2.VideoCapture(str(tmp_path / "out.mp4"))
     assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 4
     assert written.get(cv2.CAP_PROP_FRAME_WIDTH) == 4 * size[0], "small frames are drawn enlarged"
+
+
+# Stand-ins for packages that ciod does not depend on: what the scripts use of them, with one dog in every image.
+STAND_INS = {
+    "ultralytics_teacher.py": (
+        "ultralytics",
+        """
+import numpy
+from types import SimpleNamespace
+class YOLO:
+    names = {0: "cat", 1: "dog"}
+    def __init__(self, weights): assert weights == "w.pt"
+    def predict(self, image, conf, verbose):
+        assert image.is_file()
+        return [SimpleNamespace(boxes=SimpleNamespace(data=numpy.array([[4.0, 8, 24, 40, 0.75, 1]])))]
+""",
+        ("w.pt", "{coco}", "{images}", "{out}"),
+    ),
+    "rfdetr_teacher.py": (
+        "rfdetr",
+        """
+import numpy
+from types import SimpleNamespace
+class RFDETRBase:
+    class_names = {0: "cat", 1: "dog"}
+    def predict(self, image, threshold):
+        assert image.size == (64, 64)
+        one = numpy.array([1])
+        return SimpleNamespace(xyxy=numpy.array([[4.0, 8, 24, 40]]), confidence=one * 0.75, class_id=one)
+""",
+        ("{coco}", "{images}", "{out}"),
+    ),
+    "transformers_teacher.py": (
+        "transformers",
+        """
+import torch
+from types import SimpleNamespace
+class AutoImageProcessor:
+    @classmethod
+    def from_pretrained(cls, model): return cls()
+    def __call__(self, images, return_tensors): return {"pixel_values": images}
+    def post_process_object_detection(self, outputs, threshold, target_sizes):
+        assert target_sizes == [(64, 64)]
+        one = torch.tensor([1])
+        return [{"boxes": torch.tensor([[4.0, 8, 24, 40]]), "scores": one * 0.75, "labels": one}]
+class AutoModelForObjectDetection:
+    config = SimpleNamespace(id2label={0: "cat", 1: "dog"})
+    @classmethod
+    def from_pretrained(cls, model): return cls()
+    def eval(self): return self
+    def __call__(self, pixel_values): return pixel_values
+""",
+        ("model", "{coco}", "{images}", "{out}"),
+    ),
+}
+
+
+@pytest.mark.parametrize("script", STAND_INS)
+def test_other_tools_write_results_that_teach(script: str, tmp_path: Path) -> None:
+    package, source, arguments = STAND_INS[script]
+    (tmp_path / f"{package}.py").write_text(source)
+    images = three_images(tmp_path)
+    paths = {"coco": tmp_path / "may.json", "images": tmp_path / "may", "out": tmp_path / "results.json"}
+    command = [sys.executable, str(EXAMPLES / script), *(text.format(**paths) for text in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    teacher = ResultsTeacher(paths["out"], None, images)
+    for known in teacher.annotate(range(3)):
+        assert known.boxes_K4.tolist() == [[4, 8, 24, 40]]
+        assert known.scores_K.tolist() == [0.75] and OLD.names[int(known.labels_K[0])] == "dog"
 
 
 def test_published_settings_are_the_published_ones() -> None:

@@ -30,7 +30,7 @@ def check(
     from ciod_core.data.annotations.findings import Severity
     from ciod_core.data.check import check_dataset
 
-    source = files.find(dataset)
+    source = files.find(dataset, val_optional=True)
     with progress_counter(f"Checking {source.name} …", "images") as progress:
         health = check_dataset(source, look_at_images=not skip_images, progress=progress)
     if json:
@@ -45,7 +45,7 @@ def check(
 
 
 def _show(health: DatasetHealth) -> None:
-    halves = (health.train, health.val)
+    halves = tuple(health.splits.values())
     rows = [
         ("images", *(f"{half.images:,}" for half in halves)),
         ("image sizes", *(_sizes(half) for half in halves)),
@@ -55,8 +55,8 @@ def _show(health: DatasetHealth) -> None:
         *((f"{name} boxes", *(f"{half.box_areas[name]:,}" for half in halves)) for name in health.train.box_areas),
         ("box sides, px", *(_sides(half) for half in halves)),
     ]
-    console.show(console.table(f"{health.name} ({health.format})", ("", "train", "val"), rows))
-    console.show(f"train: {health.train.annotations}\nval:   {health.val.annotations}")
+    console.show(console.table(f"{health.name} ({health.format})", ("", *health.splits), rows))
+    console.show("\n".join(f"{f'{name}:':6} {half.annotations}" for name, half in health.splits.items()))
     console.show(_class_table(health))
     if not health.all_findings:
         console.show("No problems found.")
@@ -66,7 +66,7 @@ def _show(health: DatasetHealth) -> None:
 
 
 def _class_table(health: DatasetHealth) -> Table:
-    train, val = health.train, health.val
+    train, *vals = health.splits.values()
     largest = max(train.boxes_per_class.values(), default=0)
     rows = [
         (
@@ -74,11 +74,11 @@ def _class_table(health: DatasetHealth) -> Table:
             "█" * math.ceil(20 * count / largest) if largest else "",
             f"{count:,}",
             f"{train.images_per_class[name]:,}",
-            f"{val.boxes_per_class.get(name, 0):,}",
+            *(f"{val.boxes_per_class.get(name, 0):,}" for val in vals),
         )
         for name, count in train.boxes_per_class.items()
     ]
-    columns = ("class", "", "train boxes", "train images", "val boxes")
+    columns = ("class", "", "train boxes", "train images", *("val boxes" for _ in vals))
     return console.table("Boxes per class, without crowd boxes", columns, rows, text_columns=2)
 
 

@@ -9,9 +9,10 @@ from ciod_cli.options import JSON, option
 
 
 def demo(
-    out: Path = option("--out", "Output folder.", Path("ciod-demo"), metavar="FOLDER"),
+    out: Path | None = option("--out", "Output folder. Default: ciod-demo, or ciod-demo-full.", metavar="FOLDER"),
     seed: int = option("--seed", "Random seed of images and training.", 0, min=0),
     seeds: int = option("--seeds", "Number of seeds to train with, starting at --seed.", 1, min=1),
+    full: bool = option("--full", "More images, more epochs, one more method and the upper bound.", False),
     json: bool = JSON,
 ) -> None:
     """Train a small detector on generated shapes in two steps with several methods and compare them."""
@@ -19,12 +20,14 @@ def demo(
     from ciod_core.demo import story
     from ciod_core.runs.compare.plan import suite_runs
 
-    console.note(
-        f"Four shapes, then four more; {story.JOBS} runs train at a time; this takes about 15 minutes on two cores"
-    )
-    experiment = story.demo_experiment(out, seed)
-    runs = suite_runs(2, story.METHODS, range(seed, seed + seeds))
-    compare(experiment, runs, story.demo_config(), story.EPOCHS, jobs=story.JOBS, threads=story.THREADS, json=json)
+    told = story.FULL if full else story.QUICK
+    out = out or Path("ciod-demo-full" if full else "ciod-demo")
+    minutes = told.minutes * seeds
+    console.note(f"Four shapes, then four more; this takes about {minutes} minutes on two cores")
+    experiment = story.demo_experiment(out, seed, told)
+    runs = suite_runs(2, told.methods, range(seed, seed + seeds), upper_bounds=told.upper_bounds)
+    config = story.demo_config(told)
+    compare(experiment, runs, config, told.epochs, jobs=story.JOBS, threads=story.THREADS, json=json)
     console.note(
         f"Results are in {out}; 'ciod status {out}' shows the runs, and every other command works on this folder"
     )

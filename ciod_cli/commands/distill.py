@@ -72,7 +72,7 @@ class DistillCommand(SettingsCommand):
         return super().parse_args(ctx, args)
 
 
-@with_options("data.workers", "training.device")
+@with_options("data.unlabeled", "data.workers", "training.device")
 def distill(
     *,
     experiment: Path | None = EXPERIMENT,
@@ -125,7 +125,7 @@ def _show(bank: StepBank, summary: BankSummary, pictures: Sequence[Path]) -> Non
         for low, count in enumerate(summary.histogram)
     ]
     console.show(console.table("Boxes by score", ("score", "", "boxes"), bins, text_columns=2))
-    known, size = summary.images - bank.num_new, bank.path.stat().st_size
+    known, size = len(bank.teacher.bank) - bank.num_new, bank.path.stat().st_size
     console.note(f"Ran on {bank.num_new:,} images, {known:,} were in the bank; {size / 1e6:.1f} MB")
     if pictures:
         console.note(f"Drew {len(pictures)} of them in {pictures[0].parent}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciod_cli import console
-from ciod_cli.options import JSON, OVERWRITE, DatasetFiles, argument, option, warn_about_boxes, with_options
+from ciod_cli.options import JSON, OVERWRITE, DatasetFiles, argument, option, warn_about_data, with_options
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def split(
         found, plan, order, folder, overwrite, leave_out=leave_out, protocol=protocol, seed=seed or 0
     )
     manifest = experiment.read()
-    assert manifest.dataset is not None
-    warn_about_boxes((manifest.dataset.train, manifest.dataset.val))
+    assert manifest.dataset is not None and manifest.plan is not None
+    classes = (*manifest.classes.names, *manifest.plan.left_out)
+    warn_about_data((manifest.dataset.train, manifest.dataset.val), classes)
     if json:
         console.show_json(_document(experiment, manifest))
         return

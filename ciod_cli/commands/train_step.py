@@ -16,14 +16,18 @@ from ciod_cli.options import (
     TRAINING_KEYS,
     DatasetFiles,
     option,
-    warn_about_boxes,
+    warn_about_data,
     with_options,
 )
 from ciod_cli.settings import settings
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ciod_core.config.schema import Config
+    from ciod_core.data.formats.source import DatasetSource
+    from ciod_core.experiment.add_step import AddedStep
     from ciod_core.experiment.folder import Experiment
     from ciod_core.experiment.manifest import StepRecord
 
@@ -46,9 +50,10 @@ def train_step(
     teacher: Path | None = option(
         "--teacher", "Weights (or run) of the previous step. Omit to train step 1.", metavar="FILE"
     ),
-    data: str | None = option(
+    data: list[str] | None = option(
         "--data",
-        "Add a step with the classes of this dataset (as for split); begins an experiment if there is none.",
+        "Add a step with the classes of this dataset (as for split); begins an experiment if there is none. "
+        "joint: repeatable, trains on all of them.",
         panel=DATASET_PANEL,
         metavar="DATASET",
     ),
@@ -76,21 +81,14 @@ def train_step(
 
     _check_data(data, files, config, step, name)
     with ExitStack() as undone_on_failure:
-        if data is None:
+        if not data:
             found = Experiment.find(experiment, teacher)
-        else:
-            from ciod_core.experiment.add_step import add_step
-
-            added = undone_on_failure.enter_context(
-                add_step(
-                    files.find(data, val_optional=True),
-                    experiment=experiment,
-                    teacher=teacher,
-                    overwrites=run_of if overwrite else None,
-                )
-            )
-            found = added.experiment
-            _report_added_step(found, found.read().step(added.number))
+        for finished, dataset in enumerate(data or ()):
+            source, overwrites = files.find(dataset, val_optional=True), run_of if overwrite else None
+            added = undone_on_failure.enter_context(_add_step(source, experiment, teacher, finished, overwrites))
+            found, experiment = added.experiment, added.experiment.folder
+        if data and config.method.name == "joint":
+            step = len(data)
 
         from ciod_cli.progress import TrainingDisplay
         from ciod_core.runs import train
@@ -119,19 +117,37 @@ def train_step(
     console.show(str(weights))
 
 
-def _check_data(data: str | None, files: DatasetFiles, config: Config, step: int | None, name: str | None) -> None:
+def _add_step(
+    source: DatasetSource,
+    experiment: Path | None,
+    teacher: Path | None,
+    finished: int,
+    overwrites: Callable[[int], str] | None,
+) -> AddedStep:
+    from ciod_core.experiment.add_step import add_step
+
+    added = add_step(source, experiment=experiment, teacher=teacher, finished=finished, overwrites=overwrites)
+    _report_added_step(added.experiment, added.experiment.read().step(added.number))
+    return added
+
+
+def _check_data(
+    data: list[str] | None, files: DatasetFiles, config: Config, step: int | None, name: str | None
+) -> None:
     """Refuse options that contradict `--data`, or its absence, before anything is read."""
     from ciod_core.experiment.folder import check_run_name
 
-    if data is None:
+    if not data:
         for file, path in vars(files).items():
             if path is not None:
                 raise ConfigError(f"`{file}`: it belongs to the dataset of `data`; pass both or neither")
         return
-    if config.method.name == "joint":
-        raise ConfigError("`data`: joint training uses the data of the existing steps; leave `data` out")
+    if len(data) > 1 and config.method.name != "joint":
+        raise ConfigError("`data`: a step has one dataset; pass one, or train on all of them with method 'joint'")
+    if len(data) > 1 and any(path is not None for path in (files.val, files.images, files.val_images)):
+        raise ConfigError("`data`: the paths of its files belong to one dataset; pass folders that need none")
     if step is not None:
-        raise ConfigError("`data`: the teacher determines which step is added; leave `step` out")
+        raise ConfigError("`data`: it determines which step is trained; leave `step` out")
     if name is not None:
         check_run_name(name)
 
@@ -143,7 +159,7 @@ def _report_added_step(experiment: Experiment, step: StepRecord) -> None:
     classes = ", ".join(step.classes) or "no new class"
     place = f"Step {step.step} of {experiment.folder.resolve()}"
     console.note(f"{place}: {classes}{more} ({step.statistics.images:,} images)")
-    warn_about_boxes((step.data.train, step.data.val))
+    warn_about_data((step.data.train, step.data.val), (*step.classes, *step.extended_classes, *step.data.left_out))
     if step.data.left_out:
         console.warn(f"no training image shows {', '.join(step.data.left_out)}; skipped")
     unmeasured = [name for name in step.classes if name not in step.data.val_classes]

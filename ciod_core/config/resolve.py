@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from ciod_core.config.schema import Config, config_sections
-from ciod_core.config.yaml import one_line, read_yaml
+from ciod_core.config.yaml import parse_yaml, read_yaml
 from ciod_core.errors import ConfigError, did_you_mean
 from ciod_core.migrations import RENAMED_SETTINGS
 
@@ -139,9 +139,9 @@ def _from_assignment(assignment: str) -> tuple[str, _Given]:
     if _known_keys()[key] is str:
         return key, _Given(text.strip(), origin)
     try:
-        return key, _Given(yaml.safe_load(text), origin)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: the value is not valid YAML: {one_line(error)}") from None
+        return key, _Given(parse_yaml(text), origin)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: the value is not valid YAML: {error}") from None
 
 
 def _refuse_bool_as_number(key: str, value: Any, origin: str) -> None:

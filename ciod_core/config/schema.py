@@ -84,6 +84,12 @@ class DataConfig(Section):
     unlabeled: str | None = Field(
         None, description="folder of further images, half of every batch, that show no object of a new class"
     )
+    missing_labels: Literal["ignore", "background"] = Field(
+        "ignore",
+        description="where an image has no labels of a class (joint training of several datasets, replay): what the "
+        "student detects as one is no background, or everything is",
+    )
+    missing_score: UnitInterval = Field(0.1, description="detection score from which the student detects such a class")
     workers: Annotated[int, Field(ge=0)] = 2
 
     @model_validator(mode="after")
@@ -149,11 +155,6 @@ class ReplayConfig(Section):
     choice: Literal["random", "balanced"] = Field(
         "balanced", description="take images of the class with the fewest, or draw from all images alike"
     )
-    unlabeled: Literal["ignore", "background"] = Field(
-        "ignore",
-        description="new classes on old images: no background where the student detects them, or background",
-    )
-    unlabeled_score: UnitInterval = Field(0.1, description="detection score from which the student detects them")
 
     @property
     def on(self) -> bool:

@@ -5,11 +5,12 @@ Legend: I images, N boxes of all images.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ciod_core.classes import quoted
 from ciod_core.data.annotations.findings import Finding, Findings, Severity
 from ciod_core.data.annotations.inspection import inspect
 from ciod_core.data.annotations.raw import RawAnnotations
@@ -55,18 +56,23 @@ class SplitHealth:
 
 @dataclass(frozen=True)
 class DatasetHealth:
-    """Both splits, and the findings that concern the two of them."""
+    """The training split, the validation split where there is one, and the findings on the dataset as a whole."""
 
     name: str
     format: str
     train: SplitHealth
-    val: SplitHealth
+    val: SplitHealth | None
     findings: tuple[Finding, ...] = field(default=())
+
+    @property
+    def splits(self) -> dict[str, SplitHealth]:
+        """The splits that there are, by name."""
+        return {"train": self.train} if self.val is None else {"train": self.train, "val": self.val}
 
     @property
     def all_findings(self) -> tuple[Finding, ...]:
         """Everything found, errors first."""
-        found = (*self.train.findings, *self.val.findings, *self.findings)
+        found = (*(finding for split in self.splits.values() for finding in split.findings), *self.findings)
         return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
 
     def count(self, severity: Severity) -> int:
@@ -90,14 +96,20 @@ def check_dataset(
     splits: list[SplitHealth] = []
     scans: list[list[ScannedImage]] = []
     raws = parse_dataset(source)
+    all_read = True
     for raw, split in zip(raws, source.splits, strict=True):
         table, found = inspect(raw)
-        scanned = scan_images(table, split.image_dir, progress=progress) if look_at_images else []
+        # YOLO labels are relative to an image of any size.
+        stated = source.format != "yolo"
+        scanned = scan_images(table, split.image_dir, sizes_stated=stated, progress=progress) if look_at_images else []
         splits.append(survey(raw, table, (*found, *image_findings(scanned))))
         scans.append(scanned)
-    train, val = splits
-    both = (*_class_findings(raws[0], raws[1], train), *leakage(*scans))
-    return DatasetHealth(source.name, source.format, train, val, both)
+        all_read &= not any(finding.severity is Severity.ERROR for finding in found)
+    train, *vals = splits
+    # A class without boxes may be one whose boxes could not be read.
+    untrained = [name for name, count in train.boxes_per_class.items() if count == 0] if all_read else []
+    findings = (*_class_findings(raws, untrained), *(leakage(*scans) if vals else ()))
+    return DatasetHealth(source.name, source.format, train, next(iter(vals), None), findings)
 
 
 def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding, ...]) -> SplitHealth:
@@ -173,16 +185,17 @@ def _duplicate_boxes(table: AnnotationTable) -> np.ndarray:
     return duplicates_N
 
 
-def _class_findings(train: RawAnnotations, val: RawAnnotations, health: SplitHealth) -> Findings:
+def _class_findings(raws: Sequence[RawAnnotations], untrained: Sequence[str]) -> Findings:
     found = Findings()
-    differing = sorted(set(train.categories) ^ set(val.categories))
-    if differing:
-        message = (
-            f"{val.path}: class '{differing[0].name}' with id {differing[0].id} is not in both splits; training and "
-            "validation files must list the same ids and names"
-        )
-        found.add("classes-differ", message, len(differing))
-    untrained = [name for name, count in health.boxes_per_class.items() if count == 0]
+    train = raws[0]
+    for val in raws[1:]:
+        differing = sorted(set(train.categories) ^ set(val.categories))
+        if differing and train.categories and val.categories:
+            message = (
+                f"{val.path}: class {quoted(differing[0].name)} with id {differing[0].id} is not in both splits; "
+                "training and validation files must list the same ids and names"
+            )
+            found.add("classes-differ", message, len(differing))
     if untrained:
         message = f"{train.path}: class '{untrained[0]}' has no training box; add boxes or name it in `leave_out`"
         found.add("class-without-box", message, len(untrained))

@@ -1,7 +1,8 @@
-"""The demo: generated images, and settings under which a small detector learns them in minutes on two cores."""
+"""The demo: generated images, and settings under which a small detector learns them on two cores while you wait."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ciod_core.config.resolve import resolve_config
@@ -13,14 +14,37 @@ from ciod_core.experiment.folder import MANIFEST_NAME, Experiment
 from ciod_core.runs.compare.plan import Epochs
 
 PLAN = "4+4"
-METHODS = ("finetune", "pseudo-label", "auto")
-EPOCHS = Epochs(first=20, later=10)
+
+
+@dataclass(frozen=True)
+class Story:
+    """How much of the demo is told.
+
+    Attributes:
+        minutes: about how long it takes on two cores.
+        train_images, val_images: how many to paint.
+        image_size: their side in pixels, at which the detector sees them.
+        methods: compared.
+        epochs: of step 1 and step 2.
+        upper_bounds: whether joint training is compared, too.
+    """
+
+    minutes: int
+    train_images: int
+    val_images: int
+    image_size: int
+    methods: tuple[str, ...]
+    epochs: Epochs
+    upper_bounds: bool
+
+
+QUICK = Story(2, 800, 100, 64, ("finetune", "auto"), Epochs(first=12, later=6), upper_bounds=False)
+FULL = Story(15, 1500, 300, 96, ("finetune", "pseudo-label", "auto"), Epochs(first=20, later=10), upper_bounds=True)
 # Two threads hardly speed up so small a detector, and with one figures do not depend on the number of cores.
 JOBS, THREADS = 2, 1
 # The generator colors shapes at random, so distorting colors adds nothing.
 SETTINGS = {
     "model.name": "yolox-micro",
-    "data.image_size": 96,
     "data.multi_scale": False,
     "data.photometric": False,
     "data.workers": 0,
@@ -29,27 +53,32 @@ SETTINGS = {
 }
 
 
-def demo_config() -> Config:
+def demo_config(story: Story) -> Config:
     """The settings that all runs of the demo share."""
-    return resolve_config(flags=SETTINGS)
+    return resolve_config(flags=SETTINGS | {"data.image_size": story.image_size})
 
 
-def demo_experiment(out: Path, seed: int, *, train_images: int = 1500, val_images: int = 300) -> Experiment:
+def demo_experiment(out: Path, seed: int, story: Story) -> Experiment:
     """The demo's experiment, with the images in `data` inside it; made where it is not there yet.
 
     Args:
         out: the experiment's folder.
         seed: of the images.
-        train_images: how many to paint for training.
-        val_images: how many to paint for validation.
+        story: how many images to paint.
 
     Raises:
         ConfigError: `out` holds another experiment.
-        DataError: images of another seed are there.
+        DataError: images of another seed or story are there.
     """
     plan = Experiment.open(out).read().plan if (out / MANIFEST_NAME).exists() else None
     if (out / MANIFEST_NAME).exists() and (plan is None or plan.text != PLAN):
         raise ConfigError(f"`out` {out}: it holds another experiment; pass an empty folder")
     # What is painted already is not painted anew; a folder that was made with another seed is refused.
-    images = generate_shapes(out / "data", train_images=train_images, val_images=val_images, seed=seed)
+    images = generate_shapes(
+        out / "data",
+        train_images=story.train_images,
+        val_images=story.val_images,
+        image_size=story.image_size,
+        seed=seed,
+    )
     return Experiment.open(out) if plan is not None else create_experiment(images, PLAN, "name", out)

@@ -3,7 +3,7 @@
 Where a class is not labeled, it is unknown whether a detection of it is right. So a class is measured on the
 validation sets that label it, and on no others, as federated datasets such as LVIS do.
 
-Legend: I images, S validation sets, C classes, N boxes or detections.
+Legend: I images, S validation sets, T tables, C classes, N boxes or detections.
 """
 
 from __future__ import annotations
@@ -31,27 +31,33 @@ class LabeledSets:
 
     Attributes:
         image_ids_I: image ids, ascending.
-        set_I: the validation set of each image.
-        labeled_SC: whether a set labels a class.
+        set_I: the validation set of each image. A set is the images that the same tables have.
+        labeled_SC: whether a set labels a class: one of its tables does.
+        first_SC: whether the first table that labels a class is one of the set's.
         classes: the classes by label.
     """
 
     image_ids_I: Int64Array
     set_I: Int64Array
     labeled_SC: BoolArray
+    first_SC: BoolArray
     classes: ClassTable
 
     @classmethod
     def of(cls, tables: Sequence[AnnotationTable], classes: ClassTable) -> LabeledSets:
-        """A table labels the classes that it lists; no two tables share an image."""
-        ids = np.concatenate([table.image_ids_I for table in tables])
-        sets = np.repeat(np.arange(len(tables)), [table.num_images for table in tables])
+        """A table labels the classes that it lists; several may have the same image, by its id."""
+        ids_I = np.unique(np.concatenate([table.image_ids_I for table in tables]))
+        absent_IT = np.stack([~np.isin(ids_I, table.image_ids_I) for table in tables], axis=1)
+        absent_ST, set_I = np.unique(absent_IT, axis=0, return_inverse=True)
         listed = [np.array([category.id for category in table.categories], dtype=np.int64) for table in tables]
-        order = np.argsort(ids)
+        labeled_TC = np.stack([np.isin(classes.category_ids, known) for known in listed])
+        first_TC = labeled_TC & (np.cumsum(labeled_TC, axis=0) == 1)
+        # Of booleans, the product is true where one of a set's tables labels the class.
         return cls(
-            image_ids_I=ids[order],
-            set_I=sets[order],
-            labeled_SC=np.stack([np.isin(classes.category_ids, known) for known in listed]),
+            image_ids_I=ids_I,
+            set_I=set_I.reshape(-1),
+            labeled_SC=~absent_ST @ labeled_TC,
+            first_SC=~absent_ST @ first_TC,
             classes=classes,
         )
 
@@ -67,9 +73,8 @@ class LabeledSets:
         return images_S @ self.labeled_SC.astype(np.int64)
 
     def first_only(self) -> LabeledSets:
-        """Each class on the first set alone that labels it: what later sets add does not change its measure."""
-        before_SC: Int64Array = np.cumsum(self.labeled_SC, axis=0, dtype=np.int64) - self.labeled_SC
-        return replace(self, labeled_SC=self.labeled_SC & (before_SC == 0))
+        """Each class on the first table alone that labels it: what later ones add does not change its measure."""
+        return replace(self, labeled_SC=self.first_SC)
 
     def without(self, chosen_C: BoolArray) -> BoolArray:
         """Mask of the sets that label none of these classes."""

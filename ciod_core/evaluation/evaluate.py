@@ -13,7 +13,7 @@ import torch
 
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import EvaluationConfig
-from ciod_core.data.annotations.merging import merge_located
+from ciod_core.data.annotations.merging import merge_located, unite_images
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.data.loading.dataset import Batch, DetectionDataset
 from ciod_core.data.loading.loader import make_loader
@@ -111,7 +111,7 @@ def predict(
 def _ground_truth(
     experiment: Experiment, manifest: ExperimentManifest, step: int, classes: ClassTable
 ) -> tuple[AnnotationTable, Path, LabeledSets | None]:
-    """Validation images and their folder; None where all of them label all classes."""
+    """Validation images, each once, and their folder; None where all of them label all classes."""
     steps = manifest.validation_steps(step)
     if not steps:
         raise ConfigError(
@@ -119,6 +119,9 @@ def _ground_truth(
             "whose data has validation images (`val`)"
         )
     parts = [read_validation(experiment, manifest, number) for number in steps]
+    if len(parts) > 1:
+        hashes = experiment.image_hashes()
+        parts = unite_images(parts, [hashes.for_table(*part) for part in parts])
     labeled = LabeledSets.of([part.table for part in parts], classes)
     table, images = merge_located(parts)
     if labeled.complete:

@@ -65,6 +65,7 @@ def add_step(
     *,
     experiment: Path | None = None,
     teacher: Path | str | None = None,
+    finished: int = 0,
     overwrites: Callable[[int], str] | None = None,
 ) -> AddedStep:
     """Add a step after those that the teacher has finished.
@@ -76,7 +77,8 @@ def add_step(
     Args:
         source: the data; its validation split may be missing.
         experiment: the chain's folder; it may be new.
-        teacher: run or weights to continue; None for step 1.
+        teacher: run or weights to continue; None for step 1 and joint training.
+        finished: without a teacher: the number of steps that come before.
         overwrites: names the run that will be trained anew, by its step; None: no run will.
 
     Returns:
@@ -90,7 +92,6 @@ def add_step(
     """
     chain, before = find_or_begin(experiment, teacher)
     is_new = not chain.manifest_path.is_file()
-    finished = 0
     if teacher is not None:
         # A new chain begins with the teacher's steps and has no others.
         finished = len(before.steps) if is_new else taught_by(chain, teacher).step
@@ -233,7 +234,7 @@ def _has_begun(chain: Experiment, number: int) -> bool:
     """Whether a run trains on the step as it is now."""
     manifest = chain.read()
     train = manifest.steps[number - 1].train
-    return any(run.step == number and run.inputs.get("train") == train for run in manifest.runs)
+    return any(run.step >= number and train in run.inputs.values() for run in manifest.runs)
 
 
 def _tidy(chain: Experiment, number: int) -> None:

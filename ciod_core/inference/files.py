@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ciod_core.data.images.decode import decode_image
-from ciod_core.data.images.files import IMAGE_SUFFIXES, images_below, is_image_name
+from ciod_core.data.images.files import IMAGE_SUFFIXES, images_below, is_image_name, there_is
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.files import atomic_path, atomic_write_text
 from ciod_core.inference.detector import BATCH_SIZE, SCORE, LoadedDetector
@@ -49,7 +49,7 @@ def find_images(inputs: Sequence[str | Path], *, recursive: bool = False) -> lis
         elif glob.has_magic(str(given)):
             files = _matching(str(given))
         else:
-            raise DataError(f"{path}: no such file or folder; check the path")
+            raise DataError(f"{path}: no such file or folder; check the path{there_is(path)}")
         for file in files:
             found.setdefault(file.path, file)
     return list(found.values())
@@ -152,7 +152,6 @@ class OutputFolder:
 def _in_folder(folder: Path, recursive: bool) -> list[ImageFile]:
     if recursive:
         names = [path.relative_to(folder) for path in images_below(folder)]
-        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
     else:
         names = [Path(path.name) for path in folder.iterdir() if is_image_name(path.name) and not path.is_dir()]
     if not names:

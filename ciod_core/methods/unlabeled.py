@@ -1,4 +1,4 @@
-"""Unlabeled objects on replayed images: images of earlier steps may show new classes that have no labels there.
+"""Objects without a label: an image of another dataset or step may show classes that nobody labeled there.
 
 Legend: B images, A anchor points, C classes.
 """
@@ -12,17 +12,15 @@ from ciod_core.model.base import Predictions
 
 
 @torch.no_grad()
-def unlabeled_mask(student: Predictions, replayed_B: Tensor, *, first_new_class: int, min_score: float) -> Tensor:
-    """(B, A) mask of the anchor points of replayed images at which the student detects a new class.
+def unlabeled_mask(student: Predictions, missing_BC: Tensor, *, min_score: float) -> Tensor:
+    """(B, A) mask of the anchor points at which the student detects a class that has no labels on the image.
 
-    Treating them as background would unlearn the new class. All other anchor points stay background: most of an old
-    image is.
+    Treating them as background would unlearn the class. All other anchor points stay background: most of an image is.
 
     Args:
         student: predictions of the student.
-        replayed_B: mask of the images of earlier steps.
-        first_new_class: label of the first class that those images have no labels of.
+        missing_BC: mask of the classes without labels on an image.
         min_score: detection score from which the student detects an object.
     """
-    class_score_BA = student.class_logits_BAC[:, :, first_new_class:].amax(dim=2).sigmoid()
-    return (class_score_BA * student.presence() >= min_score) & replayed_B.unsqueeze(1)
+    scores_BAC = student.class_logits_BAC.sigmoid() * missing_BC.unsqueeze(1)
+    return (scores_BAC.amax(dim=2) * student.presence() >= min_score) & missing_BC.any(dim=1, keepdim=True)

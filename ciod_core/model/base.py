@@ -240,10 +240,6 @@ class Detector(nn.Module, ABC):
         """
 
     @abstractmethod
-    def last_branch_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters of the last branch; none without branches."""
-
-    @abstractmethod
     def drop_branches(self) -> None:
         """Keep the oldest path alone, all of it learning again."""
 

@@ -102,7 +102,7 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
         seed=training.seed,
         mixing=Mixing(data.mosaic, data.mixup) if data.mosaic or data.mixup else None,
         skip_corrupt=data.corrupt_images == "skip",
-        replayed_I=found.replayed_I,
+        missing_IC=found.missing_IC,
     )
 
     def load_epoch(epoch: int) -> BatchLoader:
@@ -115,7 +115,7 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
             workers=data.workers,
             rank=rank(),
             world_size=world_size(),
-            beside_I=found.unlabeled_I,
+            beside_I=found.beside_I,
         )
 
     return Trainer(
@@ -130,11 +130,11 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
 
 
 def _suspects(prepared: PreparedRun) -> Callable[[Predictions, Tensor], Tensor] | None:
-    """Where replayed images may show unlabeled objects of the new classes."""
-    spec, replay = prepared.spec, prepared.spec.config.replay
-    if prepared.data.replayed_I is None or not spec.num_new or replay.unlabeled != "ignore":
+    """Where images may show objects of classes that are not labeled there."""
+    data = prepared.spec.config.data
+    if prepared.data.missing_IC is None or data.missing_labels != "ignore":
         return None
-    return partial(unlabeled_mask, first_new_class=len(spec.classes) - spec.num_new, min_score=replay.unlabeled_score)
+    return partial(unlabeled_mask, min_score=data.missing_score)
 
 
 def _restore(trainer: Trainer, folder: Path) -> None:

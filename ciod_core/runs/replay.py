@@ -34,14 +34,14 @@ class TrainingData(NamedTuple):
     Attributes:
         table: images and boxes.
         images: the folder that file names are relative to.
-        replayed_I: images of earlier steps, on which objects of the new classes carry no label; None without any.
-        unlabeled_I: images without labels that fill half of every batch; None without any.
+        missing_IC: classes that have no labels on an image, and that no teacher teaches there; None without any.
+        beside_I: images without labels that fill half of every batch; None without any.
     """
 
     table: AnnotationTable
     images: Path
-    replayed_I: BoolArray | None = None
-    unlabeled_I: BoolArray | None = None
+    missing_IC: BoolArray | None = None
+    beside_I: BoolArray | None = None
 
 
 def choose_replayed(experiment: Experiment, spec: RunSpec) -> tuple[ReplayedImage, ...]:

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ciod_core.arrays import BoolArray
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Config
 from ciod_core.data.annotations.merging import LocatedTable, merge_located
@@ -22,6 +24,7 @@ from ciod_core.methods.base import Method
 from ciod_core.methods.registry import AUTO, build_method
 from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector
+from ciod_core.model.common.cost import num_operations, num_parameters
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
 from ciod_core.runs.choice import choose_method
@@ -82,6 +85,7 @@ def train_step(
     with reproducible(training.seed, strict=training.deterministic):
         method = build_method(spec.config)
         student, network = _build_models(spec, method)
+        notes = _notes(spec, student, network)
         prepared = PreparedRun(
             spec=spec,
             method=method,
@@ -90,7 +94,7 @@ def train_step(
             data=data,
             device=device,
             replayed=replayed,
-            notes=(*_notes(spec, student), *chosen.notes),
+            notes=(*notes, *chosen.notes),
         )
         return execute(experiment, prepared, resume=resume, listener=listener)
 
@@ -98,28 +102,36 @@ def train_step(
 def _labeled_images(data: TrainingData) -> LocatedTable:
     """The images of a run without those of `data.unlabeled`."""
     table = data.table
-    if data.unlabeled_I is not None:
-        table = table.select(np.ones(table.num_boxes, dtype=np.bool_), ~data.unlabeled_I)
+    if data.beside_I is not None:
+        table = table.select(np.ones(table.num_boxes, dtype=np.bool_), ~data.beside_I)
     return LocatedTable(table, data.images)
 
 
-def _notes(spec: RunSpec, student: Detector) -> list[str]:
+def _notes(spec: RunSpec, student: Detector, teacher: Detector | None) -> list[str]:
     """What was decided about a run, and what a branch costs."""
     notes = [] if spec.choice is None else [spec.choice]
-    if spec.teacher is not None and len(student.head_classes) > 1:
-        count = sum(parameter.numel() for parameter in student.parameters())
-        before = count - sum(parameter.numel() for parameter in student.last_branch_parameters())
-        notes.append(f"branches: {len(student.branch_depths)}, the last adds {count / before - 1:.0%} of parameters")
+    if teacher is not None and len(student.head_classes) > len(teacher.head_classes):
+        parameters = num_parameters(student) / num_parameters(teacher) - 1
+        side = spec.config.data.image_size
+        operations = num_operations(student, side) / num_operations(teacher, side) - 1
+        notes.append(
+            f"branches: {len(student.branch_depths)}, the last adds {parameters:.0%} of parameters and "
+            f"{operations:.0%} of operations per image"
+        )
     return notes
 
 
 def training_table(experiment: Experiment, spec: RunSpec) -> LocatedTable:
     """The images and boxes a run may see: its step's file, or for a joint run all labels of the steps so far."""
+    return merge_located(_parts(experiment, spec))
+
+
+def _parts(experiment: Experiment, spec: RunSpec) -> list[LocatedTable]:
     manifest = experiment.read()
     if spec.kind != "joint":
-        return read_step(experiment, manifest, spec.step)
+        return [read_step(experiment, manifest, spec.step)]
     parts = read_all_labels(experiment, manifest, spec.step)
-    return merge_located([LocatedTable(_labeled_part(part.table, spec.classes), part.image_dir) for part in parts])
+    return [LocatedTable(_labeled_part(part.table, spec.classes), part.image_dir) for part in parts]
 
 
 def _labeled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTable:
@@ -129,13 +141,27 @@ def _labeled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTabl
 
 def training_data(experiment: Experiment, spec: RunSpec, replayed: tuple[ReplayedImage, ...]) -> TrainingData:
     """The images and boxes of a run, those that it replays included."""
-    own = training_table(experiment, spec)
+    parts = _parts(experiment, spec)
+    own = merge_located(parts)
     data = TrainingData(*own)
+    if spec.kind == "joint":
+        data = data._replace(missing_IC=_missing_labels(parts, own.table, spec.classes))
     if replayed:
         # Those of the step's own images that are replayed, too, gain their old labels.
         merged, folder = merge_located([own, replay_table(experiment, replayed)])
-        data = TrainingData(merged, folder, ~np.isin(merged.image_ids_I, own.table.image_ids_I))
+        of_earlier_I = ~np.isin(merged.image_ids_I, own.table.image_ids_I)
+        is_new_C = np.arange(len(spec.classes)) >= len(spec.classes) - spec.num_new
+        data = TrainingData(merged, folder, of_earlier_I[:, None] & is_new_C)
     return with_unlabeled(data, spec.config)
+
+
+def _missing_labels(parts: Sequence[LocatedTable], table: AnnotationTable, classes: ClassTable) -> BoolArray | None:
+    """(I, C) mask of the classes that no part labels on an image; None where every image has all labels."""
+    missing_IC = np.ones((table.num_images, len(classes)), dtype=np.bool_)
+    for part, _ in parts:
+        labels = classes.labels_of(np.array([category.id for category in part.categories]))
+        missing_IC[np.ix_(np.isin(table.image_ids_I, part.image_ids_I), labels[labels >= 0])] = False
+    return missing_IC if missing_IC.any() else None
 
 
 def with_unlabeled(data: TrainingData, config: Config) -> TrainingData:
@@ -153,11 +179,11 @@ def with_unlabeled(data: TrainingData, config: Config) -> TrainingData:
     further = unlabeled_images(folder)
     further = replace(further, image_ids_I=further.image_ids_I + data.table.image_ids_I.max())
     table, images = merge_located([LocatedTable(data.table, data.images), LocatedTable(further, folder)])
-    unlabeled_I = np.isin(table.image_ids_I, further.image_ids_I)
-    replayed_I = None
-    if data.replayed_I is not None:
-        replayed_I = np.concatenate([data.replayed_I, np.zeros(further.num_images, dtype=np.bool_)])
-    return TrainingData(table, images, replayed_I, unlabeled_I)
+    beside_I = np.isin(table.image_ids_I, further.image_ids_I)
+    missing_IC = data.missing_IC
+    if missing_IC is not None:
+        missing_IC = np.pad(missing_IC, ((0, further.num_images), (0, 0)))
+    return TrainingData(table, images, missing_IC, beside_I)
 
 
 def _build_models(spec: RunSpec, method: Method) -> tuple[Detector, Detector | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ def distill(
 ) -> StepBank:
     """Run a teacher on the images of the step after it, or on others, and keep what the resampler selects in a bank.
 
+    The images of `data.unlabeled`, where it is set, follow in the same bank.
+
     Args:
         experiment: of images and teacher.
         config: `resampler` selects; device, workers and the batch size of evaluation apply.
@@ -55,8 +58,14 @@ def distill(
     file = file or find_teacher(experiment, options)
     teacher = open_teacher(experiment, config, options, file)
     step = file.step + 1
-    path = out or experiment.knowledge_path(run_name(step))
-    built = build_bank(path, teacher, experiment.image_hashes(), overwrite=overwrite, on_images=on_images)
+    beside = None
+    if config.data.unlabeled is not None:
+        beside = open_teacher(experiment, config, replace(options, images=Path(config.data.unlabeled)), file)
+    path, hashes = out or experiment.knowledge_path(run_name(step)), experiment.image_hashes()
+    built = build_bank(path, teacher, hashes, overwrite=overwrite, on_images=on_images)
+    if beside is not None:
+        complete = build_bank(path, beside, hashes, on_images=on_images)
+        built = Built(BankTeacher(complete.teacher.bank, teacher.images, hashes), built.num_new + complete.num_new)
     hidden = _hidden_labels(experiment, step) if options.images is None else None
     return StepBank(built.teacher, step, file.classes, built.num_new, hidden, teacher.notes)
 

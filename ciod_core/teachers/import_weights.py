@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ciod_core.classes import ClassTable, class_table
+from ciod_core.classes import ClassTable, class_table, look_alikes
 from ciod_core.data.formats.coco_classes import COCO_CLASSES
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.files import sha256_of_file
@@ -89,7 +89,8 @@ def import_weights(
         source=Source(file=weights.name, sha256=sha256_of_file(weights), license=license),
     )
     save_detector(target, found.state, info)
-    return Imported(target, info, tuple(_notes(found, weights, assumed_classes, license)))
+    notes = (*_notes(found, weights, assumed_classes, license), *look_alikes(table.names))
+    return Imported(target, info, notes)
 
 
 def _recognize(weights: Path, legacy: bool | None) -> PublishedDetector:

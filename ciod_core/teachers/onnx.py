@@ -1,4 +1,4 @@
-"""An ONNX model as a teacher: one that ciod exported, or any whose outputs are boxes, labels and scores.
+"""An ONNX model as a teacher: one that ciod exported, or one of another tool.
 
 Legend: D detections.
 """
@@ -15,13 +15,13 @@ from ciod_core.data.images.decode import decode_image
 from ciod_core.data.images.files import image_path
 from ciod_core.errors import CiodError, DataError
 from ciod_core.evaluation.detections import Detections
-from ciod_core.export.box_model import BoxModel
 from ciod_core.export.description import METADATA_KEY, NmsSettings
 from ciod_core.export.runtime import open_session
 from ciod_core.inference.onnx_detector import OnnxDetector
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.teachers.base import SourceFrameTeacher
 from ciod_core.teachers.boxes import OldClassImages, lowest_score, one_score_each, select_boxes
+from ciod_core.teachers.onnx_outputs import BoxModel
 from ciod_core.teachers.teacher_classes import TeacherClasses, choose_classes, match_classes, read_teacher_classes
 
 
@@ -50,7 +50,9 @@ class OnnxTeacher(SourceFrameTeacher):
             notes = _notes_about_thresholds(path, description.nms, old.resampler)
             self._detect = lambda image: exported.detect([image])
         else:
-            self._detect = BoxModel(path, session).detect
+            model = BoxModel(path, session)
+            own = None if model.classes is None else TeacherClasses.from_pairs(path, model.classes)
+            self._detect = model.detect
         self._match = match_classes(choose_classes(path, own, given), old.classes)
         identity = old.identity(path, "onnx", self._match.ids, image_size)
         super().__init__(identity, old.images, (*self._match.notes, *notes))

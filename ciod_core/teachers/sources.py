@@ -84,8 +84,6 @@ def find_teacher(experiment: Experiment, options: TeacherOptions) -> TeacherFile
     for option in ("flip", "scales"):
         if getattr(options, option):
             raise ConfigError(f"`{option}`: only supported for ciod weights, not for {named}; leave it out")
-    if options.images is not None and Path(named).suffix.lower() == ".json":
-        raise ConfigError(f"`images`: {named} lists images by id, not by file; leave it out")
     following = FIRST_STEP_WITH_OLD_CLASSES if options.step is None else options.step
     if following < FIRST_STEP_WITH_OLD_CLASSES:
         raise ConfigError(f"`step` {following}: step 1 has no old classes; pass 2 or later")
@@ -107,6 +105,8 @@ def open_teacher(experiment: Experiment, config: Config, options: TeacherOptions
     if file.weights is None:
         if not file.path.is_file():
             raise ConfigError(f"`teacher` {file.path}: no such file; pass COCO results (.json) or a model (.onnx)")
+        if options.images is not None and file.path.suffix.lower() == ".json":
+            raise ConfigError(f"{options.images}: {file.path} lists images by id, not by file; leave this folder out")
         old = OldClassImages(file.step + 1, file.classes, images, selection)
         return _FOREIGN[file.path.suffix.lower()](file.path, options.teacher_classes, old)
     detector, info = load_detector(file.path, pick_device(config.training.device))

@@ -5,7 +5,6 @@ Legend: T classes of the teacher, C old classes, N predictions.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,20 @@ import msgspec
 import numpy as np
 
 from ciod_core.arrays import Int64Array
-from ciod_core.classes import ClassTable
+from ciod_core.classes import ClassTable, closest_name, look_alikes, quoted, spelling
 from ciod_core.data.formats.coco import CocoCategory
 from ciod_core.data.formats.json_text import decode_json
 from ciod_core.errors import ConfigError, DataError
 
 _NUMBERED = re.compile(r"(\d+)(?:\s*:\s*|\s+)(\S.*)")
 _NAMES_IN_A_NOTE = 5
+# The same classes as Pascal VOC and COCO call them, beyond spelling.
+_SYNONYMS = (
+    ("aeroplane", "airplane"),
+    ("motorbike", "motorcycle"),
+    ("sofa", "couch"),
+    ("tvmonitor", "tv"),
+)
 
 
 class _ClassFile(msgspec.Struct):
@@ -84,7 +90,7 @@ class ClassMatch:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A note that lists the ignored classes, if there are any."""
+        """A note that lists the ignored classes, if there are any, and one for each class that looks like another."""
         used = set(self.columns_C.tolist())
         ignored = [name for column, name in enumerate(self.teacher.names) if column not in used]
         if not ignored:
@@ -93,6 +99,7 @@ class ClassMatch:
         return (
             f"{self.teacher.where}: ignored classes (not among the old classes): {len(ignored)} of "
             f"{len(self.teacher.names)} ({', '.join(ignored[:_NAMES_IN_A_NOTE])}{more})",
+            *(f"{self.teacher.where}: {sentence}" for sentence in look_alikes(self.teacher.names)),
         )
 
     def labels_for(self, columns_N: Int64Array) -> Int64Array:
@@ -111,8 +118,8 @@ def match_classes(teacher: TeacherClasses, old: ClassTable) -> ClassMatch:
     missing = [name for name in old.names if name not in teacher.names]
     if missing:
         raise ConfigError(
-            f"{teacher.where}: {missing[0]!r} is not among the teacher's classes ({len(missing)} of {len(old)} old "
-            f"classes are missing); {_hint(missing[0], teacher.names)}"
+            f"{teacher.where}: {quoted(missing[0])} is not among the teacher's classes ({len(missing)} of {len(old)} "
+            f"old classes are missing); {_hint(missing[0], teacher.names)}"
         )
     for name in old.names:
         if teacher.names.count(name) > 1:
@@ -162,8 +169,8 @@ def read_teacher_classes(path: Path) -> TeacherClasses:
 
 
 def _hint(name: str, names: Sequence[str]) -> str:
-    folded = {other.casefold(): other for other in names}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    synonyms = {other for pair in _SYNONYMS if spelling(name) in pair for other in pair} - {spelling(name)}
+    close = next((other for other in names if spelling(other) in synonyms), None) or closest_name(name, names)
     if close:
-        return f"did you mean {folded[close[0]]!r}? write it as the experiment does"
+        return f"did you mean {quoted(close)}? write it as the experiment does"
     return "pass a teacher that knows every class of the steps before"

@@ -54,8 +54,8 @@ class Trainer:
             config: settings of training.
             device: where to train.
             listeners: get the events of training.
-            suspects: from predictions and the mask of replayed images, the (B, A) mask of anchor points that may be
-                unlabeled objects; None where nothing is replayed.
+            suspects: from predictions and the (B, C) mask of classes without labels, the (B, A) mask of anchor points
+                that may be unlabeled objects; None: all labels are there.
         """
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.student = student.to(device).to(memory_format=memory_format)
@@ -150,7 +150,7 @@ class Trainer:
             # Without a teacher there is nothing to compare features with.
             features = "features" in self.method.needs and self.teacher is not None
             student: Predictions = self._model(images, features=features)
-        ignored_BA = self._ignored(student, batch.replayed_B)
+        ignored_BA = self._ignored(student, batch.missing_BC)
         if self.teacher is None:
             knowledge, trunk_rate = None, 1.0
             losses = supervised(self.student, student, targets, ignored_BA)
@@ -174,9 +174,11 @@ class Trainer:
         kept = len(knowledge) if knowledge is not None and "selected" in self.method.needs else None
         return {"loss": total.detach(), **detached}, kept
 
-    def _ignored(self, student: Predictions, replayed_B: Tensor) -> Tensor | None:
-        """(B, A) mask of the anchor points that may be unlabeled objects; None when the run has no old images."""
-        return None if self.suspects is None else self.suspects(student, replayed_B.to(self.device, non_blocking=True))
+    def _ignored(self, student: Predictions, missing_BC: Tensor | None) -> Tensor | None:
+        """(B, A) mask of the anchor points that may be unlabeled objects; None where all labels are there."""
+        if self.suspects is None or missing_BC is None:
+            return None
+        return self.suspects(student, missing_BC.to(self.device, non_blocking=True))
 
     def _report(self, meter: IntervalMeter, iteration: int, lr: float) -> None:
         record = meter.record(epoch=self.epochs_done + 1, iteration=iteration, iterations=self.iterations, lr=lr)

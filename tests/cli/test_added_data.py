@@ -87,6 +87,23 @@ def test_train_step_reports_the_step_and_skipped_classes(ciod: Ciod, grown: Path
     assert json.loads(joint.out)["inputs"].keys() == {"train1", "train2", "train3"}
 
 
+def test_joint_training_on_datasets_that_label_different_classes(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
+    data, folder = grown.parent, tmp_path / "joint"
+    datasets = [part for name in ("first", "second", "third") for part in ("--data", data / f"{name}.json")]
+    start = ("train-step", "--experiment", folder, "--method", "joint", "--model", "yolox-micro", *TINY, "--json")
+    missing = ciod(*start, *datasets, "--data", data / "nowhere.json")
+    assert missing.code == 3 and not folder.exists()
+    outcome = ciod(*start, *datasets)
+    assert outcome.code == 0, outcome.err
+    run = json.loads(outcome.out)
+    assert (run["name"], run["step"]) == ("joint3", 3)
+    assert run["inputs"].keys() == {"train1", "train2", "train3"}
+    assert [step.classes for step in Experiment.open(folder).read().steps] == [("circle", "square"), ("star",), ()]
+    # The same again finds its steps; with fewer epochs it would be another run.
+    again = ciod(*start, *datasets, "--name", "again")
+    assert again.code == 0 and len(Experiment.open(folder).read().steps) == 3
+
+
 def test_weights_without_an_experiment_and_data_without_validation(
     ciod: Ciod, grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +145,17 @@ def test_weights_without_an_experiment_and_data_without_validation(
     [
         (("--images", "x"), 2, "--images: it belongs to the dataset of --data"),
         (("--val-images", "x"), 2, "--val-images: it belongs to the dataset of --data"),
-        (("--data", "{data}/second.json", "--method", "joint"), 2, "leave --data out"),
+        (("--data", "{data}/second.json", "--method", "joint"), 2, "has a step 1 from other data already"),
+        (
+            ("--data", "{data}/first.json", "--data", "{data}/second.json"),
+            2,
+            "or train on all of them with method 'joint'",
+        ),
+        (
+            ("--data", "{data}/first.json", "--data", "{data}/second.json", "--method", "joint", "--images", "x"),
+            2,
+            "the paths of its files belong to one dataset",
+        ),
         (("--data", "{data}/second.json", "--step", "2"), 2, "leave --step out"),
         (("--data", "{data}/second.json", "--name", "../evil"), 2, "--name ../evil"),
         (("--data", "{data}/second.json"), 2, "has a step 1 from other data already"),

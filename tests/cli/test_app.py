@@ -34,7 +34,7 @@ FLAGS = {
     ),
     "distill": (
         "--config --device --draw --experiment --flip --json --out --overwrite --scales --set --step --teacher "
-        "--teacher-classes --workers"
+        "--teacher-classes --unlabeled --workers"
     ),
     "distill-into": (
         "--batch-size --config --device --epochs --experiment --flip --image-size --images --json --lr --name --out "
@@ -55,7 +55,7 @@ FLAGS = {
     ),
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
     "status": "--experiment --json",
-    "demo": "--json --out --seed --seeds",
+    "demo": "--full --json --out --seed --seeds",
 }
 FLAGS["eval"] = FLAGS["evaluate"]
 

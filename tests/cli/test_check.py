@@ -24,6 +24,15 @@ def test_json_agrees_with_the_tables(ciod: Ciod, shapes_copy: Path) -> None:
     assert document["val"]["findings"] == []
 
 
+def test_a_dataset_without_validation_images(ciod: Ciod, shapes_copy: Path) -> None:
+    (shapes_copy / "annotations" / "instances_val.json").unlink()
+    outcome = ciod("check", shapes_copy)
+    assert outcome.code == 0, outcome.err
+    assert "No problems found." in outcome.out
+    assert "val:" not in outcome.out and "val boxes" not in outcome.out
+    assert json.loads(ciod("check", shapes_copy, "--json").out)["val"] is None
+
+
 def test_an_error_is_listed_and_exits_with_3(ciod: Ciod, shapes_copy: Path) -> None:
     (shapes_copy / "train" / "000003.jpg").write_bytes(b"")
     outcome = ciod("check", shapes_copy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,15 @@ from tests.cli.conftest import Ciod
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few images, few epochs."""
-    monkeypatch.setattr(demo, "demo_experiment", partial(demo.demo_experiment, train_images=16, val_images=8))
-    monkeypatch.setattr(demo, "EPOCHS", Epochs(first=2, later=1))
+    for story in ("QUICK", "FULL"):
+        epochs = Epochs(first=2, later=1)
+        monkeypatch.setattr(demo, story, replace(getattr(demo, story), train_images=16, val_images=8, epochs=epochs))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_every_run_is_trained_once_and_compared(ciod: Ciod, tmp_path: Path) -> None:
-    outcome = ciod("demo", "--out", tmp_path / "demo", "--seed", "3")
+    outcome = ciod("demo", "--full", "--out", tmp_path / "demo", "--seed", "3")
     assert outcome.code == 0, outcome.err
     assert "5 runs, 0 of them finished already" in outcome.err
     for name in ("step 1", "finetune", "pseudo-label", "auto", "joint, the upper bound"):
@@ -37,13 +38,25 @@ def test_every_run_is_trained_once_and_compared(ciod: Ciod, tmp_path: Path) -> N
     assert {run.seed for run in experiment.read().runs} == {3}
     assert {run.device for run in experiment.read().runs} == {"cpu (1 thread)"}
 
-    again = ciod("demo", "--out", tmp_path / "demo", "--seed", "3", "--json")
+    again = ciod("demo", "--full", "--out", tmp_path / "demo", "--seed", "3", "--json")
     assert "5 runs, 5 of them finished already" in again.err
     document = json.loads(again.out)
     assert document["seeds"] == 1
     by_method = {row["method"]: row["measures"] for row in document["rows"]}
     assert by_method["auto"]["ap_all"]["mean"] == experiment.read().run("step2-seed3").metrics["all"]
     assert by_method["joint"]["ap_old"]["mean"] == experiment.read().run("joint2-seed3").metrics["old"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_the_short_demo(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = ciod("demo", "--json")
+    assert outcome.code == 0, outcome.err
+    assert "this takes about 2 minutes" in outcome.err
+    assert {row["method"] for row in json.loads(outcome.out)["rows"]} == {"base", "finetune", "auto", "ceiling"}
+    refused = ciod("demo", "--full", "--out", "ciod-demo")
+    assert refused.code == 3 and "was generated with other parameters" in refused.error_line
 
 
 @pytest.mark.usefixtures("small")

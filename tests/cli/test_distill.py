@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ciod_core.classes import class_table
 from ciod_core.experiment.folder import Experiment
@@ -28,6 +30,26 @@ def test_the_teacher_runs_on_the_next_steps_images(ciod: Ciod, own_copy: Path) -
     again = ciod("distill", "--experiment", own_copy, "--teacher", "step1", *LOW_THRESHOLDS)
     assert "Running the teacher" not in again.err
     assert f"Ran on 0 images, {len(bank)} were in the bank" in again.err
+
+
+def test_the_bank_holds_unlabeled_images_too(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(photos / f"{index}.png")
+    options = ("--experiment", own_copy, "--teacher", "step1", "--workers", "0")
+    assert ciod("distill", *options).code == 0
+    bank = own_copy / "step2.knowledge.safetensors"
+    step_images = len(KnowledgeBank(bank))
+    learn = ("train-step", *options[:4], "--name", "with-photos", "--unlabeled", photos, "--knowledge", bank, *TINY[2:])
+    missing = ciod(*learn)
+    assert missing.code == 2 and f"3 of {step_images + 3} images are not in it" in missing.error_line
+    completed = ciod("distill", *options, "--unlabeled", photos)
+    assert f"Ran on 3 images, {step_images} were in the bank" in completed.err
+    assert f"predictions on {step_images} images of step 2" in completed.out
+    learned = ciod(*learn)
+    assert learned.code == 0, learned.err
 
 
 def num_boxes(bank: KnowledgeBank) -> int:

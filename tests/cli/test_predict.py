@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ciod_core.data.formats.source import DatasetSource
-from ciod_core.data.formats.yolo import parse_label_line
+from ciod_core.data.formats.yolo_lines import box_of, parse_label_line
 from tests.cli.conftest import Ciod, CommandResult
 
 LOW = ("--score", "0", "--device", "cpu")
@@ -166,7 +166,8 @@ def test_yolo_labels(ciod: Ciod, trained: Path, tree: Path, tmp_path: Path) -> N
     names = (out / "classes.txt").read_text().splitlines()
     lines = (out / "labels" / "sub" / "deep.txt").read_text().splitlines()
     for line, expected in zip(lines, entry["detections"], strict=True):
-        class_id, (left, top, width, height) = parse_label_line(line)
+        class_id, values = parse_label_line(line)
+        left, top, width, height = box_of(values)
         assert names[class_id] == expected["class"]
         box = np.array([left, top, left + width, top + height]) * 64
         np.testing.assert_allclose(box, expected["box_xyxy"], atol=1e-3)

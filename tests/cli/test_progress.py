@@ -124,12 +124,19 @@ def test_runs_side_by_side_have_a_live_line_each(monkeypatch: pytest.MonkeyPatch
     assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1
 
 
-def test_runs_side_by_side_print_nothing_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_side_by_side_share_a_line_of_a_log_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 101.0, 106.0, 107.0, 112.0, 113.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with SuiteDisplay() as display:
-        display.running([RunProgress("step2-erd", 1, 12)])
+        display.running([RunProgress("step2-erd", 1, 12)])  # too early
+        display.running([RunProgress("step2-erd", 2, 12), RunProgress("step2-lwf", 0, 12)])
+        display.running([RunProgress("step2-erd", 3, 12)])  # too early again
+        display.running([RunProgress("step2-erd", 2, 12)])  # nothing new
         display.running([])
     captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
+    assert (captured.out, captured.err.split("\n")) == ("", ["     step2-erd epoch 2/12", ""])
 
 
 def test_a_document_reaches_stdout_beside_a_bar_on_stderr(

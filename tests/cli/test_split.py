@@ -170,3 +170,11 @@ def test_an_existing_experiment_is_kept(ciod: Ciod, dataset: Path, tmp_path: Pat
     assert refused.code == 2
     assert "--overwrite" in refused.error_line
     assert ciod(*arguments, "4+4", "--overwrite").code == 0
+
+
+def test_classes_that_look_alike_are_a_warning(ciod: Ciod, shapes_copy: Path, tmp_path: Path) -> None:
+    for path in (shapes_copy / "annotations").iterdir():
+        path.write_text(path.read_text().replace('"square"', '"Circle"'))
+    outcome = ciod("split", shapes_copy, "--plan", "5+3", "--out", tmp_path / "e")
+    assert (outcome.code, outcome.err.count("warning: class 'circle' differs from 'Circle' by case")) == (0, 1)
+    assert "warning: category-look-alike (1)" in ciod("check", shapes_copy).out

@@ -51,6 +51,21 @@ def test_where_classes_are_labeled(tables: list[AnnotationTable]) -> None:
     assert LabeledSets.of(tables[:1], CLASSES.up_to(1)).complete
 
 
+def test_an_image_of_two_tables_has_the_labels_of_both(tables: list[AnnotationTable], make_table: MakeTable) -> None:
+    """Step 2 has image 2 of step 1 once more, where it labels owls and cats."""
+    shared = make_table([2, 3], [1, 4], [(2, 1, BOX, False), (3, 1, BOX, False)], first_annotation_id=50)
+    tables = [tables[0], shared]
+    sets = LabeledSets.of(tables, CLASSES)
+    assert sets.set_I.tolist() == [1, 0, 2]
+    assert sets.labeled_SC[sets.set_I].tolist() == [[True, True, False], [True, True, True], [True, False, True]]
+    assert sets.first_only().labeled_SC[sets.set_I].tolist() == [[True, True, False], [True] * 3, [False, False, True]]
+    assert sets.images_C.tolist() == [3, 2, 2]
+    found = detections((1, 4, BOX, 0.5), (2, 2, BOX, 0.5), (2, 1, BOX, 0.5), (3, 1, BOX, 0.5), (1, 1, BOX, 0.9))
+    report = evaluated(tables, found)
+    assert report.groups["all"].metrics.ap == pytest.approx(1) and report.images == 3
+    assert report.false_alarms is not None and report.false_alarms.images == 1
+
+
 def test_a_detection_where_nobody_labeled_its_class_is_no_mistake(tables: list[AnnotationTable]) -> None:
     right = [(1, 4, BOX, 0.5), (2, 2, BOX, 0.5), (3, 1, BOX, 0.5), (4, 4, ELSEWHERE, 0.5)]
     # Surer than all that is right: an owl on step 1's image, a dog on step 2's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from ciod_core.classes import class_table
-from ciod_core.config.schema import Config, MethodConfig, ReplayConfig
+from ciod_core.config.schema import Config, EvaluationConfig, MethodConfig, ReplayConfig
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, DataError
+from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.experiment.add_step import add_step
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
@@ -176,13 +178,24 @@ class TestNextStep:
             assert (images / name).is_file()
         assert training_table(longer, plan_run(longer, JOINT, step=1)).table.num_boxes == 3
 
+    def test_joint_training_knows_which_labels_are_missing(self, longer: Experiment) -> None:
+        """The first data labels circles and squares, the second squares and stars."""
+        data = training_data(longer, plan_run(longer, JOINT), ())
+        assert data.missing_IC is not None
+        first, second = [False, False, True], [True, False, False]
+        assert data.missing_IC.tolist() == [first, first, second, second]
+        assert training_data(longer, plan_run(longer, JOINT, step=1), ()).missing_IC is None
+
     def test_replay_reaches_across_folders(self, longer: Experiment, tmp_path: Path) -> None:
         budget = Config(replay=ReplayConfig(images=100))
         plan = plan_run(longer, budget, teacher="step1")
         kept = choose_replayed(longer, plan)
         assert [(image.file_name, image.steps) for image in kept] == [("a.png", (1,)), ("b.png", (1,))]
         data = training_data(longer, plan, kept)
-        assert data.replayed_I is not None and data.replayed_I.tolist() == [False, False, True, True]
+        assert data.missing_IC is not None
+        assert data.missing_IC.any(axis=1).tolist() == [False, False, True, True]
+        new = len(plan.classes) - plan.num_new
+        assert data.missing_IC[2:, new:].all() and not data.missing_IC[:, :new].any()
         assert data.images == tmp_path.resolve()
         assert data.table.file_names_I.tolist()[0] == "later/new/a.png"
 
@@ -389,6 +402,22 @@ class TestLoneWeights:
             add_step(second_data(tmp_path / "later"), experiment=chain.folder, teacher=weights),
         ):
             pass
+
+
+def test_validation_images_of_several_steps_are_evaluated_once(chain: Experiment, tmp_path: Path) -> None:
+    """The second month labels the images of the first once more, with stars and squares, and one of its own."""
+    val = write_data(tmp_path / "data", "starval", {"x.png": ["star", "square"], "own.png": ["star"]})
+    shutil.copy(tmp_path / "data" / "firstval" / "a.png", tmp_path / "data" / "starval" / "x.png")
+    source = data_source(write_data(tmp_path / "data", "new", {"a.png": ["star"]}), val)
+    with add_step(source, experiment=chain.folder, teacher="step1"):
+        begin_run(chain, "step2", 2, "step1")
+    report = evaluate_weights(chain, chain.weights_path("step2"), EvaluationConfig(), device="cpu")
+    assert report.images == 2
+    measured = {entry.name: (entry.images, entry.boxes) for entry in report.per_class}
+    assert measured == {"circle": (1, 1), "square": (2, 1), "star": (2, 2)}
+    before = evaluate_weights(chain, chain.weights_path("step1"), EvaluationConfig(), device="cpu")
+    assert (before.images, before.boxes) == (1, 2)
+    assert report.groups["step1"].boxes == before.groups["step1"].boxes
 
 
 class TestAfterAPlan:

@@ -36,7 +36,8 @@ def write_data(
     listed = listed or list(dict.fromkeys(shown for classes in images.values() for shown in classes))
     entries = []
     for number, (file_name, classes) in enumerate(images.items(), start=1):
-        noise = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        seed = list(f"{name}/{file_name}".encode())  # no two images are alike
+        noise = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / name / file_name)
         entries += [
             {"image_id": number, "category_id": listed.index(shown), "bbox": [10 * place, 10, 18, 20]}

@@ -26,26 +26,31 @@ def plain_sigmoid(logit: float) -> float:
 
 def test_the_rule_against_a_plain_loop() -> None:
     student = random_output(3, 5, 64, seed=0)
-    replayed_B = torch.tensor([True, False, True])
-    found_BA = unlabeled_mask(student, replayed_B, first_new_class=NUM_OLD, min_score=0.1)
+    missing = ((3, 4), (), (0, 4))
+    missing_BC = torch.tensor([[label in classes for label in range(5)] for classes in missing])
+    found_BA = unlabeled_mask(student, missing_BC, min_score=0.1)
     num_suspected = 0
     for image in range(3):
         for anchor in range(found_BA.shape[1]):
             scores = [
                 plain_sigmoid(float(student.class_logits_BAC[image, anchor, label]))
                 * plain_sigmoid(float(student.objectness_logits_BA[image, anchor]))
-                for label in (3, 4)
+                for label in missing[image]
             ]
-            expected = bool(replayed_B[image]) and max(scores) >= 0.1
+            expected = max(scores, default=0.0) >= 0.1
             assert bool(found_BA[image, anchor]) == expected
             num_suspected += expected
-    assert 0 < num_suspected < found_BA[replayed_B].numel()
+    assert 0 < num_suspected < found_BA[[0, 2]].numel()
 
 
 def test_an_anchor_point_that_cannot_name_a_new_class_is_never_suspected() -> None:
     student = random_output(1, 5, 64, seed=0)
     student.class_logits_BAC[..., NUM_OLD:] = ABSENT_LOGIT
-    assert not unlabeled_mask(student, torch.tensor([True]), first_new_class=NUM_OLD, min_score=1e-6).any()
+    assert not unlabeled_mask(student, torch.arange(5)[None] >= NUM_OLD, min_score=1e-6).any()
+
+
+def test_an_image_with_all_labels_is_never_suspected() -> None:
+    assert not unlabeled_mask(random_output(1, 5, 64, seed=0), torch.zeros(1, 5, dtype=torch.bool), min_score=0.0).any()
 
 
 # The held branch needs two heads; tests/methods/test_branches.py has them.

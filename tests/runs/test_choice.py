@@ -21,7 +21,7 @@ from ciod_core.runs.compare.plan import Epochs, suite_runs
 from ciod_core.runs.compare.runner import is_done
 from ciod_core.runs.spec import PRETRAINED_LR, RunSpec, plan_run, settle
 from ciod_core.runs.train import train_step, training_table
-from tests.helpers.listeners import StopInEpoch2
+from tests.helpers.listeners import RecordKeeper, StopInEpoch2
 from tests.training.conftest import tiny_config
 
 CPU = torch.device("cpu")
@@ -102,8 +102,11 @@ def test_a_run_is_what_the_chosen_method_would_have_trained(
     threshold: float, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "ENOUGH_OLD_OBJECTS", threshold)
-    run = train_step(experiment, auto(), teacher="step1")
+    keeper = RecordKeeper()
+    run = train_step(experiment, auto(), teacher="step1", listener=keeper)
     method = "frozen-branch" if threshold else "crs-ckd"
+    assert keeper.notes[0] == run.choice
+    assert [note.startswith("branches: 1, the last adds") for note in keeper.notes[1:]] == [True] * bool(threshold)
     assert (run.name, run.method) == ("step2", method)
     assert run.choice is not None and run.choice.startswith(f"method {method}")
     assert run.config["method"]["name"] == method

@@ -135,9 +135,10 @@ def test_images_that_the_run_before_could_not_load_are_not_kept(made: Path, tmp_
 def test_own_images_gain_old_labels_and_others_are_flagged(made: Path, tmp_path: Path) -> None:
     experiment = own(made, tmp_path)
     kept = keep(experiment, 2, run_of(experiment, 1), images=ALL_OF_THEM)
-    table, images, replayed_I, _ = training_data(experiment, plan(experiment, 2, None), kept)
+    table, images, missing_IC, _ = training_data(experiment, plan(experiment, 2, None), kept)
     assert images == (experiment.folder / experiment.read().train_images())
-    assert replayed_I is not None
+    assert missing_IC is not None
+    replayed_I = missing_IC.any(axis=1)
     own_ids = ids_of(experiment, 2)
     assert set(table.image_ids_I.tolist()) == own_ids | {image.image_id for image in kept}
     assert {int(number) for number in table.image_ids_I[replayed_I]} == {image.image_id for image in kept} - own_ids
@@ -146,7 +147,7 @@ def test_own_images_gain_old_labels_and_others_are_flagged(made: Path, tmp_path:
     for number in both:
         assert boxes_of(table, number) == step_boxes(experiment, (1, 2), number)
     plain = training_data(experiment, plan(experiment, 2, None), ())
-    assert plain.replayed_I is None and plain.table.image_ids_I.tolist() == sorted(own_ids)
+    assert plain.missing_IC is None and plain.table.image_ids_I.tolist() == sorted(own_ids)
 
 
 class TestChangedFiles:

@@ -70,6 +70,13 @@ def test_own_classes_are_named_by_a_file(suffix: str, tmp_path: Path) -> None:
     assert imported.info.classes.category_ids == ((0, 1, 2) if suffix == ".txt" else (5, 6, 7))
 
 
+def test_classes_that_look_alike_are_noted(tmp_path: Path) -> None:
+    listed = tmp_path / "names.txt"
+    listed.write_text("cat\nowl\nCat")
+    imported = import_weights(write_published(tmp_path / "three.pth", 3), classes=listed)
+    assert imported.notes[-1].startswith("class 'Cat' differs from 'cat' by case")
+
+
 def test_mistakes_with_classes(tmp_path: Path) -> None:
     weights, listed = write_published(tmp_path / "three.pth", 3), tmp_path / "names.txt"
     with pytest.raises(ConfigError, match="detects 3 classes, not COCO's 80; pass `classes`"):

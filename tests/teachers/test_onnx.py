@@ -154,7 +154,7 @@ def test_a_model_of_one_size_gets_images_that_fit(images: OldClassImages, names:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"outputs": ("boxes", "classes", "scores")}, r"has no output 'labels' \(there are boxes, classes, scores\);"),
+        ({"outputs": ("boxes", "classes", "scores")}, r"its outputs are boxes, classes, scores; export the"),
         ({"shape": (1, "height", "width")}, r"its input is tensor\(float\) of \[1, 'height', 'width'\]; export a"),
         ({"shape": (4, 3, 64, 64)}, "export a model of one float image"),
     ],

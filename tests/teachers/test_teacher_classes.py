@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ciod_core.classes import class_table
+from ciod_core.classes import class_table, quoted
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.teachers.teacher_classes import TeacherClasses, match_classes, read_teacher_classes
+from tests.helpers.class_names import CAFE, TWINS
 
 OLD = class_table([[("cat", 7), ("dog", 3)]])
 
@@ -70,6 +71,24 @@ def test_classes_are_found_by_name() -> None:
     assert matching.labels_for(columns[:3]).tolist() == [1, 0, -1]
     assert matching.notes == ("names.txt: ignored classes (not among the old classes): 3 of 5 (N/A, owl, N/A)",)
     assert match_classes(teacher("cat", "dog"), OLD).notes == ()
+
+
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
+def test_look_alikes_of_old_classes(twin: str) -> None:
+    old = class_table([[(CAFE, 1)]])
+    with pytest.raises(ConfigError) as caught:
+        match_classes(teacher("tea", twin), old)
+    assert f"did you mean {quoted(twin)}? write it as the experiment does" in str(caught.value)
+    assert f"names.txt: class {quoted(twin)} differs from 'café'" in match_classes(teacher(CAFE, twin), old).notes[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "theirs"),
+    [("tvmonitor", "tv"), ("couch", "sofa"), ("aeroplane", "Airplane"), ("diningtable", "dining table")],
+)
+def test_voc_and_coco_call_classes_differently(old: str, theirs: str) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean '{theirs}'"):
+        match_classes(teacher("person", theirs), class_table([[(old, 1)]]))
 
 
 @pytest.mark.parametrize(

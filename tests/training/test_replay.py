@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from ciod_core.config.schema import Config, ReplayConfig
+from ciod_core.config.schema import Config, DataConfig, ReplayConfig
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import CheckpointError
@@ -42,9 +43,10 @@ def experiment(base_folder: Path, tmp_path: Path) -> Experiment:
     return Experiment.open(Path(shutil.copytree(base_folder, tmp_path / "experiment")))
 
 
-def replaying(method: str = "finetune", epochs: int = 1, **replay: Any) -> Config:
-    given = {"images": 5} | replay
-    return tiny_config(method, epochs=epochs, log_interval=1).model_copy(update={"replay": ReplayConfig(**given)})
+def replaying(method: str = "finetune", epochs: int = 1, images: int = 5, **data: Any) -> Config:
+    config = tiny_config(method, epochs=epochs, log_interval=1)
+    settings = DataConfig.model_validate(config.data.model_dump() | data)
+    return config.model_copy(update={"replay": ReplayConfig(images=images), "data": settings})
 
 
 def weights_of(experiment: Experiment, run: str) -> dict[str, torch.Tensor]:
@@ -61,11 +63,11 @@ def kept_ids(run: RunRecord) -> set[int]:
     return {image.image_id for image in run.replayed}
 
 
-@pytest.mark.parametrize("unlabeled", ["ignore", "background"])
+@pytest.mark.parametrize("missing_labels", ["ignore", "background"])
 @pytest.mark.parametrize("method", METHOD_NAMES)
-def test_a_real_step_with_every_method(method: str, unlabeled: str, experiment: Experiment) -> None:
+def test_a_real_step_with_every_method(method: str, missing_labels: str, experiment: Experiment) -> None:
     # So low a score that suspicion, whose rule is tested elsewhere, plays a part from the first iteration on.
-    config = replaying(method, unlabeled=unlabeled, unlabeled_score=1e-5)
+    config = replaying(method, missing_labels=missing_labels, missing_score=1e-5)
     run = train_step(experiment, config, teacher="step1")
     assert run.name == ("step2-replay" if method == "auto" else f"step2-{method}-replay")
     assert (run.status, len(run.replayed)) == ("finished", 5)
@@ -78,8 +80,8 @@ def test_a_real_step_with_every_method(method: str, unlabeled: str, experiment: 
 
 def test_what_counts_as_background_and_what_is_kept_makes_a_difference(experiment: Experiment) -> None:
     configs = {
-        "ignore": replaying(unlabeled_score=1e-5),
-        "background": replaying(unlabeled_score=1e-5, unlabeled="background"),
+        "ignore": replaying(missing_score=1e-5),
+        "background": replaying(missing_score=1e-5, missing_labels="background"),
         "fewer": replaying(images=3),
         "off": replaying(images=0),
     }
@@ -152,7 +154,7 @@ def test_without_a_budget_no_other_setting_of_replay_matters(
 
     monkeypatch.setattr(trainer.Trainer, "__init__", spy)
     train_step(experiment, tiny_config("erd", epochs=1, log_interval=1), teacher="step1", run="plain")
-    train_step(experiment, replaying("erd", images=0, unlabeled_score=0.0), teacher="step1", run="off")
+    train_step(experiment, replaying("erd", images=0, missing_score=0.0), teacher="step1", run="off")
     assert made == [None, None]
     assert_same_weights(experiment, "plain", "off")
 
@@ -160,7 +162,9 @@ def test_without_a_budget_no_other_setting_of_replay_matters(
 def test_batches_without_old_images_are_trained_on_as_ever(make_trainer: MakeTrainer) -> None:
     """Even where suspicion is at work in other batches."""
     plain, suspicious = make_trainer("crs-ckd"), make_trainer("crs-ckd")
-    suspicious.suspects = partial(unlabeled_mask, first_new_class=NUM_OLD, min_score=0.0)
+    suspicious.suspects = partial(unlabeled_mask, min_score=0.0)
+    dataset = suspicious.load_epoch(0)._loader.dataset
+    dataset.missing_IC = np.zeros((len(dataset), NUM_OLD + 1), dtype=np.bool_)
     for each in (plain, suspicious):
         each.train_epoch()
     theirs = plain.student.state_dict()

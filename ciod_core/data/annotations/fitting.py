@@ -5,14 +5,13 @@ Legend: I images, N boxes of all images.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ciod_core.arrays import Int64Array
-from ciod_core.classes import ClassTable
+from ciod_core.classes import ClassTable, quoted, spelling
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.errors import DataError
 
@@ -96,18 +95,15 @@ def _shown_classes(table: AnnotationTable) -> tuple[Category, ...]:
 
 def _check_spelling(table: AnnotationTable, shown: Iterable[Category], known: Sequence[str]) -> None:
     """Refuse a name that is almost a known one: two classes for the same thing would compete."""
-    by_spelling = {_spelling(name): name for name in known}
+    by_spelling = {spelling(name): name for name in known}
     for category in shown:
-        match = by_spelling.get(_spelling(category.name))
+        match = by_spelling.get(spelling(category.name))
         if category.name not in known and match is not None:
             raise DataError(
-                f"{table.path}: class {category.name!r} differs from the known class {match!r} by case or spacing "
-                f"alone; call it {match!r} in the data, or something else if it is another class"
+                f"{table.path}: class {quoted(category.name)} differs from the known class {quoted(match)} by case, "
+                f"spacing or Unicode form alone; call it {quoted(match)} in the data, or something else if it is "
+                "another class"
             )
-
-
-def _spelling(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def _with_free_ids(new: Sequence[Category], known: ClassTable) -> tuple[Category, ...]:

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ciod_core.arrays import BoolArray, Float64Array, Int64Array
+from ciod_core.classes import look_alikes
+from ciod_core.data.annotations.box_form import OVERHANG_TOLERATED, other_form
 from ciod_core.data.annotations.findings import Finding, Findings, Severity, raise_first_error
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable, offsets_of
@@ -22,8 +24,6 @@ from ciod_core.files import is_inside
 
 # COCO train2017 itself holds two boxes of zero height among 860,001; a whole dataset must not fail for those.
 EMPTY_BOXES_TOLERATED = 1e-4
-# Rounding in annotation tools lets boxes leave their image by up to a pixel; ground truth keeps those as they are.
-OVERHANG_TOLERATED = 1.0
 LARGEST_SIDE = 2**20
 # Spares nearly every name the two path parsers, which take seconds for the images of COCO.
 PLAIN_FILE_NAMES = re.compile(r"(?:\w[\w.-]*+\n)*+")
@@ -79,11 +79,16 @@ def _apply(rules: Iterable[_Rule], findings: Findings) -> None:
             findings.add(rule.code, message, int(np.count_nonzero(rule.broken)), rule.severity)
 
 
+def _incomplete(raw: RawAnnotations) -> bool:
+    """True where files could not be read, so that what is missing may be in them."""
+    return any(finding.severity is Severity.ERROR for finding in raw.findings)
+
+
 def _check_categories(raw: RawAnnotations, findings: Findings) -> None:
     def place(index: int) -> str:
         return f"{raw.path}: categories[{index}]"
 
-    if not raw.categories:
+    if not raw.categories and not _incomplete(raw):
         message = f"{raw.path}: categories is empty; the file must list the classes of its boxes"
         findings.add("no-categories", message)
     nameless = np.array([not category.name.strip() for category in raw.categories], dtype=np.bool_)
@@ -93,6 +98,8 @@ def _check_categories(raw: RawAnnotations, findings: Findings) -> None:
         _Rule("empty-category-name", nameless, lambda index: f"{place(index)}: name is empty; give the class a name"),
     )
     _apply(rules, findings)
+    for sentence in look_alikes(category.name for category in raw.categories):
+        findings.add("category-look-alike", f"{raw.path}: {sentence}", severity=Severity.WARNING)
 
 
 def _check_images(raw: RawAnnotations, findings: Findings) -> BoolArray:
@@ -109,7 +116,7 @@ def _check_images(raw: RawAnnotations, findings: Findings) -> BoolArray:
         size = f"{('width', 'height')[axis]} {int(raw.sizes_I2[index, axis])}"
         return f"{raw.image_place(index)}: {size} is not a size in pixels; correct it"
 
-    if not len(raw.image_ids_I):
+    if not len(raw.image_ids_I) and not _incomplete(raw):
         findings.add("no-images", f"{raw.path}: images is empty; the annotations must list at least one image")
     wrong_I2 = (raw.sizes_I2 <= 0) | (raw.sizes_I2 > LARGEST_SIDE)
     rules = (
@@ -144,6 +151,7 @@ def _check_boxes(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) ->
     empty_N = _any(extents_N2 == 0) & ~infinite_N & ~negative_N
     few_empty = np.count_nonzero(empty_N) <= EMPTY_BOXES_TOLERATED * len(empty_N)
     dropped_N = empty_N & few_empty
+    known_N = sound_N & ~infinite_N
     sound_N &= ~(infinite_N | negative_N | empty_N)
 
     with np.errstate(over="ignore", invalid="ignore"):
@@ -164,7 +172,11 @@ def _check_boxes(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) ->
         _Rule("box-clipped", clipped_N, repaired("sticks out of its image and is cut to it"), Severity.WARNING),
         _Rule("box-dropped", dropped_N, repaired("has no extent and is left out"), Severity.WARNING),
     )
-    _apply(rules, findings)
+    wrong_form = other_form(raw, limits_N2, known_N)
+    if wrong_form is None:
+        _apply(rules, findings)
+    else:  # the faults of single boxes follow from it
+        findings.add("box-form", *wrong_form)
     return _Boxes(xyxy_N4, image_N, sound_N, int(np.count_nonzero(clipped_N)), int(np.count_nonzero(dropped_N)))
 
 
@@ -185,7 +197,11 @@ def _check_references(raw: RawAnnotations, sound_I: BoolArray, findings: Finding
         _Rule("unknown-image", unknown_image_N, unknown("image_id", raw.image_ids_N, "images")),
         _Rule("unknown-category", unknown_category_N, unknown("category_id", raw.category_ids_N, "categories")),
     )
-    _apply(rules, findings)
+    # Of images or classes that are not there at all, one finding is enough.
+    _apply(
+        (rule for rule, known in zip(rules, (True, len(raw.image_ids_I), raw.categories), strict=True) if known),
+        findings,
+    )
     sound_N = ~np.logical_or.reduce([rule.broken for rule in rules])
     sound_N[sound_N] = sound_I[image_N[sound_N]]
     return image_N, sound_N

@@ -6,6 +6,7 @@ Legend: J images of both tables, one after the other; I images of the merged tab
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
@@ -56,6 +57,33 @@ def _seen_from(folder: Path, part: LocatedTable) -> AnnotationTable:
     prefix = part.image_dir.resolve().relative_to(folder).as_posix()
     names = [name if prefix == "." else f"{prefix}/{name}" for name in part.table.file_names_I.tolist()]
     return replace(part.table, file_names_I=np.array(names, dtype=np.str_))
+
+
+def unite_images(parts: Sequence[LocatedTable], contents: Sequence[Sequence[str]]) -> list[LocatedTable]:
+    """The same tables, where an image that an earlier one has, too, takes the id it has there.
+
+    The labels of a class on such an image are those of the first table that lists the class: what later ones say of it
+    are the same objects once more. An image that one table lists twice stays two images there.
+
+    Args:
+        parts: tables without a common image id.
+        contents: the hash of every image, table by table.
+    """
+    first_ids: dict[tuple[object, ...], int] = {}
+    united: list[LocatedTable] = []
+    for (table, image_dir), hashes_I in zip(parts, contents, strict=True):
+        times, ids = Counter[tuple[object, ...]](), table.image_ids_I.copy()
+        for index, sha256 in enumerate(hashes_I):
+            # Where sizes differ, one of the tables speaks of the image as stored and the other of the upright one.
+            image = (sha256, *table.size_of(index))
+            times[image] += 1
+            ids[index] = first_ids.setdefault((*image, times[image]), int(ids[index]))
+        new_N = np.ones(table.num_boxes, dtype=np.bool_)
+        for earlier, _ in united:
+            there_N = np.isin(ids, earlier.image_ids_I)[table.image_of_box_N]
+            new_N &= ~(there_N & table.with_category(tuple(category.id for category in earlier.categories)))
+        united.append(LocatedTable(replace(table, image_ids_I=ids).select(new_N), image_dir))
+    return united
 
 
 def merge(first: AnnotationTable, second: AnnotationTable) -> AnnotationTable:

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ciod_core.arrays import BoolArray, Float64Array, Int64Array
 from ciod_core.data.annotations.findings import Finding
 from ciod_core.data.annotations.table import Category
+
+BoxForm = Literal["xywh", "cxcywh", "xyxy"]
+"""The numbers that a file states for a box: a corner or the center (cx, cy) and the size, or two corners."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class RawAnnotations:
         crowd_N: True where a box is ignored: a crowd in COCO, a difficult object in Pascal VOC.
         image_place: names the entry of an image for messages, by its index: `instances.json: images[3]`.
         box_place: names the entry of a box for messages, by its index: `labels/a.txt: line 2`.
+        box_form: the form that the format has for boxes.
         findings: faults that the reader met with.
     """
 
@@ -47,4 +52,5 @@ class RawAnnotations:
     categories: tuple[Category, ...]
     image_place: Callable[[int], str]
     box_place: Callable[[int], str]
+    box_form: BoxForm = "xywh"
     findings: tuple[Finding, ...] = ()

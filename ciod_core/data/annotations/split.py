@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from ciod_core.arrays import BoolArray
+from ciod_core.classes import quoted
 from ciod_core.data.annotations.protocols import Protocol, StepObjects, assign_images
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.errors import DataError
@@ -155,6 +156,6 @@ def _check_same_categories(train: AnnotationTable, val: AnnotationTable, groups:
             if category not in table.categories:
                 where = table.path or f"{split} annotations"
                 raise DataError(
-                    f"{where}: categories has no class '{category.name}' with id {category.id}; "
+                    f"{where}: categories has no class {quoted(category.name)} with id {category.id}; "
                     "training and validation files must list the same ids and names"
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple, Protocol, cast
 
 from ciod_core.data.annotations.raw import RawAnnotations
@@ -116,6 +116,13 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def portable_name(image_dir: Path, name: str) -> str:
+    """A file name with slashes where Windows wrote backslashes; a file that is really called so keeps its name."""
+    if "\\" not in name or exists(image_dir / name):
+        return name
+    return PureWindowsPath(name).as_posix()
 
 
 def read_lines(path: Path, what: str) -> list[str]:

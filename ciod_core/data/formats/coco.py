@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,7 +22,7 @@ from ciod_core.data.annotations.findings import Finding, Severity
 from ciod_core.data.annotations.inspection import strict_table
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable, Category
-from ciod_core.data.formats.base import DatasetSource
+from ciod_core.data.formats.base import DatasetSource, portable_name
 from ciod_core.data.formats.coco_layouts import find
 from ciod_core.data.formats.json_text import collection_paused, decode_json
 from ciod_core.errors import DataError
@@ -76,9 +77,16 @@ class CocoFile(msgspec.Struct, gc=False):
     categories: list[CocoCategory]
 
 
+class _File(NamedTuple):
+    """A file with all its categories, and the one that is the supercategory of all others, if it comes first."""
+
+    raw: RawAnnotations
+    group: Category | None
+
+
 def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
     """Read the splits of a dataset as they are; raises as `parse_coco`."""
-    return tuple(parse_coco(split.annotations) for split in source.splits)
+    return _without_groups([_read(split.annotations, split.image_dir) for split in source.splits])
 
 
 def read_coco(path: Path) -> AnnotationTable:
@@ -96,6 +104,10 @@ def parse_coco(path: Path) -> RawAnnotations:
     Raises:
         DataError: the file is missing, is not JSON or an entry has the wrong type.
     """
+    return _without_groups([_read(path)])[0]
+
+
+def _read(path: Path, image_dir: Path | None = None) -> _File:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -104,7 +116,7 @@ def parse_coco(path: Path) -> RawAnnotations:
         digest = pool.submit(hashlib.sha256, data)
         content = decode_json(path, data, CocoFile, "a COCO file is an object with images, annotations and categories")
         del data
-        return _columns(path, digest.result().hexdigest(), content)
+        return _columns(path, image_dir, digest.result().hexdigest(), content)
 
 
 def write_coco(table: AnnotationTable, path: Path) -> str:
@@ -161,16 +173,16 @@ def _rounded(values: np.ndarray, decimals: int) -> Float64Array:
     return np.asarray(np.rint(values.astype(np.float64) * 10**decimals) / 10**decimals + 0.0)
 
 
-def _columns(path: Path, sha256: str, content: CocoFile) -> RawAnnotations:
+def _columns(path: Path, image_dir: Path | None, sha256: str, content: CocoFile) -> _File:
     images, annotations = content.images, content.annotations
-    categories, findings = _categories(path, content)
+    names_I = [image.file_name for image in images]
     coordinates = chain.from_iterable(entry.bbox for entry in annotations)
     areas = (np.nan if entry.area is None else entry.area for entry in annotations)
-    return RawAnnotations(
+    raw = RawAnnotations(
         path=path,
         sha256=sha256,
         image_ids_I=_integers(images, "id"),
-        file_names_I=[image.file_name for image in images],
+        file_names_I=names_I if image_dir is None else [portable_name(image_dir, name) for name in names_I],
         sizes_I2=np.stack([_integers(images, "width"), _integers(images, "height")], axis=1),
         annotation_ids_N=_integers(annotations, "id"),
         image_ids_N=_integers(annotations, "image_id"),
@@ -178,29 +190,35 @@ def _columns(path: Path, sha256: str, content: CocoFile) -> RawAnnotations:
         boxes_xywh_N4=np.fromiter(coordinates, dtype=np.float64, count=4 * len(annotations)).reshape(-1, 4),
         areas_N=np.fromiter(areas, dtype=np.float64, count=len(annotations)),
         crowd_N=np.fromiter((bool(entry.iscrowd) for entry in annotations), dtype=np.bool_, count=len(annotations)),
-        categories=categories,
+        categories=tuple(Category(entry.id, entry.name) for entry in content.categories),
         image_place=lambda index: f"{path}: images[{index}]",
         box_place=lambda index: f"{path}: annotations[{index}]",
-        findings=findings,
     )
+    others = content.categories[1:]
+    is_group = others and all(entry.supercategory == content.categories[0].name for entry in others)
+    return _File(raw, raw.categories[0] if is_group else None)
 
 
-def _categories(path: Path, content: CocoFile) -> tuple[tuple[Category, ...], tuple[Finding, ...]]:
-    """The classes, without the one that Roboflow's exports put before them as the group of all others."""
-    entries = content.categories
-    first = entries[0] if len(entries) > 1 else None
-    if (
-        first is None
-        or any(entry.supercategory != first.name for entry in entries[1:])
-        or any(entry.category_id == first.id for entry in content.annotations)
-    ):
-        return tuple(Category(entry.id, entry.name) for entry in entries), ()
+def _without_groups(files: Sequence[_File]) -> tuple[RawAnnotations, ...]:
+    """The splits of a dataset without the category that Roboflow's exports put first as the group of all others.
+
+    It stays where a split has boxes of it, or lists it otherwise: what is a class in one split is one in all.
+    """
+    classes = {
+        category
+        for raw, group in files
+        for category in raw.categories
+        if category != group or (raw.category_ids_N == category.id).any()
+    }
+    return tuple(raw if group is None or group in classes else _without(raw, group) for raw, group in files)
+
+
+def _without(raw: RawAnnotations, group: Category) -> RawAnnotations:
     message = (
-        f"{path}: categories[0]: '{first.name}' has no boxes and is the supercategory of all others, as in exports of "
-        "Roboflow; it is not taken for a class"
+        f"{raw.path}: categories[0]: '{group.name}' has no boxes and is the supercategory of all others, as in exports "
+        "of Roboflow; it is not taken for a class"
     )
-    finding = Finding(Severity.NOTE, "group-category", message)
-    return tuple(Category(entry.id, entry.name) for entry in entries[1:]), (finding,)
+    return replace(raw, categories=raw.categories[1:], findings=(Finding(Severity.NOTE, "group-category", message),))
 
 
 def _integers(entries: Sequence[object], field: str) -> Int64Array:

@@ -8,7 +8,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ciod_core.data.formats.base import HELD_OUT_NAMES, VAL_NAMES, DatasetSource, FindOptions, SplitFiles, exists
+from ciod_core.data.formats.base import (
+    HELD_OUT_NAMES,
+    VAL_NAMES,
+    DatasetSource,
+    FindOptions,
+    SplitFiles,
+    exists,
+    portable_name,
+)
+from ciod_core.data.images.files import near_miss
 from ciod_core.errors import ConfigError, DataError
 
 ROBOFLOW_NAME = "_annotations.coco.json"
@@ -123,13 +132,15 @@ def _image_dir(annotations: Path, override: Path | None, option: str) -> Path:
     others = (parent, parent / "images", parent.parent / "images", parent.parent)
     first = first_file_name(annotations)
     candidates = [*named, *others]
-    holding = (folder for folder in candidates if not first or exists(folder / first))
+    holding = (folder for folder in candidates if not first or exists(folder / portable_name(folder, first)))
     # A folder of the split's name is the right one even when its images are gone: what is missing is counted later.
     found = next(holding, None) or next(iter(named), None)
     if found is None:
+        near = next(filter(None, (near_miss(folder / str(first)) for folder in candidates)), None)
         raise DataError(
             f"{annotations}: its first image {first!r} is in no folder near it; "
             f"pass the folder that file_name is relative to with `{option}`"
+            f"{f'; there is {near}' if near else ''}"
         )
     return found
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ciod_core.data.annotations.findings import Findings
-from ciod_core.data.annotations.raw import RawAnnotations
+from ciod_core.data.annotations.raw import BoxForm, RawAnnotations
 from ciod_core.data.annotations.table import Category
 
 
@@ -58,6 +58,7 @@ def raw_annotations(
     categories: Sequence[Category],
     element: str,
     findings: Findings,
+    box_form: BoxForm = "xywh",
 ) -> RawAnnotations:
     """Columns of one split; images and annotations are numbered from one in the given order.
 
@@ -68,6 +69,7 @@ def raw_annotations(
         categories: the classes.
         element: the unit that `LabeledObject.number` counts: `line` or `object`.
         findings: those of the reader.
+        box_form: the form in which the label files state boxes.
     """
     image_of_object = [image for image, labeled in enumerate(images) for _ in labeled.objects]
     objects = [item for labeled in images for item in labeled.objects]
@@ -87,6 +89,7 @@ def raw_annotations(
         categories=tuple(categories),
         image_place=lambda image: str(image_dir / images[image].file_name),
         box_place=lambda box: f"{images[image_of_object[box]].labels}: {element} {objects[box].number}",
+        box_form=box_form,
         findings=tuple(findings),
     )
 

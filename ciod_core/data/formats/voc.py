@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +14,25 @@ from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
 from ciod_core.data.formats.base import DatasetSource, FindOptions, SplitFiles, read_lines
 from ciod_core.data.formats.rows import LabeledImage, LabeledObject, raw_annotations
+from ciod_core.data.formats.unpaired import labels_without_image, report_unpaired
 from ciod_core.data.images.decode import upright_size
-from ciod_core.data.images.files import images_below
+from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
 
 LAYOUT = "Pascal VOC (Annotations/ and ImageSets/Main/)"
 LISTS = Path("ImageSets", "Main")
 DEVKIT = "VOCdevkit"
+DECLARED_ENCODING = re.compile(rb"""\s*<\?xml\s[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
+# What writes these names mostly means the larger character set of Windows. A declaration that can be read as ASCII is
+# not in UTF-16, whatever it says.
+READ_AS = {
+    "big5": "cp950",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "utf-16": "utf-8",
+}
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -46,11 +60,13 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
         DataError: a list of images cannot be read or is empty.
     """
     findings = [Findings() for _ in source.splits]
-    images = [_read_split(*pair) for pair in zip(source.splits, findings, strict=True)]
+    files = _image_files(source.train.image_dir)
+    images = [_read_split(split, files, found) for split, found in zip(source.splits, findings, strict=True)]
+    _find_unpaired(source, findings[0])
     names = sorted({str(item.category) for split in images for image in split for item in image.objects})
     categories = [Category(index, name) for index, name in enumerate(names, start=1)]
     return tuple(
-        raw_annotations(split.annotations, split.image_dir, read, categories, "object", found)
+        raw_annotations(split.annotations, split.image_dir, read, categories, "object", found, "xyxy")
         for split, read, found in zip(source.splits, images, findings, strict=True)
     )
 
@@ -70,12 +86,13 @@ def parse_xml(
     Raises:
         ValueError: the whole file cannot be read; the message says why.
     """
+    content = _decoded(data)
     # A document type can declare entities that grow to gigabytes, and the parser expands them before it lets anyone
     # object. In every encoding it knows, letters are their ASCII bytes, in UTF-16 with zeros between them.
-    if b"<!DOCTYPE" in data.replace(b"\0", b""):
+    if "<!DOCTYPE" in content if isinstance(content, str) else b"<!DOCTYPE" in content.replace(b"\0", b""):
         raise ValueError("declares a document type, which annotations have no use for")
     try:
-        root = ET.fromstring(data)
+        root = ET.fromstring(content)
     except (ET.ParseError, LookupError) as error:
         raise ValueError(f"is not well-formed XML ({error})") from None
     if root.tag != "annotation":
@@ -87,6 +104,27 @@ def parse_xml(
         except ValueError as error:
             on_fault(number, str(error))
     return _size(root), tuple(objects)
+
+
+def _decoded(data: bytes) -> str | bytes:
+    """The text of an XML file in the encoding that it declares; its bytes where it declares none.
+
+    The parser itself knows no encoding with several bytes to a character but UTF-8 and UTF-16.
+    """
+    declared = DECLARED_ENCODING.match(data)
+    if data.startswith(codecs.BOM_UTF8):
+        name = "utf-8-sig"
+    elif declared is not None:
+        name = declared[1].decode()
+    else:
+        return data
+    try:
+        codec = codecs.lookup(name).name
+        return data.decode(READ_AS.get(codec, codec))
+    except LookupError:
+        raise ValueError(f"declares the unknown encoding {name}") from None
+    except UnicodeError:
+        raise ValueError(f"is not text in {name}, the encoding that it declares") from None
 
 
 def _is_voc(folder: Path) -> bool:
@@ -125,17 +163,37 @@ def _annotation_path(listing: Path, name: str) -> Path:
     return listing.parents[2] / "Annotations" / f"{name}.xml"
 
 
-def _read_split(split: SplitFiles, findings: Findings) -> list[LabeledImage]:
+def _image_files(image_dir: Path) -> dict[str, list[str]]:
+    """The image files of every image name, relative to the folder, a.jpg before a.png."""
+    files = dict[str, list[str]]()
+    for path in sorted(path.relative_to(image_dir) for path in images_below(image_dir)):
+        files.setdefault(path.with_suffix("").as_posix(), []).append(path.as_posix())
+    return files
+
+
+def _find_unpaired(source: DatasetSource, findings: Findings) -> None:
+    """Report annotations without an image; of a listed one, it is the image that is reported missing."""
+    listed = {
+        _annotation_path(split.annotations, name)
+        for split in source.splits
+        for name in _listed_names(split.annotations)
+    }
+    folders = {source.train.image_dir: source.train.annotations.parents[2] / "Annotations"}
+    report_unpaired(labels_without_image(folders, listed, ".xml"), findings)
+
+
+def _read_split(split: SplitFiles, files: dict[str, list[str]], findings: Findings) -> list[LabeledImage]:
     names = _listed_names(split.annotations)
     repeated = len(names) - len(set(names))
     if repeated:
         message = f"{split.annotations}: lists images twice, read once"
         findings.add("image-listed-twice", message, repeated, Severity.WARNING)
-    # Sorted backwards, so that a.jpg and not a.png ends up as the file of `a`.
-    found = sorted((path.relative_to(split.image_dir) for path in images_below(split.image_dir)), reverse=True)
-    files = {path.with_suffix("").as_posix(): path.as_posix() for path in found}
+    for name in sorted(set(names)):
+        for other in files.get(name, [])[1:]:
+            message = f"{split.image_dir / other}: is not read, as {files[name][0]} has the same annotation; rename one"
+            findings.add("annotation-shared", message, severity=Severity.WARNING)
     # A listed image that is not there keeps its name, so that the check of the image files reports it.
-    by_file = sorted((files.get(name, f"{name}.jpg"), name) for name in set(names))
+    by_file = sorted((files.get(name, [f"{name}.jpg"])[0], name) for name in set(names))
     images = (_read_image(split, file_name, name, findings) for file_name, name in by_file)
     return [image for image in images if image is not None]
 
@@ -151,7 +209,7 @@ def _read_image(split: SplitFiles, file_name: str, name: str, findings: Findings
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that holds a zero byte
         reason = getattr(error, "strerror", None) or error
-        remedy = f"restore it or remove {name!r} from {split.annotations}"
+        remedy = f"restore it or remove {name!r} from {split.annotations}{there_is(path)}"
         findings.add("annotation-missing", f"{path}: cannot be read ({reason}); {remedy}")
         return None
     try:

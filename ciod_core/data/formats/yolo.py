@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ciod_core.config.yaml import parse_yaml
 from ciod_core.data.annotations.findings import Findings, Severity
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
@@ -25,14 +23,14 @@ from ciod_core.data.formats.base import (
     read_text,
 )
 from ciod_core.data.formats.rows import LabeledImage, LabeledObject, raw_annotations
+from ciod_core.data.formats.unpaired import labels_without_image, report_unpaired
+from ciod_core.data.formats.yolo_lines import LINE_FORMAT, KeypointRows, box_of, parse_label_line
 from ciod_core.data.images.decode import upright_size
-from ciod_core.data.images.files import images_below
+from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
 
 LAYOUT = "YOLO (data.yaml)"
 YAML_NAMES = ("data.yaml", "data.yml")
-LINE_FORMAT = "a line is `class cx cy width height` or `class x1 y1 x2 y2 x3 y3 …`, relative to the image"
-LARGEST_INDEX = 2**53
 
 
 def find(path: Path, options: FindOptions) -> DatasetSource | None:
@@ -52,7 +50,7 @@ def find(path: Path, options: FindOptions) -> DatasetSource | None:
     roots = _roots(path, content)
     categories = _categories(path, content)
     val_key = next((key for key in HELD_OUT_NAMES if content.get(key)), "val")
-    has_val = content.get(val_key) is not None or not options.val_optional
+    has_val = bool(content.get(val_key)) or not options.val_optional
     train = _split(path, "train", content, roots)
     val = _split(path, val_key, content, roots) if has_val else None
     name = path.absolute().parent.name if path.name in YAML_NAMES else path.stem
@@ -66,40 +64,29 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
     Category ids are YOLO's own indices; images count from one in the order of their names. Polygons become the box
     around them. Lines that cannot be read and images without a readable header are left out and become findings.
     """
-    return tuple(_parse_split(source, split) for split in source.splits)
-
-
-def parse_label_line(text: str) -> tuple[int, tuple[float, float, float, float]]:
-    """Class index and box (left, top, width, height; relative to the image) of one line.
-
-    Raises:
-        ValueError: the line is none of the two forms; the message says why.
-    """
-    try:
-        index, *values = map(float, text.split())
-    except ValueError:
-        raise ValueError("holds something that is no number") from None
-    if not (index.is_integer() and abs(index) < LARGEST_INDEX):
-        raise ValueError(f"{index:g} is not a class index")
-    if len(values) == 4:
-        x, y, width, height = values
-        return int(index), (x - width / 2, y - height / 2, width, height)
-    if len(values) < 6 or len(values) % 2:
-        raise ValueError(f"holds {len(values) + 1} numbers")
-    if not all(map(math.isfinite, values)):  # min and max would pass over some NaN
-        raise ValueError("holds a coordinate that is not finite")
-    left, top = min(values[::2]), min(values[1::2])
-    return int(index), (left, top, max(values[::2]) - left, max(values[1::2]) - top)
+    keypoints = KeypointRows()
+    findings = [Findings() for _ in source.splits]
+    images = [_read_split(*pair, keypoints) for pair in zip(source.splits, findings, strict=True)]
+    if keypoints.found:
+        findings[0].add(
+            "keypoint-rows",
+            f"{keypoints.first} reads as a box with keypoints or a track id behind it, like all such lines of the "
+            "dataset, and not as a polygon; keep the first five numbers of every line, or repeat the last point of one "
+            "line if they are polygons",
+            keypoints.count,
+        )
+    return tuple(
+        raw_annotations(split.annotations, split.image_dir, read, source.categories, "line", found, "cxcywh")
+        for split, read, found in zip(source.splits, images, findings, strict=True)
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:
+    text = read_text(path, "the YAML file of a YOLO dataset")
     try:
-        content = yaml.safe_load(read_text(path, "the YAML file of a YOLO dataset"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, for example
-        mark = getattr(error, "problem_mark", None)
-        place = "" if mark is None else f" at line {mark.line + 1}"
-        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise DataError(f"{path}: is not valid YAML: {reason}{place}; correct the file") from None
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid YAML: {error}; correct the file") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no keys; a YOLO dataset's file has train, val and names")
     return content
@@ -173,7 +160,9 @@ def _existing(path: Path, key: str, entry: str, roots: list[Path]) -> Path:
     for candidate in (_join(root, variant) for variant in (entry, shorter) for root in roots):
         if exists(candidate):
             return candidate
-    raise DataError(f"{path}: {key}: {_join(roots[0], entry)} does not exist; correct {key} or path in that file")
+    wanted = _join(roots[0], entry)
+    near = there_is(wanted)
+    raise DataError(f"{path}: {key}: {wanted} does not exist; correct {key} or path in that file{near}")
 
 
 def _images(entry: Path, root: Path) -> list[Path]:
@@ -187,8 +176,7 @@ def _images(entry: Path, root: Path) -> list[Path]:
     return [_join(base, name) for name in names]
 
 
-def _parse_split(source: DatasetSource, split: SplitFiles) -> RawAnnotations:
-    findings = Findings()
+def _read_split(split: SplitFiles, findings: Findings, keypoints: KeypointRows) -> list[LabeledImage]:
     images: dict[str, Path] = {}
     for path in split.listed:
         name = path.relative_to(split.image_dir).as_posix()
@@ -196,22 +184,27 @@ def _parse_split(source: DatasetSource, split: SplitFiles) -> RawAnnotations:
             findings.add("image-listed-twice", f"{path}: is listed twice and read once", severity=Severity.WARNING)
         images[name] = path
     label_dirs = {folder: _label_dir(folder) for folder in {path.parent for path in images.values()}}
-    labeled = []
+    labeled, image_of = [], dict[Path, str]()
     for name, path in sorted(images.items()):
         labels = label_dirs[path.parent] / f"{path.stem}.txt"
+        if image_of.setdefault(labels, name) != name:
+            message = f"{path}: shares its labels ({labels.name}) with {image_of[labels]}; rename or remove one of them"
+            findings.add("labels-shared", message, severity=Severity.WARNING)
         try:
             size = upright_size(path)
         except DataError as error:
             findings.add("image-unreadable", str(error))
             continue
-        labeled.append(LabeledImage(name, size, labels, *_read_labels(labels, path, size, findings)))
+        labeled.append(LabeledImage(name, size, labels, *_read_labels(labels, path, size, findings, keypoints)))
     if labeled and not any(image.digest for image in labeled):
         findings.add(
             "no-label-files",
             f"{labeled[0].labels}: no such file, nor one for any other image of {split.image_dir}; "
             "put the labels into a folder `labels` beside the folder `images`",
         )
-    return raw_annotations(split.annotations, split.image_dir, labeled, source.categories, "line", findings)
+    unpaired = labels_without_image(label_dirs, image_of, ".txt")
+    report_unpaired([path for path in unpaired if _holds_labels(path)], findings)
+    return labeled
 
 
 def _label_dir(image_dir: Path) -> Path:
@@ -224,8 +217,18 @@ def _label_dir(image_dir: Path) -> Path:
     return labels if labels.is_dir() else image_dir
 
 
+def _holds_labels(path: Path) -> bool:
+    """True for a label file, false for lists of classes, notes and other text."""
+    try:
+        for line in read_lines(path, "the labels"):
+            parse_label_line(line)
+    except (DataError, ValueError):
+        return False
+    return True
+
+
 def _read_labels(
-    labels: Path, image: Path, size: tuple[int, int], findings: Findings
+    labels: Path, image: Path, size: tuple[int, int], findings: Findings, keypoints: KeypointRows
 ) -> tuple[bytes, list[LabeledObject]]:
     """Digest and objects of a label file; an empty digest where there is none."""
     try:
@@ -233,26 +236,33 @@ def _read_labels(
     except FileNotFoundError:
         message = f"{image}: has no label file and is read as an image without objects"
         findings.add("image-without-labels", message, severity=Severity.NOTE)
+        if near := there_is(labels):
+            message = f"{image}: has no label file {labels.name}{near}; rename one of them"
+            findings.add("label-file-misnamed", message, severity=Severity.WARNING)
         return b"", []
     except OSError as error:
         findings.add("label-file-unreadable", f"{labels}: cannot be read ({error.strerror}); restore the file")
         return b"", []
     digest = hashlib.sha256(data).digest()
     try:
-        return digest, list(_objects(decode_text(data, labels), labels, size, findings))
+        return digest, list(_objects(decode_text(data, labels), labels, size, findings, keypoints))
     except DataError as error:
         findings.add("label-file-unreadable", str(error))
         return digest, []
 
 
-def _objects(text: str, labels: Path, size: tuple[int, int], findings: Findings) -> Iterator[LabeledObject]:
+def _objects(
+    text: str, labels: Path, size: tuple[int, int], findings: Findings, keypoints: KeypointRows
+) -> Iterator[LabeledObject]:
     width, height = size
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            index, (x, y, w, h) = parse_label_line(line)
+            index, values = parse_label_line(line)
         except ValueError as error:
             findings.add("label-line-malformed", f"{labels}: line {number} {error}; {LINE_FORMAT}")
             continue
+        keypoints.add(values, f"{labels}: line {number}")
+        x, y, w, h = box_of(values)
         yield LabeledObject(number, index, (x * width, y * height, w * width, h * height))

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from ciod_core.data.images.files import there_is
 from ciod_core.errors import DataError
 
 EXIF_ORIENTATION = 0x0112
 WHITE_16 = 65535
+# What turns an image that was stored with this EXIF orientation upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ON_ITS_SIDE = (5, 6, 7, 8)
+
+# Of damaged metadata and large images, which are read all the same, Pillow warns without naming the file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class ImageHeader(NamedTuple):
+    """What the header of an image file says.
+
+    Attributes:
+        size: width and height in pixels of the upright image.
+        orientation: EXIF orientation, 1 to 8; 1: the image is stored upright.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+
+    @property
+    def looks_the_same_turned(self) -> bool:
+        """Whether the size alone does not tell the image as stored from the upright one, which differ."""
+        return self.orientation != 1 and (self.orientation not in ON_ITS_SIDE or self.size[0] == self.size[1])
 
 
 def decode_image(
@@ -48,34 +82,63 @@ def decode_image(
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: image file is missing{listed}; restore it or remove it from the list") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = "is not an image that can be read" if isinstance(error, UnidentifiedImageError) else "is too large"
-        raise DataError(f"{path}: {reason}{listed}; replace the file") from None
+        raise _missing(path, listed) from None
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, error, listed) from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: is not an image that can be read{listed}; replace the file") from None
     except Exception as error:  # Pillow's decoders let out whatever a damaged file provokes.
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: image is truncated or damaged ({reason}){listed}; replace the file") from None
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels of an image as `decode_image` turns it, from its header alone.
+    """Width and height in pixels of an image as `decode_image` turns it; see `read_header`."""
+    return read_header(path).size
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Size and orientation of an image, without decoding it.
 
     One core reads about 17,000 headers a second. Threads make that slower, since Pillow parses headers in Python.
 
     Raises:
-        DataError: the file is missing or is no image.
+        DataError: the file is missing, is no image or is too large.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
             # TIFF has its orientation elsewhere, and Pillow has applied it to the size already.
-            turned = "exif" in image.info and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+            orientation = _orientation(image) if "exif" in image.info else 1
     except FileNotFoundError:
-        raise DataError(f"{path}: image file is missing; restore it or remove it from the list") from None
+        raise _missing(path) from None
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, error) from None
     except Exception as error:  # Pillow's parsers let out whatever a damaged file provokes.
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise DataError(f"{path}: is not an image that can be read ({reason}); replace the file") from None
-    return (height, width) if turned else (width, height)
+    return ImageHeader((height, width) if orientation in ON_ITS_SIDE else (width, height), orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 where there is none or none that can be read."""
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # Pillow lets out whatever damaged metadata provoke, while the pixels may be sound.
+        return 1
+    return orientation if orientation in UPRIGHT else 1
+
+
+def _missing(path: Path, listed: str = "") -> DataError:
+    return DataError(f"{path}: image file is missing{listed}; restore it or remove it from the list{there_is(path)}")
+
+
+def _too_large(path: Path, error: Image.DecompressionBombError, listed: str = "") -> DataError:
+    # "Image size (200000000 pixels) exceeds limit of 178956970 pixels, could be …"
+    numbers = str(error).partition(",")[0].removeprefix("Image ")
+    return DataError(
+        f"{path}: is too large{listed}: {numbers}; scale it down or cut it into tiles, and its boxes with it"
+    )
 
 
 def _draft_size(size: tuple[int, int], longer_side: int) -> tuple[int, int]:
@@ -90,15 +153,15 @@ def _upright_rgb(
     path: Path,
     annotations: Path | None,
 ) -> Image.Image:
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    upright_size = stored_size[::-1] if orientation in (5, 6, 7, 8) else stored_size
+    orientation = _orientation(image)
+    upright_size = stored_size[::-1] if orientation in ON_ITS_SIDE else stored_size
     if expected_size is not None and expected_size not in (upright_size, stored_size):
         raise DataError(
             f"{path}: image is {upright_size[0]}x{upright_size[1]} pixels, {annotations or 'its annotation'} says "
             f"{expected_size[0]}x{expected_size[1]}; correct width and height there or replace the image"
         )
     if orientation != 1 and expected_size in (None, upright_size):
-        image = ImageOps.exif_transpose(image)
+        image = image.transpose(UPRIGHT[orientation])
     return to_rgb(image, path)
 
 

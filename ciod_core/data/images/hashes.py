@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.data.images.files import image_path
+from ciod_core.data.images.files import image_path, there_is
 from ciod_core.errors import DataError
 from ciod_core.files import atomic_write_bytes, sha256_of_file
 
@@ -122,4 +122,4 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: the image cannot be read ({error.strerror}); restore it")
+    return DataError(f"{path}: the image cannot be read ({error.strerror}); restore it{there_is(path)}")

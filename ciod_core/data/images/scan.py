@@ -14,11 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ciod_core.arrays import UInt8Array
 from ciod_core.data.annotations.findings import Finding, Findings, Severity
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.data.images.decode import decode_image, upright_size
-from ciod_core.data.images.files import image_path, images_below
+from ciod_core.data.images.decode import decode_image, read_header, upright_size
+from ciod_core.data.images.files import image_path, images_below, there_is
+from ciod_core.data.images.similarity import similar_pairs, thumbnail
 from ciod_core.errors import DataError
+
+_MEMORY = "results on it measure memory, remove it from one split"
 
 
 @dataclass(frozen=True)
@@ -30,28 +34,38 @@ class ScannedImage:
         fault: a code such as `image-missing`; None when the image is sound.
         message: what is wrong; empty when the image is sound.
         digest: SHA-256 of the file's bytes; None when it could not be read.
+        orientation_unsettled: whether the boxes may speak of the image as stored or of the upright one.
+        thumbnail: see `ciod_core.data.images.similarity`; None when the image is not sound.
     """
 
     file_name: str
     fault: str | None = None
     message: str = ""
     digest: bytes | None = None
+    orientation_unsettled: bool = False
+    thumbnail: UInt8Array | None = None
 
 
 def scan_images(
-    table: AnnotationTable, image_dir: Path, *, progress: Callable[[int], None], workers: int | None = None
+    table: AnnotationTable,
+    image_dir: Path,
+    *,
+    sizes_stated: bool = True,
+    progress: Callable[[int], None],
+    workers: int | None = None,
 ) -> list[ScannedImage]:
     """Decode and hash every image of a table.
 
     Args:
         table: the annotations.
         image_dir: the folder that file names are relative to.
+        sizes_stated: whether the annotations state the sizes, and so which way up the images are.
         progress: called with the number of further images that are done.
         workers: threads; None takes one per core. Decoding and hashing leave Python's lock.
     """
 
     def scan(index: int) -> ScannedImage:
-        scanned = _scan(image_dir, str(table.file_names_I[index]), table.size_of(index), table.path)
+        scanned = _scan(image_dir, str(table.file_names_I[index]), table.size_of(index), table.path, sizes_stated)
         progress(1)
         return scanned
 
@@ -60,7 +74,7 @@ def scan_images(
 
 
 def image_findings(scanned: list[ScannedImage]) -> list[Finding]:
-    """One finding per kind of fault, with the first image that has it, and one for repeated content."""
+    """One finding per kind of fault, with the first image that has it, for repeated content and for orientations."""
     findings = Findings()
     for image in sorted((image for image in scanned if image.fault), key=lambda image: str(image.fault)):
         findings.add(str(image.fault), image.message)
@@ -70,18 +84,34 @@ def image_findings(scanned: list[ScannedImage]) -> list[Finding]:
             earlier = first[image.digest]
             message = f"{image.file_name}: has the same content as {earlier}; remove one of them, or it counts twice"
             findings.add("image-repeated", message, severity=Severity.WARNING)
+        if image.orientation_unsettled:
+            message = (
+                f"{image.file_name}: is to be turned or mirrored by its EXIF orientation, and no stated size tells "
+                "whether its boxes speak of the image as stored; they are taken to speak of the upright one"
+            )
+            findings.add("image-orientation", message, severity=Severity.NOTE)
     return list(findings)
 
 
-def leakage(train: list[ScannedImage], val: list[ScannedImage]) -> list[Finding]:
-    """One finding for the validation images whose very content is among the training images too."""
+def leakage(train: list[ScannedImage], val: list[ScannedImage]) -> Findings:
+    """Findings for the validation images whose very content is among the training images, and for their look-alikes."""
+    findings, others = Findings(), []
     trained = {image.digest: image.file_name for image in train if image.digest}
-    leaked = [(image.file_name, trained[image.digest]) for image in val if image.digest and image.digest in trained]
-    if not leaked:
-        return []
-    name, same = leaked[0]
-    message = f"{name}: is also the training image {same}; results on it measure memory, remove it from one split"
-    return [Finding(Severity.WARNING, "leakage", message, len(leaked))]
+    for image in val:
+        if image.digest in trained:
+            name = trained[image.digest]
+            message = f"{image.file_name}: is also the training image {name}; {_MEMORY}"
+            findings.add("leakage", message, severity=Severity.WARNING)
+        elif image.thumbnail is not None:
+            others.append(image)
+    shown = [image for image in train if image.thumbnail is not None]
+    for one, other in similar_pairs(
+        [image.thumbnail for image in others if image.thumbnail is not None],
+        [image.thumbnail for image in shown if image.thumbnail is not None],
+    ):
+        message = f"{others[one].file_name}: looks like the training image {shown[other].file_name}; {_MEMORY}"
+        findings.add("near-duplicate", message, severity=Severity.WARNING)
+    return findings
 
 
 def unlabeled_images(image_dir: Path) -> AnnotationTable:
@@ -113,19 +143,24 @@ def unlabeled_images(image_dir: Path) -> AnnotationTable:
     )
 
 
-def _scan(image_dir: Path, file_name: str, size: tuple[int, int], annotations: Path | None) -> ScannedImage:
+def _scan(
+    image_dir: Path, file_name: str, size: tuple[int, int], annotations: Path | None, sizes_stated: bool
+) -> ScannedImage:
     path = image_path(image_dir, file_name, annotations)
     try:
         digest = hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        what = "image file is missing; restore it or remove it from the list" if missing else f"{error.strerror}"
+        remedy = f"restore it or remove it from the list{there_is(path)}"
+        what = f"image file is missing; {remedy}" if missing else f"{error.strerror}"
         return ScannedImage(file_name, "image-missing" if missing else "image-unreadable", f"{path}: {what}")
     try:
-        decode_image(path, size, annotations=annotations)
+        header = read_header(path)
+        image = decode_image(path, size, annotations=annotations)
     except DataError as error:
         return ScannedImage(file_name, _fault_of(path), str(error), digest)
-    return ScannedImage(file_name, digest=digest)
+    unsettled = header.looks_the_same_turned if sizes_stated else header.orientation != 1
+    return ScannedImage(file_name, digest=digest, orientation_unsettled=unsettled, thumbnail=thumbnail(image))
 
 
 def _fault_of(path: Path) -> str:

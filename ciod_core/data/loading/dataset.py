@@ -40,7 +40,7 @@ class Sample(NamedTuple):
         size_hw: height and width of the image in pixels.
         placements: where each source image lies in the input frame; what moved the boxes moves others alike.
         skipped: file names of images that could not be loaded and were replaced.
-        replayed: whether an image of an earlier step is in it, on which objects of the new classes carry no label.
+        missing_C: mask of the classes that have no labels on an image in it; None where all labels are there.
     """
 
     image_3HW: Tensor
@@ -51,7 +51,7 @@ class Sample(NamedTuple):
     size_hw: tuple[int, int]
     placements: tuple[Placement, ...] = ()
     skipped: tuple[str, ...] = ()
-    replayed: bool = False
+    missing_C: BoolArray | None = None
 
 
 class Batch(NamedTuple):
@@ -63,7 +63,7 @@ class Batch(NamedTuple):
         image_ids_B: the dataset's image ids, int64.
         scales_B: input pixels per original pixel, float32.
         sizes_B2: height and width of the part that is not padding, int64.
-        replayed_B: which samples hold an image of an earlier step, bool.
+        missing_BC: mask of the classes that have no labels on an image of a sample; None where all labels are there.
         skipped: file names of images that could not be loaded and were replaced.
         placements_B: where the source images of each sample lie in its input frame.
     """
@@ -73,7 +73,7 @@ class Batch(NamedTuple):
     image_ids_B: Tensor
     scales_B: Tensor
     sizes_B2: Tensor
-    replayed_B: Tensor
+    missing_BC: Tensor | None
     skipped: tuple[str, ...] = ()
     placements_B: tuple[tuple[Placement, ...], ...] = ()
 
@@ -104,7 +104,7 @@ class DetectionDataset(Dataset[Sample]):
         skip_crowd: bool = True,
         mixing: Mixing | None = None,
         skip_corrupt: bool = False,
-        replayed_I: BoolArray | None = None,
+        missing_IC: BoolArray | None = None,
     ) -> None:
         """Prepare the dataset; no image is read yet.
 
@@ -117,13 +117,13 @@ class DetectionDataset(Dataset[Sample]):
             skip_crowd: leave crowd boxes out.
             mixing: mosaic and mixup; None leaves every image to itself.
             skip_corrupt: put the next image that can be loaded in the place of one that cannot.
-            replayed_I: mask of the images of earlier steps; None where there are none.
+            missing_IC: mask of the classes that have no labels on an image; None where all labels are there.
         """
         labels_N = classes.labels_of(table.category_ids_N)
         kept_N = (labels_N >= 0) & ~(table.crowd_N & skip_crowd)
         self.table = table.select(kept_N)
         self.labels_N = labels_N[kept_N]
-        self.replayed_I = np.zeros(table.num_images, dtype=np.bool_) if replayed_I is None else replayed_I
+        self.missing_IC = missing_IC
         self.image_dir = image_dir
         self.transform = transform
         self.seed = seed
@@ -207,6 +207,9 @@ class DetectionDataset(Dataset[Sample]):
             move_boxes(placement, self.table.boxes_N4[own]) for placement, own in zip(placements, rows, strict=True)
         ]
         labels = [self.labels_N[own][kept.keep_G] for own, kept in zip(rows, moved, strict=True)]
+        missing_C: BoolArray | None = None
+        if self.missing_IC is not None:
+            missing_C = np.logical_or.reduce(self.missing_IC[[placement.index for placement in placements]])
         height, width = image_HW3.shape[:2]
         return Sample(
             image_3HW=torch.from_numpy(np.ascontiguousarray(image_HW3.transpose(2, 0, 1))),
@@ -217,7 +220,7 @@ class DetectionDataset(Dataset[Sample]):
             size_hw=(height, width),
             placements=placements,
             skipped=skipped,
-            replayed=any(self.replayed_I[placement.index] for placement in placements),
+            missing_C=missing_C,
         )
 
 
@@ -231,6 +234,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         image_3HW[:, :used_height, :used_width] = sample.image_3HW
         image_3HW[:, :used_height, used_width:] = PAD_VALUE
         image_3HW[:, used_height:] = PAD_VALUE
+    missing = [sample.missing_C for sample in samples if sample.missing_C is not None]
     objects_B = torch.tensor([len(sample.labels_G) for sample in samples])
     return Batch(
         images_B3HW=images_B3HW,
@@ -242,7 +246,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         image_ids_B=torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),
         scales_B=torch.tensor([sample.scale for sample in samples], dtype=torch.float32),
         sizes_B2=sizes_B2,
-        replayed_B=torch.tensor([sample.replayed for sample in samples], dtype=torch.bool),
+        missing_BC=torch.from_numpy(np.stack(missing)) if missing else None,
         skipped=tuple(name for sample in samples for name in sample.skipped),
         placements_B=tuple(sample.placements for sample in samples),
     )

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ciod_core.classes import closest_name, quoted
 from ciod_core.data.annotations.table import Category
-from ciod_core.errors import ConfigError, did_you_mean
+from ciod_core.errors import ConfigError
 
 ORDERS = "name, id, file, seedN (such as seed123) or a comma-separated list of all class names"
 
@@ -58,8 +59,9 @@ def find_classes(named: Iterable[tuple[str, str]], categories: Sequence[Category
     found: dict[str, Category] = {}
     for where, name in named:
         if name not in by_name:
-            hint = did_you_mean(name, by_name, otherwise=f"the classes are {', '.join(by_name)}")
-            raise ConfigError(f"{where}: {name!r} is not a class of the dataset; {hint}")
+            close = closest_name(name, by_name)
+            hint = f"did you mean {quoted(close)}?" if close else f"the classes are {', '.join(by_name)}"
+            raise ConfigError(f"{where}: {quoted(name)} is not a class of the dataset; {hint}")
         if name in found:
             raise ConfigError(f"{where}: {name!r} is listed twice; list every class once")
         found[name] = by_name[name]

@@ -168,12 +168,6 @@ class YoloxDetector(Detector):
             self.branch_necks[str(place)] = copy.deepcopy(last_neck).requires_grad_(True)
         self.train(self.training)
 
-    def last_branch_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the last branch and of its own neck."""
-        place = str(len(self.branches))
-        necks = [self.branch_necks[place]] if place in self.branch_necks else []
-        return chain.from_iterable(part.parameters() for part in (*self.branches[-1:], *necks))
-
     def drop_branches(self) -> None:
         """Keep backbone, neck and head alone."""
         self.unfreeze()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.classes import class_table
+from ciod_core.classes import class_table, quoted
 from ciod_core.data.annotations.fitting import fit_step, objects_per_class
 from ciod_core.data.annotations.table import Category
 from ciod_core.errors import DataError
+from tests.helpers.class_names import CAFE, TWINS
 from tests.helpers.tables import make_table
 
 KNOWN = class_table([[("circle", 1), ("square", 2)], [("star", 7)]])
@@ -90,6 +91,13 @@ def test_a_name_that_is_almost_a_known_one(name: str, half: str) -> None:
         fit_step(*((bad, good) if half == "train" else (good, bad)), KNOWN)
     message = str(caught.value)
     assert message.startswith(f"new.json: class {name!r} differs from the known class 'star'") and "\n" not in message
+
+
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
+def test_a_known_name_in_another_unicode_form(twin: str) -> None:
+    with pytest.raises(DataError) as caught:
+        fit_step(make_table([[3]], [Category(3, twin)]), None, class_table([[(CAFE, 1)]]))
+    assert f"class {quoted(twin)} differs from the known class 'café'" in str(caught.value)
 
 
 def test_validation_that_spells_a_new_class_otherwise() -> None:

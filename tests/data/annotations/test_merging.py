@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ciod_core.data.annotations.merging import LocatedTable, merge, merge_located
+from ciod_core.data.annotations.merging import LocatedTable, merge, merge_located, unite_images
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from tests.helpers.tables import make_table
 
@@ -92,6 +92,46 @@ def test_classes_of_both_and_nothing_that_belongs_to_one_file() -> None:
     assert (merged.sha256, merged.clipped_boxes) == ("", 3)
     for name in ("image_ids_I", "widths_I", "offsets", "category_ids_N", "boxes_N4", "areas_N", "crowd_N"):
         assert getattr(merged, name).dtype == getattr(first, name).dtype, name
+
+
+class TestSameImages:
+    """Images by letter: their content."""
+
+    @staticmethod
+    def united(*parts: tuple[list[list[int]], str, tuple[Category, ...]]) -> list[AnnotationTable]:
+        tables = [
+            replace(
+                make_table(images, categories),
+                image_ids_I=1000 * place + np.arange(len(images)),
+                widths_I=np.array([48 if letter.isupper() else 64 for letter in letters], dtype=np.int32),
+            )
+            for place, (images, letters, categories) in enumerate(parts, start=1)
+        ]
+        contents = [list(letters.lower()) for _, letters, _ in parts]
+        return [table for table, _ in unite_images([LocatedTable(table, Path()) for table in tables], contents)]
+
+    def test_they_get_the_id_of_the_first(self) -> None:
+        tables = self.united(([[3], []], "ab", CATEGORIES), ([[3]], "c", CATEGORIES), ([[1], [8]], "cb", CATEGORIES))
+        assert [table.image_ids_I.tolist() for table in tables] == [[1000, 1001], [2000], [2000, 1001]]
+
+    def test_a_class_keeps_the_labels_of_the_first_table_that_lists_it(self) -> None:
+        three, eight = CATEGORIES[:2]
+        tables = self.united(
+            ([[3], []], "ab", (three,)), ([[3, 8], [3, 8], [3]], "abc", (three, eight)), ([[8, 1, -3]], "b", CATEGORIES)
+        )
+        assert [table.category_ids_N.tolist() for table in tables] == [[3], [8, 8, 3], [1]]
+        merged = merge(merge(tables[0], tables[1]), tables[2])
+        assert content(merged).keys() == {1000, 1001, 2002} and merged.category_ids_N.tolist() == [3, 8, 8, 1, 3]
+
+    def test_other_tables_stay_as_they_are(self) -> None:
+        tables = self.united(([[3], [8]], "aa", CATEGORIES), ([[1, -8], [], [3]], "bcd", CATEGORIES))
+        assert [table.image_ids_I.tolist() for table in tables] == [[1000, 1001], [2000, 2001, 2002]]
+        assert [table.category_ids_N.tolist() for table in tables] == [[3, 8], [1, 8, 3]]
+
+    def test_a_repeated_image_and_one_of_another_frame_stay_apart(self) -> None:
+        tables = self.united(([[3], [8]], "aa", CATEGORIES), ([[], [1], [3], [8]], "aaaA", CATEGORIES))
+        assert tables[1].image_ids_I.tolist() == [1000, 1001, 2002, 2003]
+        assert tables[1].category_ids_N.tolist() == [3, 8]
 
 
 class TestFolders:

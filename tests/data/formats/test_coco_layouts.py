@@ -202,6 +202,16 @@ class TestFile:
         with pytest.raises(DataError, match=r"gone\.json: cannot be read"):
             resolve_dataset(str(train), images=tmp_path, val=val.with_name("gone.json"))
 
+    def test_the_image_that_was_meant_is_named(self, tmp_path: Path) -> None:
+        train = write_json(tmp_path / "labels" / "train.json", "x.jpg")
+        write_json(tmp_path / "labels" / "val.json")
+        (tmp_path / "Images").mkdir()
+        (tmp_path / "Images" / "X.JPG").touch()
+        with pytest.raises(
+            DataError, match=rf"'x\.jpg' is in no folder near it; .*; there is {tmp_path}/Images/X\.JPG$"
+        ):
+            resolve_dataset(str(train))
+
     def test_a_name_that_no_file_system_takes(self, tmp_path: Path) -> None:
         train = write_json(tmp_path / "train.json", "a" * 5000)
         write_json(tmp_path / "val.json")

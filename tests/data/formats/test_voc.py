@@ -112,8 +112,22 @@ def test_images_of_any_suffix_sorted_and_once(voc: Path) -> None:
     train, _ = read(voc)
     assert train.file_names_I == ["a c.png", "b.jpg", "gone.jpg", "sub/d.JPG"]
     assert train.image_ids_I.tolist() == [1, 2, 3, 4]
+    found = [(finding.severity, finding.code, finding.count) for finding in train.findings]
+    assert found == [(Severity.WARNING, "image-listed-twice", 1), (Severity.WARNING, "annotation-shared", 1)]
+    assert "b.png: is not read, as b.jpg has the same annotation" in train.findings[1].message
+
+
+def test_annotations_without_an_image(voc: Path) -> None:
+    """Those of images that no list names, too; hidden files are none."""
+    write_image(voc / "JPEGImages" / "unlisted.jpg")
+    for name in ("unlisted", "lost", "raw", "._train1"):
+        write_xml(voc, SIZE, name)
+    (voc / "JPEGImages" / "raw.heic").touch()
+    train, val = read(voc)
     finding = only_finding(train)
-    assert (finding.severity, finding.code, finding.count) == (Severity.WARNING, "image-listed-twice", 1)
+    assert (finding.severity, finding.code, finding.count) == (Severity.WARNING, "label-without-image", 2)
+    assert finding.message.startswith(f"{voc / 'Annotations' / 'lost.xml'}: is a label file without an image")
+    assert val.findings == ()
 
 
 class TestFaults:
@@ -140,8 +154,10 @@ class TestFaults:
             (b"<annotation><object></annotation>", "is not well-formed XML (mismatched tag: line 1"),
             (b"", "is not well-formed XML (no element found"),
             ("<annotation>é</annotation>".encode("latin-1"), "is not well-formed XML (not well-formed (invalid token)"),
-            (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "is not well-formed XML (unknown encoding"),
-            (b'<?xml version="1.0" encoding="gbk"?><annotation/>', "multi-byte encodings are not supported"),
+            (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "declares the unknown encoding klingon; export"),
+            (b'<?xml version="1.0" encoding="hex"?><annotation/>', "declares the unknown encoding hex"),
+            (b'<?xml version="1.0" encoding="gbk"?><annotation>\xff</annotation>', "is not text in gbk, the encoding"),
+            (b'<?xml version="1.0" encoding="utf-7"?>+ADwAIQ-DOCTYPE a><annotation/>', "declares a document type"),
             (b"<html/>", "holds <html> in place of <annotation>"),
             (b"<!DOCTYPE annotation><annotation/>", "declares a document type"),
             (f'<!DOCTYPE a [<!ENTITY e0 "ha">{BOMB}]><a>&e12;</a>'.encode(), "declares a document type"),
@@ -186,10 +202,31 @@ class TestFaults:
         assert train.boxes_xywh_N4[1:3].tolist() == [[8, 8, -7, -7], [899, 0, 51, 5]]
 
 
-def test_declared_encodings_are_followed(voc: Path) -> None:
-    text = f'<?xml version="1.0" encoding="ISO-8859-1"?>\r\n<annotation>\r\n{SIZE}{thing("Küche")}\r\n</annotation>'
-    write_xml(voc, text.encode("latin-1"))
-    assert read(voc)[0].categories == (Category(1, "Küche"),)
+@pytest.mark.parametrize(
+    ("declared", "codec", "name"),
+    [
+        ("gb2312", "gb2312", "苹果"),
+        ("GB2312", "gbk", "榮"),
+        ("GBK", "gbk", "苹果"),
+        ("gb18030", "gb18030", "苹果"),
+        ("Big5", "big5", "蘋果"),
+        ("Shift_JIS", "cp932", "①林檎"),
+        ("EUC-JP", "euc_jp", "林檎"),
+        ("EUC-KR", "cp949", "사과"),
+        ("UTF8", "utf-8", "苹果"),
+        ("utf-8", "utf-8-sig", "苹果"),
+        ("gbk", "utf-8-sig", "苹果"),
+        ("utf-16", "utf-8", "苹果"),
+        ("utf-16", "utf-16", "苹果"),
+        ("windows-1251", "cp1251", "яблоко"),
+        ("ISO-8859-1", "latin-1", "Küche"),
+    ],
+)
+def test_encodings(voc: Path, declared: str, codec: str, name: str) -> None:
+    text = f"<?xml version='1.0' encoding=\"{declared}\" ?>\n<annotation>{SIZE}{thing(name)}</annotation>"
+    write_xml(voc, text.encode(codec))
+    raw = read(voc)[0]
+    assert ([category.name for category in raw.categories], raw.findings) == ([name], ())
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "is empty"), (b"\xff\xfe1\x00", "line 1 is not UTF-8 text")])

@@ -13,7 +13,7 @@ from ciod_core.data.annotations.findings import Finding, Severity
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
 from ciod_core.data.formats.source import resolve_dataset
-from ciod_core.data.formats.yolo import parse, parse_label_line
+from ciod_core.data.formats.yolo import parse
 from ciod_core.data.images.decode import EXIF_ORIENTATION, decode_image
 from tests.data.formats.test_yolo_layouts import make_yolo, write_image
 
@@ -93,6 +93,9 @@ class TestLines:
             ("nan .5 .5 1 1", "nan is not a class index"),
             ("1e300 .5 .5 1 1", "1e+300 is not a class index"),
             ("0 .1 .1 nan .2 .3 .3", "holds a coordinate that is not finite"),
+            ("0 .5 .5 .2 .2 .9 7", "holds 7, but coordinates lie between 0 and 1"),
+            ("0 .5 .5 .2 .2 .5 .5 2 .5 .6 2", "holds 2, but coordinates lie between 0 and 1"),
+            ("0 .1 .1 .2 .2 .3 -.02", "holds -0.02, but coordinates lie between 0 and 1"),
         ],
     )
     def test_a_malformed_line_is_a_finding(self, tmp_path: Path, line: str, reason: str) -> None:
@@ -115,8 +118,52 @@ class TestLines:
         assert raw.boxes_xywh_N4[2].tolist() == [10, 10, 0, -10]
         assert raw.boxes_xywh_N4[4].tolist() == [170, 85, 20, 10]
 
-    def test_one_line_alone(self) -> None:
-        assert parse_label_line(" 3 0.5 0.5 0.25 0.5 ") == (3, (0.375, 0.25, 0.25, 0.5))
+    def test_rounding_and_oriented_boxes_may_stick_out(self, tmp_path: Path) -> None:
+        make_yolo(tmp_path)
+        write_labels(tmp_path, "0 -.001 .1 1.002 .1 .5 .5\n1 -.1 .1 .1 -.1 .3 .1 .1 .3")
+        raw = read_train(tmp_path)
+        np.testing.assert_allclose(raw.boxes_xywh_N4, [[-0.02, 1, 20.06, 4], [-2, -1, 8, 4]], atol=1e-9)
+
+
+OFF_CENTER = (".3 .4 .2 .3", ".8 .5 .2 .2", ".6 .3 .5 .6", ".25 .75 .5 .5")
+
+
+class TestKeypoints:
+    """Lines with something behind their box are refused, polygons of any number of points are not."""
+
+    @pytest.mark.parametrize(
+        "behind",
+        ["{x} {y}", "{x} {y} 0 0", "{x} {y} .3 .5", "{x} {y} 1 0 0 0", "{x} {y} 1 {x} {y} 0", ".91 1"],
+        ids=["one", "unlabeled", "some outside", "visibility", "visibilities", "track"],
+    )
+    def test_they_are_an_error(self, tmp_path: Path, behind: str) -> None:
+        make_yolo(tmp_path)
+        lines = [f"0 {box} {behind.format(x=box.split()[0], y=box.split()[1])}\n" for box in OFF_CENTER]
+        labels = write_labels(tmp_path, "".join(lines))
+        finding = only_error(read_train(tmp_path))
+        assert (finding.code, finding.count) == ("keypoint-rows", 4)
+        assert finding.message.startswith(f"{labels}: line 1 reads as a box with keypoints or a track id")
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            "0 .4 .4 .6 .4 .6 .6 .4 .6\n",
+            "0 .4 .4 .6 .4 .6 .6 .4 .6 .4 .4\n",
+            "0 .4 .4 .5 .5 .45 .5\n0 .8 .8 .9 .8 .9 .9\n",
+            "0 .4 .4 .5 .5 .45 .5\n0 .4 .4 .5 .5 .45 .5 .45 .5\n",
+        ],
+        ids=["rectangle", "closed rectangle", "triangles", "another length"],
+    )
+    def test_polygons_that_could_be_read_so(self, tmp_path: Path, lines: str) -> None:
+        make_yolo(tmp_path)
+        write_labels(tmp_path, lines)
+        assert read_train(tmp_path).findings == ()
+
+    def test_both_splits_are_looked_at_together(self, tmp_path: Path) -> None:
+        make_yolo(tmp_path)
+        write_labels(tmp_path, "0 .8 .8 .9 .8 .9 .9\n0 .1 .8 .2 .8 .9 .9\n0 .5 .5 .2 .2\n")
+        write_labels(tmp_path, "0 .4 .4 .5 .5 .45 .5", "labels/val/val.txt")
+        assert [raw.findings for raw in parse(resolve_dataset(str(tmp_path)))] == [(), ()]
 
 
 class TestLabelFiles:
@@ -153,6 +200,37 @@ class TestLabelFiles:
         (finding,) = raw.findings
         assert (finding.severity, finding.code, finding.count) == (Severity.NOTE, "image-without-labels", 2)
         assert finding.message.startswith(str(tmp_path / "images" / "train" / "a.jpg"))
+
+    def test_those_without_an_image_are_counted(self, tmp_path: Path) -> None:
+        make_yolo(tmp_path)
+        (tmp_path / "images" / "train" / "raw.heic").touch()
+        for name in ("train", "raw", "lost/a", "._train"):
+            write_labels(tmp_path, "1 .5 .5 1 1", f"labels/train/{name}.txt")
+        write_labels(tmp_path, "cat\ndog", "labels/train/classes.txt")
+        (finding,) = read_train(tmp_path).findings
+        assert (finding.severity, finding.code, finding.count) == (Severity.WARNING, "label-without-image", 2)
+        assert finding.message.startswith(str(tmp_path / "labels" / "train" / "lost" / "a.txt"))
+
+    def test_images_that_a_list_leaves_out_have_theirs(self, tmp_path: Path) -> None:
+        make_yolo(tmp_path, "images", train="train.txt", val="images")
+        write_image(tmp_path / "images" / "other.JPG")
+        (tmp_path / "train.txt").write_text("images/train.jpg")
+        for name in ("train", "other"):
+            write_labels(tmp_path, "1 .5 .5 1 1", f"labels/{name}.txt")
+        assert read_train(tmp_path).findings == ()
+
+    def test_two_images_of_the_same_labels(self, tmp_path: Path) -> None:
+        write_image(make_yolo(tmp_path) / "images" / "train" / "train.png")
+        write_labels(tmp_path, "1 .5 .5 1 1")
+        (finding,) = read_train(tmp_path).findings
+        assert (finding.severity, finding.code) == (Severity.WARNING, "labels-shared")
+        assert "train.png: shares its labels (train.txt) with train.jpg" in finding.message
+
+    def test_a_file_that_was_meant_is_named(self, tmp_path: Path) -> None:
+        make_yolo(tmp_path)
+        write_labels(tmp_path, "1 .5 .5 1 1", "labels/train/Train.txt")
+        codes = {finding.code: finding.message for finding in read_train(tmp_path).findings}
+        assert "has no label file train.txt; there is Train.txt; rename one" in codes["label-file-misnamed"]
 
     def test_no_label_file_at_all_is_an_error(self, tmp_path: Path) -> None:
         make_yolo(tmp_path)

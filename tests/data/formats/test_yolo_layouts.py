@@ -151,8 +151,25 @@ class TestNames:
         assert resolve_dataset(str(tmp_path)).categories == (Category(0, "cat"), Category(2, "dog"))
 
     @pytest.mark.parametrize(
+        "name", ["7", "-3", "0", "001", "02146", "0x1F", "0b11", "12:30", "1_000", "+5", "-0", "08", "1e3", "'010'"]
+    )
+    def test_numbers_keep_their_spelling(self, tmp_path: Path, name: str) -> None:
+        make_yolo(tmp_path)
+        for names in (f"[cat, {name}]", f"{{0: cat, 1: {name}}}"):
+            (tmp_path / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {names}\n")
+            assert resolve_dataset(str(tmp_path)).categories[1] == Category(1, name.strip("'"))
+
+    def test_merged_keys_are_no_repeated_ones(self, tmp_path: Path) -> None:
+        make_yolo(tmp_path)
+        own = (tmp_path / "data.yaml").read_text()
+        (tmp_path / "data.yaml").write_text(f"base: &base {{nc: 2, train: elsewhere}}\n<<: *base\n{own}")
+        assert len(resolve_dataset(str(tmp_path)).categories) == 2
+
+    @pytest.mark.parametrize(
         ("changes", "message"),
         [
+            ({"names": ["cat", 1.5]}, r"names\[1\]: 1.5 is not a name; write it in quotes"),
+            ({"names": {0: "cat", "01": "dog"}}, r"names: '01' is not a class index"),
             ({"nc": 3}, r"nc: 3, but names holds 2; correct one of them"),
             ({"names": ["cat", "dog", "cat"]}, r"names: 'cat' is the name of classes 0 and 2; rename one"),
             ({"names": {0: "cat", "dog": 1}}, r"names: 'dog' is not a class index"),
@@ -201,6 +218,9 @@ def test_a_split_without_images(tmp_path: Path) -> None:
         (b"names: [a\ntrain: b", r"is not valid YAML: .* at line 2; correct the file"),
         (b"made: 2020-99-99", r"is not valid YAML: month must be in 1"),
         (b"names: \x07", r"is not valid YAML"),
+        (b"names: [a]\nnames: [b]", r"is not valid YAML: 'names' is there twice at line 2"),
+        (b"names: {0: a, 0: b}", r"is not valid YAML: '0' is there twice at line 1"),
+        (b"? [a]\n: b", r"is not valid YAML: found unhashable key"),
         (b"just text", r"holds no keys"),
         (b"", r"holds no keys"),
         (b"names: [\xe9]", r"line 1 is not UTF-8 text"),
@@ -213,11 +233,12 @@ def test_a_broken_file(tmp_path: Path, text: bytes, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_validation_that_may_be_missing(tmp_path: Path) -> None:
-    folder = make_yolo(tmp_path / "pets", val=None)
+@pytest.mark.parametrize("val", [None, "", []])
+def test_validation_that_may_be_missing(tmp_path: Path, val: Any) -> None:
+    folder = make_yolo(tmp_path / "pets", val=val)
     source = resolve_dataset(str(folder), val_optional=True)
     assert source.val is None and source.train.image_dir == folder / "images" / "train"
-    with pytest.raises(DataError, match="val: is missing"):
+    with pytest.raises(DataError, match=r"val: (is missing|.* is neither a path)"):
         resolve_dataset(str(folder))
     make_yolo(folder, val="images/gone")
     with pytest.raises(DataError, match="does not exist"):

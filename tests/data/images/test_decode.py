@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import re
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
-from ciod_core.data.images.decode import EXIF_ORIENTATION, decode_image
-from ciod_core.data.images.files import check_images_exist, image_path
+from ciod_core.data.images.decode import EXIF_ORIENTATION, decode_image, upright_size
+from ciod_core.data.images.files import IMAGE_SUFFIXES, check_images_exist, image_path
 from ciod_core.errors import DataError
 
 LIST = Path("labels.json")
+# Pillow does not write these, or not in every version and build that reads them.
+READ_ONLY = {".qoi", ".pbm", ".pgm", *([] if features.check("avif") else [".avif"])}
 
 
 def gradient(width: int, height: int) -> Image.Image:
     """Red grows to the right, green downwards, so that a turned image is recognized."""
     y, x = np.mgrid[0:height, 0:width]
     return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, 0 * x], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in IMAGE_SUFFIXES if suffix not in READ_ONLY])
+def test_every_suffix_is_read(tmp_path: Path, suffix: str) -> None:
+    gradient(60, 40).save(tmp_path / f"a{suffix}", **({"format": "MPO"} if suffix == ".mpo" else {}))
+    assert upright_size(tmp_path / f"a{suffix}") == (60, 40)
+    assert decode_image(tmp_path / f"a{suffix}", (60, 40)).mode == "RGB"
 
 
 def error_of(path: Path, size: tuple[int, int] | None = None) -> str:
@@ -64,7 +76,40 @@ def test_folder_in_place_of_an_image_is_named(tmp_path: Path) -> None:
 def test_oversized_image_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gradient(60, 40).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert "is too large" in error_of(tmp_path / "a.png")
+    numbers = "size (2400 pixels) exceeds limit of 2000 pixels; scale it down or cut it into tiles"
+    assert f"is too large (listed in labels.json): {numbers}" in error_of(tmp_path / "a.png")
+    with pytest.raises(DataError, match=re.escape(f"a.png: is too large: {numbers}")):
+        upright_size(tmp_path / "a.png")
+
+
+def test_what_pillow_warns_of_is_read_without_a_word(tmp_path: Path) -> None:
+    """In a process of its own, as pytest changes the filters of warnings."""
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION], exif[0x010F] = 6, "maker of cameras"
+    gradient(60, 40).save(tmp_path / "a.jpg", exif=exif)
+    content = bytearray((tmp_path / "a.jpg").read_bytes())
+    order = ">" if b"Exif\0\0MM" in content else "<"
+    place = content.index(struct.pack(f"{order}HHI", 0x010F, 2, len("maker of cameras") + 1))
+    content[place + 4 : place + 8] = struct.pack(f"{order}I", 10**6)  # more than there is
+    (tmp_path / "a.jpg").write_bytes(content)
+    script = (
+        "import sys; from pathlib import Path; from PIL import Image; Image.MAX_IMAGE_PIXELS = 2000\n"
+        "from ciod_core.data.images.decode import decode_image, upright_size\n"
+        "print(upright_size(Path(sys.argv[1])), decode_image(Path(sys.argv[1])).size)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "a.jpg"], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("(40, 60) (40, 60)\n", "")
+
+
+def test_damaged_metadata_turn_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(image: Image.Image) -> None:
+        raise SyntaxError("not a TIFF file")
+
+    gradient(60, 40).save(tmp_path / "a.jpg", exif=Image.Exif())
+    monkeypatch.setattr(Image.Image, "getexif", broken)
+    assert decode_image(tmp_path / "a.jpg").size == upright_size(tmp_path / "a.jpg") == (60, 40)
 
 
 def test_wrong_size_names_both(tmp_path: Path) -> None:

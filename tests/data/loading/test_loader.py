@@ -107,24 +107,23 @@ def test_a_worker_that_dies_is_reported_in_one_line(dataset: DetectionDataset) -
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("mixing", [None, Mixing(mosaic=0.5), Mixing(mixup=0.5)])
-def test_samples_with_a_replayed_image_are_marked(
+def test_samples_name_the_classes_without_labels_on_any_of_their_images(
     dataset: DetectionDataset, shapes_dataset: DatasetSource, workers: int, mixing: Mixing | None
 ) -> None:
     table = read_coco(shapes_dataset.train.annotations)
-    replayed_I = np.arange(table.num_images) % 5 == 2
-    dataset = build(table, shapes_dataset, mixing=mixing, replayed_I=replayed_I)
-    marks = [batch.replayed_B for batch in make_loader(dataset, 5, shuffle=True, workers=workers)]
+    missing_IC = np.random.default_rng(0).random((table.num_images, 8)) < 0.1
+    dataset = build(table, shapes_dataset, mixing=mixing, missing_IC=missing_IC)
+    marks = [batch.missing_BC for batch in make_loader(dataset, 5, shuffle=True, workers=workers)]
     order = [index for batch in batch_indices(24, 5, order_seed=(0, 0)) for index in batch]
     sources = [[placement.index for placement in dataset[index].placements] for index in order]
-    expected = [bool(replayed_I[indices].any()) for indices in sources]
-    assert torch.cat(marks).tolist() == expected
-    assert any(expected) and not all(expected)
-    by_company = [marked and not replayed_I[first] for marked, (first, *_) in zip(expected, sources, strict=True)]
-    assert any(by_company) == (mixing is not None)
+    expected = np.array([missing_IC[indices].any(axis=0) for indices in sources])
+    assert np.array_equal(np.concatenate(marks), expected)
+    by_company = expected & ~missing_IC[[first for first, *_ in sources]]
+    assert by_company.any() == (mixing is not None)
 
 
-def test_without_replay_nothing_is_marked(dataset: DetectionDataset) -> None:
-    assert not any(batch.replayed_B.any() for batch in make_loader(dataset, 8, shuffle=True))
+def test_with_all_labels_nothing_is_marked(dataset: DetectionDataset) -> None:
+    assert not any(batch.missing_BC is not None for batch in make_loader(dataset, 8, shuffle=True))
 
 
 def test_an_image_listed_twice_is_loaded_twice(shapes_dataset: DatasetSource) -> None:

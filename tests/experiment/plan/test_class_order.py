@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from ciod_core.classes import quoted
 from ciod_core.data.annotations.table import Category
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.errors import ConfigError
-from ciod_core.experiment.plan.class_order import order_categories
+from ciod_core.experiment.plan.class_order import find_classes, order_categories
 from ciod_core.experiment.plan.plan import plan_classes
+from tests.helpers.class_names import CAFE, TWINS
 from tests.helpers.known_classes import COCO, COCO_SEED123, VOC
 
 CATEGORIES = (Category(7, "zebra"), Category(2, "apple"), Category(5, "mouse"), Category(1, "bus"))
@@ -44,6 +46,13 @@ def test_wrong_orders_are_explained(order: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         order_categories(CATEGORIES, order)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
+def test_a_name_in_another_form(twin: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_classes([("`leave_out`", twin)], [Category(1, "tea"), Category(2, CAFE)])
+    assert str(caught.value) == f"`leave_out`: {quoted(twin)} is not a class of the dataset; did you mean 'café'?"
 
 
 class TestCoco:

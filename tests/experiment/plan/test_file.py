@@ -8,6 +8,7 @@ import pytest
 
 from ciod_core.data.annotations.table import Category
 from ciod_core.errors import ConfigError
+from ciod_core.experiment.plan.file import read_plan_file
 from ciod_core.experiment.plan.plan import ClassSteps, load_plan, plan_classes
 
 CATEGORIES = tuple(Category(10 * place, name) for place, name in enumerate(("person", "car", "dog", "cat"), start=1))
@@ -44,6 +45,12 @@ def test_left_out_classes_come_in_the_order_of_the_dataset(plan: Path, leave_out
 @pytest.mark.parametrize("leave_out", ["rest", "[]", ""])
 def test_nothing_may_be_left_out(plan: Path, leave_out: str) -> None:
     assert names(applied(plan, f"steps: [[dog, car], [cat, person]]\nleave_out: {leave_out}\n"))[1] == []
+
+
+def test_numbers_keep_their_spelling(plan: Path) -> None:
+    plan.write_text("steps: [[001, 0x1F], [12:30]]\nleave_out: [1_000]")
+    read = read_plan_file(plan)
+    assert (read.steps, read.leave_out) == ((("001", "0x1F"), ("12:30",)), ("1_000",))
 
 
 def test_yml_is_a_plan_file_too(tmp_path: Path) -> None:
