@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ciod_core import __version__
 
 if TYPE_CHECKING:
-    from ciod.api import add_step, create_experiment, evaluate, export, load
+    from ciod.api import add_step, create_experiment, evaluate, export
     from ciod_core.config.schema import Config
+    from ciod_core.inference.load import load
     from ciod_core.runs.train import train_step
     from ciod_core.teachers.import_weights import import_weights
 
@@ -27,6 +28,7 @@ __all__ = [
 
 _MODULES = {
     "Config": "ciod_core.config.schema",
+    "load": "ciod_core.inference.load",
     "train_step": "ciod_core.runs.train",
     "import_weights": "ciod_core.teachers.import_weights",
 }

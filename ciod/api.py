@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from ciod_core.config.schema import Config
 from ciod_core.data.formats.source import resolve_dataset
@@ -17,24 +14,6 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.export.description import DEFAULT_NMS, ExportDescription
 from ciod_core.export.export import ExportFormat
 from ciod_core.export.export import export as export_weights
-from ciod_core.model.base import Detector
-from ciod_core.model.checkpoint import CheckpointInfo, load_detector
-from ciod_core.runtime.device import pick_device
-
-
-@dataclass(frozen=True)
-class LoadedDetector:
-    """Weights ready for use.
-
-    Attributes:
-        detector: the network, in evaluation mode.
-        info: its classes, preprocessing and origin.
-        device: where it is.
-    """
-
-    detector: Detector
-    info: CheckpointInfo
-    device: torch.device
 
 
 def create_experiment(
@@ -105,17 +84,6 @@ def evaluate(
     """
     target = evaluate_run.evaluation_target(experiment, run)
     return evaluate_run.evaluate_run(experiment, target, config or Config(), upper_bound=upper_bound)
-
-
-def load(weights: str | Path, device: str = "auto") -> LoadedDetector:
-    """Load trained weights.
-
-    Raises:
-        CheckpointError: weights that cannot be read.
-    """
-    chosen = pick_device(device)
-    detector, info = load_detector(Path(weights), chosen)
-    return LoadedDetector(detector, info, chosen)
 
 
 def export(

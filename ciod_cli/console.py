@@ -61,6 +61,11 @@ def show_json(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write(text: str) -> None:
+    """Write a part of a document to stdout, also while stderr has a live display."""
+    stdout().file.write(text)
+
+
 def note(message: str) -> None:
     """Print a message that is not the result."""
     stderr().print(Text(with_flags(message)), soft_wrap=True)

@@ -104,12 +104,15 @@ def describe(record: TrainingRecord, epochs: int) -> str:
 
 
 @contextmanager
-def progress_counter(what: str, unit: str, *, at_once: bool = True) -> Iterator[Callable[[int], None]]:
+def progress_counter(
+    what: str, unit: str, *, total: int | None = None, at_once: bool = True
+) -> Iterator[Callable[[int], None]]:
     """Yield a function that takes the number of units just finished; only a terminal shows the count, while it lasts.
 
     Args:
         what: what is being done.
         unit: what is counted.
+        total: how many there are, where that is known; the display is a bar then.
         at_once: print `what` now; otherwise with the first report, which may be one of 0 units.
     """
     screen = console.stderr()
@@ -119,10 +122,11 @@ def progress_counter(what: str, unit: str, *, at_once: bool = True) -> Iterator[
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        TextColumn("{task.completed:.0f} " + unit),
+        *([] if total is None else [BarColumn(bar_width=20)]),
+        TextColumn("{task.completed:.0f}" + (f"/{total} {unit}" if total is not None else f" {unit}")),
     )
     with Progress(*columns, console=screen, transient=True) as progress:
-        task = progress.add_task(what, total=None, visible=at_once)
+        task = progress.add_task(what, total=total, visible=at_once)
         yield lambda count: progress.update(task, advance=count, visible=True)
 
 

@@ -16,12 +16,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.ops import box_iou
 
-from ciod_core.config.schema import EvaluationConfig
+import ciod
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.drawing.detections import draw_detections
-from ciod_core.evaluation.predict import ImagePredictions, detect_in_images
 from ciod_core.experiment.folder import Experiment
+from ciod_core.inference.predictions import ImagePredictions
 
 RUNS = ("step1", "step2-finetune", "step2")
 TITLES = (
@@ -51,10 +51,9 @@ def main() -> None:
     val = experiment.folder / "data"
     truth = chosen(read_coco(val / "annotations" / "instances_val.json"), old, arguments.count, arguments.objects)
     files = [val / "val" / name for name in truth]
-    config = EvaluationConfig(score_threshold=arguments.score)
     canvas = Image.new("RGB", (len(files) * (SIDE + GAP) - GAP, len(RUNS) * (SIDE + TITLE + GAP) - GAP), "white")
     for row, (run, title) in enumerate(zip(arguments.runs, TITLES, strict=True)):
-        found = list(detect_in_images(experiment.weights_path(run), files, config))
+        found = ciod.load(experiment.weights_path(run)).predict(files, score=arguments.score)
         top = row * (SIDE + TITLE + GAP)
         counts = ", ".join(
             f"{hits(found, truth, names)} of {sum(name in names for objects in truth.values() for name, _ in objects)} "
@@ -99,17 +98,16 @@ def hits(found: list[ImagePredictions], truth: dict[str, Objects], names: set[st
     for image, objects in zip(found, truth.values(), strict=True):
         for name, box_4 in objects:
             same = [label == name for label in image.names]
-            iou = box_iou(torch.from_numpy(box_4[None]).float(), torch.from_numpy(image.boxes_D4[same]).float())
+            iou = box_iou(torch.from_numpy(box_4[None]).float(), torch.from_numpy(image.boxes[same]).float())
             total += int(name in names and bool((iou >= 0.5).any()))
     return total
 
 
-def drawn(image: ImagePredictions) -> Image.Image:
+def drawn(found: ImagePredictions) -> Image.Image:
     """An image with its detections, enlarged first so that labels are readable."""
-    with Image.open(image.image) as source:
-        scale = SIDE / source.width
-        enlarged = source.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return draw_detections(enlarged, image.boxes_D4 * scale, image.names)
+    image = found.image
+    enlarged = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return draw_detections(enlarged, found.boxes * (SIDE / image.width), found.class_ids, found.names)
 
 
 if __name__ == "__main__":

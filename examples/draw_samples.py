@@ -57,8 +57,8 @@ def _draw(dataset: DetectionDataset, index: int, names: tuple[str, ...]) -> Imag
     """Draw one sample as the network gets it, padding included."""
     batch = collate([dataset[index]])
     image = Image.fromarray(batch.images_B3HW[0].permute(1, 2, 0).contiguous().numpy())
-    labels = [names[label] for label in batch.targets.labels_N.tolist()]
-    return draw_detections(image, batch.targets.boxes_N4.numpy(), labels)
+    labels = batch.targets.labels_N.tolist()
+    return draw_detections(image, batch.targets.boxes_N4.numpy(), labels, [names[label] for label in labels])
 
 
 def _grid(pictures: list[Image.Image]) -> Image.Image:

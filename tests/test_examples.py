@@ -6,13 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from ciod_core.classes import class_table
 from ciod_core.config.resolve import resolve_config
+from ciod_core.config.schema import ModelConfig
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.demo.shapes import generate_shapes
 from ciod_core.experiment.create import create_experiment
+from ciod_core.model.checkpoint import CheckpointInfo, save_detector
+from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.model.registry import build_detector
 from ciod_core.runs.train import train_step
 from ciod_core.teachers.results import ResultsTeacher
 from tests.helpers.elsewhere import OLD, three_images
@@ -70,6 +76,33 @@ def test_drawing_samples(shapes_dataset: DatasetSource, tmp_path: Path, options:
     picture = Image.open(tmp_path / "samples.png")
     assert picture.size == (3 * (96 + 8), 2 * (96 + 8)), "three columns, two rows, and a gap"
     assert len(picture.getcolors(picture.width * picture.height)) > 50
+
+
+def test_drawing_a_video(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    size, name = (96, 64), "yolox-micro"
+    detector = build_detector(ModelConfig(name=name), 1)
+    info = CheckpointInfo(
+        model=ModelConfig(name=name),
+        classes=class_table([[("circle", 1)]]),
+        preprocessing=Preprocessing(image_size=64),
+        run="step1",
+        step=1,
+        method="joint",
+        parent_sha256=None,
+    )
+    save_detector(tmp_path / "step1.safetensors", detector.state_dict(), info)
+    writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, size)
+    for gray in range(0, 200, 50):
+        writer.write(np.full((size[1], size[0], 3), gray, np.uint8))
+    writer.release()
+    command = [sys.executable, str(EXAMPLES / "video.py")]
+    command += [str(tmp_path / name) for name in ("step1.safetensors", "in.mp4", "out.mp4")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXAMPLES.parent)
+    assert done.returncode == 0, done.stderr
+    written = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    assert written.get(cv2.CAP_PROP_FRAME_WIDTH) == 4 * size[0], "small frames are drawn enlarged"
 
 
 # Stand-ins for packages that ciod does not depend on: what the scripts use of them, with one dog in every image.

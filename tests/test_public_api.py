@@ -51,7 +51,7 @@ def test_the_whole_chain(tmp_path: Path) -> None:
     experiment = ciod.add_step(tmp_path / "second.json", experiment=experiment.folder, teacher=first.name)
     second = ciod.train_step(experiment, config, teacher=first.name)
     loaded = ciod.load(experiment.weights_path(second.name), device="cpu")
-    assert loaded.info.classes.names == ("circle", "square", "star")
+    assert loaded.classes == ("circle", "square", "star")
 
 
 @pytest.mark.slow

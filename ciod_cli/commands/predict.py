@@ -2,76 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ciod_cli import console
-from ciod_cli.options import EXPERIMENT, JSON, WEIGHTS, argument, locate_weights, option
+from ciod_cli.options import EXPERIMENT, JSON, argument, locate_weights, option
+from ciod_cli.predictions import FORMATS, CocoPrinter, FolderPrinter, JsonPrinter, Printer, TablePrinter
 from ciod_cli.settings import setting
-from ciod_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ciod_core.evaluation.predict import ImagePredictions
+from ciod_core.errors import ConfigError, DataError, did_you_mean, listed
 
 
 def predict(
-    weights: str = WEIGHTS,
-    images: list[Path] = argument("IMAGES", "Image files or folders of them."),
-    out: Path | None = option("--out", "Folder for the images with their boxes drawn, as PNG.", metavar="FOLDER"),
+    weights: str = argument("WEIGHTS", "Weights file, exported ONNX model, or a run of the experiment."),
+    images: list[str] = argument("IMAGES", "Image files, folders of them, or quoted patterns such as 'photos/*.jpg'."),
+    out: Path | None = option("--out", "Folder for the images with their boxes drawn, as JPEG.", metavar="FOLDER"),
+    crops: Path | None = option(
+        "--crops", "Folder for the objects cut out, a folder for each class.", metavar="FOLDER"
+    ),
+    format_name: str | None = option(
+        "--format",
+        "What is printed; yolo writes label files to 'labels' in the folder of --out. Default: table.",
+        metavar="|".join(FORMATS),
+        autocompletion=lambda: list(FORMATS),
+    ),
     score: float = option("--score", "Lowest score to report.", 0.3, min=0.0, max=1.0),
+    classes: str | None = option(
+        "--classes", "Report these classes alone: names with commas between.", metavar="NAMES"
+    ),
+    recursive: bool = option("--recursive", "Take the images of subfolders, too.", False),
+    batch_size: int = option("--batch-size", "Images per forward pass.", 8, min=1),
     experiment: Path | None = EXPERIMENT,
     device: str | None = setting("training.device"),
     json: bool = JSON,
 ) -> None:
-    """Detect objects in images; print the detections and, with --out, draw them."""
+    """Detect objects in images; print them, and with --out draw them."""
     from ciod_cli.progress import progress_counter
-    from ciod_core.config.schema import EvaluationConfig
-    from ciod_core.evaluation.predict import detect_in_images, draw, find_images
+    from ciod_core.inference.files import OutputFolder, find_images, predict_files
+    from ciod_core.inference.load import load
 
-    path = locate_weights(weights, experiment)[1].path
-    files = find_images(images)
-    targets = _targets(files, out) if out else None
-    results = []
-    with progress_counter(f"Running on {len(files)} images", "images") as on_image:
-        config = EvaluationConfig(score_threshold=score)
-        for index, found in enumerate(
-            detect_in_images(path, files, config, device=device or "auto", on_image=on_image)
-        ):
-            if targets:
-                draw(found, targets[index])
-            results.append(found)
-    if json:
-        console.show_json({"weights": str(path), "images": [_entry(found) for found in results]})
-        return
-    rows = [
-        (str(found.image), name, f"{confidence:.2f}", *(f"{side:.0f}" for side in box))
-        for found in results
-        for name, confidence, box in zip(found.names, found.scores, found.boxes_D4.tolist(), strict=True)
-    ]
-    title = f"{len(rows)} objects in {len(files)} images (score at least {score:g}; box in pixels)"
-    console.show(console.table(title, ("image", "class", "score", "x1", "y1", "x2", "y2"), rows, text_columns=2))
+    chosen = _format(format_name, json, out)
+    files = find_images(images, recursive=recursive)
+    drawn = OutputFolder(out, files) if out else None
+    cut = OutputFolder(crops, files, "crops") if crops else None
+    is_onnx = weights.lower().endswith(".onnx")
+    path = Path(weights) if is_onnx else locate_weights(weights, experiment)[1].path
+    detector = load(path, device or "auto")
+    names = [name.strip() for name in classes.split(",")] if classes is not None else None
+    detector.check_settings(score=score, classes=names)
+    printer = _printer(chosen, path, score, out)
+    if drawn and chosen == "yolo":
+        drawn.write_class_names(detector.classes)
+    unreadable = []
+    in_the_way = printer.live and console.stdout().is_terminal
+    progress = progress_counter(f"Running on {len(files)} images", "images", total=len(files))
+    with nullcontext(lambda _: None) if in_the_way else progress as on_image:
+        printer.begin()
+        for file, found in predict_files(detector, files, score=score, classes=names, batch_size=batch_size):
+            if isinstance(found, DataError):
+                console.warn(str(found))
+                unreadable.append(str(file.path))
+            else:
+                if drawn:
+                    drawn.write_picture(file, found)
+                if drawn and chosen == "yolo":
+                    drawn.write_yolo(file, found)
+                if cut:
+                    cut.write_crops(file, found)
+                printer.add(file, found)
+            on_image(1)
+    printer.end()
+    if unreadable:
+        raise DataError(f"{len(unreadable)} of {len(files)} images cannot be read: {listed(unreadable)}")
 
 
-def _targets(files: Sequence[Path], out: Path) -> list[Path]:
-    """Where each picture goes; refused when two share a name or one would replace an input."""
-    targets = [out / f"{path.stem}.png" for path in files]
-    inputs = {path.resolve() for path in files}
-    for position, target in enumerate(targets):
-        if target.resolve() in inputs:
-            raise ConfigError(f"`out` {out}: {target} would replace an input image; pass another folder")
-        if target in targets[:position]:
-            raise ConfigError(f"`out` {out}: two input images are called {target.stem}; pass them one at a time")
-    return targets
+def _format(name: str | None, json: bool, out: Path | None) -> str:
+    """What to print, checked against the other options."""
+    if name is not None and name not in FORMATS:
+        raise ConfigError(f"`format`: unknown format '{name}'; {did_you_mean(name, FORMATS)}")
+    if json and name not in (None, "json"):
+        raise ConfigError(f"`format` {name} and `json` exclude each other; pass one of them")
+    if name == "yolo" and out is None:
+        raise ConfigError("`format` yolo writes a label file for each image; pass `out`, the folder for them")
+    return "json" if json else name or "table"
 
 
-def _entry(found: ImagePredictions) -> dict[str, Any]:
-    return {
-        "image": str(found.image),
-        "detections": [
-            {"class": name, "category_id": category_id, "score": confidence, "box_xyxy": box}
-            for name, category_id, confidence, box in zip(
-                found.names, found.category_ids, found.scores, found.boxes_D4.tolist(), strict=True
-            )
-        ],
-    }
+def _printer(name: str, weights: Path, score: float, out: Path | None) -> Printer:
+    if name == "json":
+        return JsonPrinter(weights)
+    if name == "coco":
+        return CocoPrinter()
+    return FolderPrinter(out) if name == "yolo" and out else TablePrinter(score)

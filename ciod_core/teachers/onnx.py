@@ -16,7 +16,8 @@ from ciod_core.data.images.files import image_path
 from ciod_core.errors import CiodError, DataError
 from ciod_core.evaluation.detections import Detections
 from ciod_core.export.description import METADATA_KEY, NmsSettings
-from ciod_core.export.runtime import OnnxDetector, open_session
+from ciod_core.export.runtime import open_session
+from ciod_core.inference.onnx_detector import OnnxDetector
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.teachers.base import SourceFrameTeacher
 from ciod_core.teachers.boxes import OldClassImages, lowest_score, one_score_each, select_boxes

@@ -49,7 +49,7 @@ FLAGS = {
         "--per-class-group --set "
         "--upper-bound --workers"
     ),
-    "predict": "--device --experiment --json --out --score",
+    "predict": "--batch-size --classes --crops --device --experiment --format --json --out --recursive --score",
     "export": (
         "--experiment --format --json --max-detections --nms --nms-iou --no-nms --out --overwrite --score --yield-iou"
     ),

@@ -137,3 +137,16 @@ def test_runs_side_by_side_share_a_line_of_a_log_now_and_then(
         display.running([])
     captured = capsys.readouterr()
     assert (captured.out, captured.err.split("\n")) == ("", ["     step2-erd epoch 2/12", ""])
+
+
+def test_a_document_reaches_stdout_beside_a_bar_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(console, "stderr", lambda: screen)
+    with progress_counter("Running on 3 images", "images", total=3) as on_image:
+        console.write("[]")
+        on_image(1)
+    assert capsys.readouterr().out == "[]"
+    output = screen.file.getvalue()
+    assert "1/3 images" in output and "[]" not in output

@@ -162,16 +162,20 @@ def _upright_rgb(
         )
     if orientation != 1 and expected_size in (None, upright_size):
         image = image.transpose(UPRIGHT[orientation])
-    return _to_rgb(image, path)
+    return to_rgb(image, path)
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """8-bit RGB; alpha is dropped, as other readers do, so that colors under transparent pixels show."""
+def to_rgb(image: Image.Image, where: object) -> Image.Image:
+    """8-bit RGB; alpha is dropped, as other readers do, so that colors under transparent pixels show.
+
+    Raises:
+        DataError: floating-point pixels; the message begins with `where`.
+    """
     if image.mode == "RGB":
         return image
     if image.mode == "F":
         raise DataError(
-            f"{path}: pixels are floating-point numbers without a defined white; save 8 or 16 bits a channel"
+            f"{where}: pixels are floating-point numbers without a defined white; save 8 or 16 bits a channel"
         )
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's own conversion cuts everything above 255 to white.
