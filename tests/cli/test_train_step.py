@@ -170,7 +170,7 @@ def test_ctrl_c_and_resume(ciod: Ciod, untrained: Path) -> None:
     assert not experiment.weights_path("step1").exists()
 
     refused = ciod("train-step", "--experiment", untrained, *TINY, "--model", "yolox-micro")
-    assert "exists already (interrupted); pass --resume" in refused.error_line
+    assert "exists already (interrupted); pass --resume to continue it, --overwrite" in refused.error_line
     resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
     first_line = next(line for line in resumed.stderr.splitlines() if line.startswith("iteration"))
