@@ -47,16 +47,21 @@ def compare(
     json: bool,
 ) -> None:
     """Train the runs that are missing and print the table; see `run_suite` for the arguments and errors."""
+    from ciod_core.evaluation.bounds import doubtful_bounds
     from ciod_core.runs.compare.results import suite_rows, to_document
     from ciod_core.runs.compare.runner import run_suite
 
     with SuiteDisplay() as display:
         run_suite(experiment, runs, config, epochs, display, jobs=jobs, threads=threads)
     rows, seeds = suite_rows(experiment, runs), len({run.seed for run in runs})
+    doubts = doubtful_bounds(experiment.read(), {run.name for run in runs})
     if json:
-        console.show_json({"experiment": str(experiment.folder), "seeds": seeds, "rows": to_document(rows)})
+        document = {"seeds": seeds, "rows": to_document(rows), "warnings": doubts}
+        console.show_json({"experiment": str(experiment.folder), **document})
         return
     _show(rows, seeds)
+    for doubt in doubts:
+        console.warn(doubt)
 
 
 class SuiteDisplay:

@@ -46,7 +46,7 @@ SETTING_OPTIONS = {
     "training.batch_size": SettingOption("--batch-size", int, "Images per iteration."),
     "training.lr": SettingOption("--lr", float, "Learning rate."),
     "training.seed": SettingOption("--seed", int, "Random seed."),
-    "training.device": SettingOption("--device", str, "Device to run on: auto, cpu, cuda or cuda:N."),
+    "training.device": SettingOption("--device", str, "Device to run on: auto, cpu, cuda, a GPU's number or mps."),
     "training.precision": SettingOption("--precision", str, "Floating-point precision."),
     "evaluation.negatives": SettingOption(
         "--negatives", bool, "Validation images of earlier steps show none of the new classes: count detections there."

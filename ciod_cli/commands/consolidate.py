@@ -41,6 +41,6 @@ def consolidate(
     if json:
         console.show_json({"experiment": str(found.folder), "weights": str(weights), **run.model_dump(mode="json")})
         return
-    following = f"Next: ciod evaluate {run.name} --experiment {found.folder} --per-class-group"
+    following = f"Next: ciod evaluate {run.name} --experiment {found.folder}"
     console.note(f"Consolidated {teacher}. {following}")
     console.show(str(weights))

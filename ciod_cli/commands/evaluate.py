@@ -25,9 +25,7 @@ _METRIC_COLUMNS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 def evaluate(
     run: str | None = argument("RUN", "Run or weights file. Default: the only leaf run.", None),
     experiment: Path | None = EXPERIMENT,
-    per_class_group: bool = option(
-        "--per-class-group", "Also show old classes, new classes, and those of each step.", False
-    ),
+    per_class_group: bool = option("--per-class-group", "Also show the classes of each step.", False),
     per_class: bool = option("--per-class", "Also show per-class AP.", False),
     upper_bound: str | None = option(
         "--upper-bound",
@@ -73,6 +71,11 @@ def _show(result: RunEvaluation, *, per_class_group: bool, per_class: bool) -> N
     comparison = _comparison_table(report, result.chain, result.published)
     if comparison is not None:
         console.show(comparison)
+    summary = _summary(report, result.chain)
+    if summary:
+        console.show(summary)
+    for doubt in result.warnings:
+        console.warn(doubt)
     without = report.groups["all"].classes_without_objects
     if without:
         console.warn(f"no validation image shows {listed(without)}; these classes do not count in any mean")
@@ -81,11 +84,15 @@ def _show(result: RunEvaluation, *, per_class_group: bool, per_class: bool) -> N
 
 
 def _groups_table(report: EvaluationReport, *, every_group: bool) -> Table:
-    """One row per class group; only `all` unless `every_group`."""
-    names = [name for name in report.groups if every_group or name == "all"]
-    if report.step <= 2 and not report.labels_differ:
-        # With two steps, step1 and step2 are the old and the new classes once more.
-        names = [name for name in names if not name.startswith("step")]
+    """One row for all, old and new classes; with `every_group` also for those of each step."""
+    # With two steps, step1 and step2 are the old and the new classes once more.
+    if not every_group or (report.step <= 2 and not report.labels_differ):
+        names = [name for name in report.groups if not name.startswith("step")]
+    else:
+        names = list(report.groups)
+    if "old" not in report.groups:
+        # The new classes are all there are.
+        names.remove("new")
     rows = []
     for name in names:
         group = report.groups[name]
@@ -142,6 +149,19 @@ def _comparison_table(
         return None
     path = " → ".join(chain.runs) if chain else report.run
     return console.table(f"Compared along {path}", ("measure", "value"), tuple(rows.items()))
+
+
+def _summary(report: EvaluationReport, chain: ChainSummary | None) -> str:
+    """What was kept and what was learned, in a sentence; empty where nothing is known of it."""
+    kept = () if chain is None else chain.by_metric["ap"].kept
+    parts = [
+        f"{console.percent(share, 0)} % of step {step}'s AP" for step, share in enumerate(kept, 1) if share is not None
+    ]
+    sentence = [f"keeps {', '.join(parts)}"] if parts else []
+    bound = report.upper_bound
+    if bound is not None and "old" in report.groups and bound.new_share is not None:
+        sentence.append(f"new classes reach {console.percent(bound.new_share, 0)} % of joint training")
+    return f"{report.run} {'; '.join(sentence)}" if sentence else ""
 
 
 def _gaps(absolute: float | None, relative: float | None, omega: float | None) -> dict[str, str]:

@@ -23,6 +23,7 @@ def status(
     json: bool = JSON,
 ) -> None:
     """Show the steps of an experiment and the tree of its runs with their results."""
+    from ciod_core.evaluation.bounds import doubtful_bounds
     from ciod_core.experiment.folder import Experiment
 
     if folder is not None and experiment is not None:
@@ -38,6 +39,8 @@ def status(
     title = f"{found.folder}: {_origin(manifest)}"
     console.show(console.table(title, ("step", "classes", "runs", "images"), rows, text_columns=3))
     console.show(_tree(manifest))
+    for doubt in doubtful_bounds(manifest):
+        console.warn(doubt)
 
 
 def _origin(manifest: ExperimentManifest) -> str:

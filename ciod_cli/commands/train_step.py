@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ciod_core.config.schema import Config
     from ciod_core.data.formats.source import DatasetSource
+    from ciod_core.evaluation.chain import Outcome
     from ciod_core.experiment.add_step import AddedStep
     from ciod_core.experiment.folder import Experiment
     from ciod_core.experiment.manifest import StepRecord
@@ -105,16 +106,31 @@ def train_step(
                 knowledge=knowledge,
                 listener=display,
             )
+        from ciod_core.evaluation.chain import outcome_of
+
+        outcome = outcome_of(found, run)
     weights = found.weights_path(run.name)
     if json:
-        console.show_json({"experiment": str(found.folder), "weights": str(weights), **run.model_dump(mode="json")})
+        document = {"experiment": str(found.folder), "weights": str(weights), **run.model_dump(mode="json")}
+        console.show_json({**document, "outcome": outcome.model_dump(mode="json") if outcome else None})
         return
     took = "" if run.seconds is None else f" in {console.duration(run.seconds)}"
     following = f"Next: ciod evaluate {run.name} --experiment {found.folder}"
     if not run.metrics:
         following = "Not evaluated: there is no validation data (`val`)"
-    console.note(f"Trained {run.name}{took}. {following}")
+    console.note(f"Trained {run.name}{took}{f': {_describe(outcome)}' if outcome else ''}. {following}")
     console.show(str(weights))
+
+
+def _describe(outcome: Outcome) -> str:
+    """AP of all, old and new classes, and that of the old ones before."""
+    parts = [f"AP {console.percent(outcome.ap)}"]
+    if outcome.old is not None:
+        before = "" if outcome.old_before is None else f" ({console.percent(outcome.old_before)} before)"
+        parts.append(f"old classes {console.percent(outcome.old)}{before}")
+    if outcome.old is not None and outcome.new is not None:
+        parts.append(f"new classes {console.percent(outcome.new)}")
+    return "; ".join(parts)
 
 
 def _add_step(

@@ -10,7 +10,16 @@ from collections.abc import Collection
 from importlib import import_module
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ciod_core.errors import CheckpointError
@@ -41,6 +50,11 @@ def _one_of(name: str, known: Collection[str]) -> str:
         expected = f"{', '.join(others)} or {last}"
         raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
     return name
+
+
+def _device_name(value: object) -> object:
+    # YAML reads `device: 0` as a number.
+    return str(value) if type(value) is int else value
 
 
 class Section(BaseModel):
@@ -116,8 +130,10 @@ class TrainingConfig(Section):
     clip_grad_norm: NonNegative = Field(10.0, description="0 switches clipping off")
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.998, description="0 switches the average off")
     seed: Annotated[int, Field(ge=0)] = 0
-    device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Annotated[str, BeforeValidator(_device_name)] = Field(
+        "auto", description="auto (the first CUDA GPU, else the CPU), cpu, cuda, a GPU's number or mps"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs that have it")
     channels_last: bool = True
     deterministic: bool = True
     log_interval: Count = Field(20, description="iterations between two progress records")

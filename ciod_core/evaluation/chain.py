@@ -124,6 +124,48 @@ def chain_to(
     return summarize_chain([read_report(experiment, part) for part in path], bounds, first_step=first)
 
 
+class Outcome(Record):
+    """What one run came to: AP as fractions, None where it does not exist.
+
+    Attributes:
+        ap: on all classes.
+        old: on the classes of earlier steps, measured as `old_before`.
+        old_before: on the same classes and images, before the run.
+        new: on the classes of its step.
+    """
+
+    ap: float | None
+    old: float | None
+    old_before: float | None
+    new: float | None
+
+
+def outcome_of(experiment: Experiment, run: RunRecord) -> Outcome | None:
+    """What a run came to, next to the AP of its parent; None for a run without a report."""
+    if METRICS_KEY not in run.outputs:
+        return None
+    manifest, report = experiment.read(), read_report(experiment, run)
+    parent = manifest.find_run(run.parent) if run.parent else None
+    outcome = Outcome(ap=report.overall.ap, old=_ap(report, "old", "ap"), old_before=None, new=_ap(report, "new", "ap"))
+    if parent is None or parent.step >= run.step or METRICS_KEY not in parent.outputs:
+        return outcome
+    # Images of later steps may label old classes, too: only the steps' own measures compare from run to run.
+    steps = [f"step{step}" for step in range(1, run.step)]
+    weights = [len(report.groups[step].classes) for step in steps]
+    now, before = (
+        _weighted_mean([_ap(measured, step, "ap") for step in steps], weights)
+        for measured in (report, read_report(experiment, parent))
+    )
+    return outcome if before is None else outcome.model_copy(update={"old": now, "old_before": before})
+
+
+def _weighted_mean(values: Sequence[float | None], weights: Sequence[int]) -> float | None:
+    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight]
+    if not known or any(value is None for value, _ in known):
+        return None
+    return sum((value or 0.0) * weight for value, weight in known) / sum(weight for _, weight in known)
+
+
 def _one_run_per_step(path: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
     """A path without the runs that were distilled into another model before the next step."""
     following = (*path[1:], None)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from ciod_core.config.schema import Config
 from ciod_core.errors import ConfigError, did_you_mean, listed
 from ciod_core.evaluation.backends import BackendName
+from ciod_core.evaluation.bounds import doubtful_bounds
 from ciod_core.evaluation.chain import ChainSummary, chain_to, joint_reports
 from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.evaluation.records import read_report, record_report
@@ -26,12 +27,14 @@ class RunEvaluation:
         report: AP by class group and class, with the distance to the upper bound where there is the report of one.
         chain: measures along the run's path; None where a step of it has no report, or the weights are no run's.
         published: distance to an upper bound of which only the AP was given.
+        warnings: what speaks against the upper bounds, a line each.
     """
 
     weights: Path
     report: EvaluationReport
     chain: ChainSummary | None
     published: PublishedBound | None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values ready for JSON."""
@@ -40,6 +43,7 @@ class RunEvaluation:
             "report": self.report.to_dict(),
             "chain": self.chain.to_dict() if self.chain else None,
             "published_upper_bound": self.published.model_dump(mode="json") if self.published else None,
+            "warnings": list(self.warnings),
         }
 
 
@@ -104,11 +108,24 @@ def evaluate_run(
         record_report(experiment, target.run.name, report)
         chain = chain_to(experiment, target.run, None if isinstance(given, float) else given)
     if isinstance(given, float):
-        return RunEvaluation(target.path, report, chain, published_bound(report, given))
+        return RunEvaluation(target.path, report, chain, published_bound(report, given), _too_low(report, given))
     bound = given
     if bound is None and target.run is not None and target.run.kind != "joint":
         bound = joint_reports(experiment).get(report.step)
-    return RunEvaluation(target.path, report.with_upper_bound(bound) if bound else report, chain, None)
+    if bound is not None:
+        report = report.with_upper_bound(bound)
+    compared = {report.run, *([bound.run] if bound else [])}
+    if chain is not None:
+        compared |= {*chain.runs, *chain.upper_bounds.values()}
+    warnings = doubtful_bounds(experiment.read(), compared)
+    return RunEvaluation(target.path, report, chain, None, tuple(warnings))
+
+
+def _too_low(report: EvaluationReport, ap: float) -> tuple[str, ...]:
+    own = report.overall.ap
+    if own is None or own <= ap:
+        return ()
+    return (f"the upper bound {100 * ap:.1f} is below the AP of {report.run}, {100 * own:.1f}; ratios are left out",)
 
 
 def _parse_bound(experiment: Experiment, target: Teacher, text: str) -> float | EvaluationReport:

@@ -4,6 +4,9 @@ An AP matrix `ap_KJ` holds in row k, column j the AP on the classes of step j+1 
 array). Entries above the diagonal are not read. The functions accept any kind of AP (AP, AP50, …) in any unit;
 differences come out in that unit and ratios without one. None stands for a value that does not exist.
 
+Ratios to an upper bound exist only where it is one: a bound below the AP that it should bound can come close to 0, and
+so the ratio can be of any size.
+
 Legend: K steps trained, J steps evaluated, C classes.
 """
 
@@ -16,6 +19,8 @@ import numpy as np
 
 ApMatrix = Sequence[Sequence[float | None]]
 
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class IncrementalMeasures:
@@ -25,6 +30,7 @@ class IncrementalMeasures:
         ap_KJ: AP on the classes of step j after step k, for j up to k.
         ap_T: AP on all classes seen after each step.
         upper_bound_T: AP of the joint run of each step; None for steps without one.
+        kept: of each earlier step, as `kept_ap`.
         absolute_gap: at the last step, as `relative_gap`.
         ap_old: final AP on the classes of all earlier steps.
         ap_new: final AP on the classes of the last step.
@@ -39,6 +45,7 @@ class IncrementalMeasures:
     forgetting: tuple[float | None, ...]
     forgetting_percentage_points: float | None
     backward_transfer: float | None
+    kept: tuple[float | None, ...]
     ap_old: float | None
     ap_new: float | None
     harmonic_ap: float | None
@@ -64,6 +71,7 @@ def summary(
         forgetting=forgetting(ap_KJ),
         forgetting_percentage_points=forgetting_percentage_points(ap_KJ),
         backward_transfer=backward_transfer(ap_KJ),
+        kept=kept_ap(ap_KJ),
         ap_old=ap_old,
         ap_new=ap_new,
         harmonic_ap=harmonic_ap(ap_old, ap_new),
@@ -76,9 +84,8 @@ def absolute_gap(ap: float | None, upper_bound: float | None) -> float | None:
 
 
 def relative_gap(ap: float | None, upper_bound: float | None) -> float | None:
-    """RelGap = (U − AP) / U; None when the upper bound is 0."""
-    gap = absolute_gap(ap, upper_bound)
-    return None if gap is None or not upper_bound else gap / upper_bound
+    """RelGap = (U − AP) / U; None when the upper bound is 0 or below the AP."""
+    return _if_bounded(_signed_gap(ap, upper_bound))
 
 
 def omega(
@@ -95,11 +102,11 @@ def omega(
         shared_first_step: take the ratio of step 1 as 1.
 
     Returns:
-        None without steps, or when a step lacks its AP or an upper bound above 0.
+        None without steps, or when a step lacks its AP, or an upper bound above 0 that is not below it.
     """
     assert len(ap_T) == len(upper_bound_T), "one upper bound per step"
     ratios = [
-        1.0 if step == 0 and shared_first_step else _ratio(ap, upper)
+        1.0 if step == 0 and shared_first_step else _share(ap, upper)
         for step, (ap, upper) in enumerate(zip(ap_T, upper_bound_T, strict=True))
     ]
     return _mean(ratios)
@@ -130,10 +137,19 @@ def relative_deficit(
 ) -> float | None:
     """Mean over classes of (AP_joint − AP) / AP_joint: RSD on the old classes, RPD on the new ones.
 
-    Classes without an AP, or where the joint detector finds nothing, have no deficit and do not count.
+    Classes without an AP, or where the joint detector finds nothing, have no deficit and do not count. None where the
+    mean is below 0: the joint detector is no upper bound of these classes.
     """
-    gaps = [relative_gap(ap_C.get(name), joint_ap_C.get(name)) for name in classes]
-    return _mean([gap for gap in gaps if gap is not None])
+    gaps = [_signed_gap(ap_C.get(name), joint_ap_C.get(name)) for name in classes]
+    return _if_bounded(_mean([gap for gap in gaps if gap is not None]))
+
+
+def kept_ap(ap_KJ: ApMatrix) -> tuple[float | None, ...]:
+    """Per earlier step j: a_Tj / a_jj, the share of its AP that is left after the last step; None where it was 0."""
+    learned = [ap_KJ[j][j] for j in range(len(ap_KJ) - 1)]
+    return tuple(
+        now / before if now is not None and before else None for now, before in zip(ap_KJ[-1], learned, strict=False)
+    )
 
 
 def harmonic_ap(ap_old: float | None, ap_new: float | None) -> float | None:
@@ -144,8 +160,18 @@ def harmonic_ap(ap_old: float | None, ap_new: float | None) -> float | None:
     return 2 * ap_old * ap_new / total if total else 0.0
 
 
-def _ratio(value: float | None, reference: float | None) -> float | None:
-    return None if value is None or not reference else value / reference
+def _signed_gap(ap: float | None, upper_bound: float | None) -> float | None:
+    return None if ap is None or not upper_bound else (upper_bound - ap) / upper_bound
+
+
+def _if_bounded(gap: float | None) -> float | None:
+    """A relative gap; None where it is negative, apart from errors of rounding."""
+    return None if gap is None or gap < -ROUNDING else max(gap, 0.0)
+
+
+def _share(ap: float | None, upper_bound: float | None) -> float | None:
+    gap = relative_gap(ap, upper_bound)
+    return None if gap is None else 1.0 - gap
 
 
 def _difference(left: float | None, right: float | None) -> float | None:

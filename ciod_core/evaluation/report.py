@@ -73,9 +73,10 @@ class UpperBoundReport(Record):
         run: name of the joint run.
         metrics: its metrics over all classes, U.
         absolute_gap: U − AP for each metric.
-        relative_gap: (U − AP) / U for each metric.
-        rsd: mean over old classes of (AP_joint − AP) / AP_joint; None at step 1.
+        relative_gap: (U − AP) / U for each metric; None where U is below AP.
+        rsd: mean over old classes of (AP_joint − AP) / AP_joint; None at step 1, and where it is below 0.
         rpd: the same over the new classes.
+        new_share: AP of the new classes / that of the joint run; None where the joint run's is lower.
     """
 
     run: str
@@ -84,6 +85,7 @@ class UpperBoundReport(Record):
     relative_gap: Metrics
     rsd: float | None
     rpd: float | None
+    new_share: float | None = None
 
     @classmethod
     def between(cls, report: EvaluationReport, joint: EvaluationReport) -> UpperBoundReport:
@@ -96,6 +98,7 @@ class UpperBoundReport(Record):
         ap_C = {entry.name: entry.metrics.ap for entry in report.per_class}
         joint_ap_C = {entry.name: entry.metrics.ap for entry in joint.per_class}
         old = report.groups["old"].classes if "old" in report.groups else ()
+        new_gap = relative_gap(report.groups["new"].metrics.ap, joint.groups["new"].metrics.ap)
         return cls(
             run=joint.run,
             metrics=joint.overall,
@@ -103,6 +106,7 @@ class UpperBoundReport(Record):
             relative_gap=_for_each_metric(relative_gap, report.overall, joint.overall),
             rsd=relative_deficit(ap_C, joint_ap_C, old),
             rpd=relative_deficit(ap_C, joint_ap_C, report.groups["new"].classes),
+            new_share=None if new_gap is None else 1.0 - new_gap,
         )
 
 
@@ -112,7 +116,7 @@ class PublishedBound(Record):
     Attributes:
         ap: the bound, as a fraction.
         absolute_gap: U − AP.
-        relative_gap: (U − AP) / U.
+        relative_gap: (U − AP) / U; None where U is below AP.
         omega: mean(1, AP / U) for a run of step 2; None for other steps, which need a bound for every step.
     """
 

@@ -233,6 +233,10 @@ class ExperimentManifest(Record):
         steps = tuple(run for run in finished if run.kind != "joint" and run.name not in parents)
         return steps or tuple(finished)
 
+    def children_of(self, name: str) -> tuple[str, ...]:
+        """Names of the runs that run `name` taught."""
+        return tuple(run.name for run in self.runs if run.parent == name)
+
     def path_to(self, name: str) -> tuple[RunRecord, ...]:
         """The runs from the root of the tree to run `name`, in order of training.
 

@@ -92,12 +92,19 @@ def _convert(graph: nn.Module, description: ExportDescription) -> ModelProto:
 
 
 def _tidy(model: ModelProto, description: ExportDescription) -> None:
-    """Name the free sizes, attach the description and drop traces of the machine that exported the model."""
+    """Name the free sizes, attach the description and drop traces of the machine that exported the model.
+
+    The format is the oldest that has the operators, because runtimes refuse formats newer than they are: torch writes a
+    newer one for the sake of the metadata of nodes and values, which goes.
+    """
+    from onnx.helper import find_min_ir_version_for
+
     graph = model.graph
     del graph.value_info[:]
-    for node in graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    model.ir_version = find_min_ir_version_for(list(model.opset_import))
     _name_sizes(graph.input[0], {0: "batch", 2: "height", 3: "width"})
     for output in graph.output:
         raw_ids = description.nms is None and output.name == "category_ids"

@@ -71,8 +71,38 @@ def read_info(path: Path) -> CheckpointInfo:
     Raises:
         CheckpointError: the file is missing, damaged, not one of ciod's, or written by a newer version.
     """
+    refuse_foreign(path)
     remedy = "pass weights of ciod ('ciod import' makes them of published ones)"
     return read_description(path, METADATA_KEY, CheckpointInfo, upgrade_checkpoint, kind="checkpoint", remedy=remedy)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Say of a file that users take for weights what it is, and what can be done with it.
+
+    Raises:
+        CheckpointError: it is an ONNX model, a file that torch wrote, or JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError:
+        return
+    suffix = path.suffix.lower()
+    teaches = f"'ciod distill --teacher {path}' makes a teacher of it"
+    imports = f"'ciod import {path}' makes weights of it, if it is a YOLOX detector"
+    if suffix == ".onnx":
+        kind, remedy = "an ONNX model", f"{imports}; {teaches}"
+    elif suffix == ".pt2":
+        kind, remedy = "an exported model", "pass the weights that it was exported from"
+    # torch writes zip archives, and once wrote pickles.
+    elif start.startswith((b"PK\x03\x04", b"\x80\x02")):
+        kind, remedy = "a file of torch", imports
+    # A safetensors file begins with its length in eight bytes, the last of which are 0.
+    elif start.lstrip()[:1] in (b"{", b"[") and b"\0" not in start:
+        kind, remedy = "a JSON file", f"if it has COCO results, {teaches}"
+    else:
+        return
+    raise CheckpointError(f"{path} is {kind}, not ciod's weights; {remedy}")
 
 
 def has_description(path: Path) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ciod_core.model.base import Predictions
 from ciod_core.model.common.boxes import pairwise_iou
+from ciod_core.runtime.device import as_float64
 
 # Rows of the (points × anchor points) overlap matrix held at once: 512 × 8400 floats are 17 MB.
 OVERLAP_ROWS = 512
@@ -66,7 +67,7 @@ def class_statistics(teacher: Predictions, *, num_std: float, fixed_score: float
     num_images, _, num_classes = teacher.class_logits_BAC.shape
     images_B1 = torch.arange(num_images, device=label_BA.device).unsqueeze(1)
     group = (images_B1 * num_classes + label_BA).flatten()
-    score = score_BA.flatten().double()
+    score = as_float64(score_BA.flatten())
     num_groups = num_images * num_classes
     count = torch.bincount(group, minlength=num_groups)
     mean = score.new_zeros(num_groups).index_add_(0, group, score) / count.clamp(min=1)
@@ -78,13 +79,13 @@ def class_statistics(teacher: Predictions, *, num_std: float, fixed_score: float
 
 def global_statistics(teacher: Predictions, *, num_std: float) -> Tensor:
     """f ≥ mean + `num_std` · std of f over all anchor points of the image."""
-    score_BA = best_class(teacher).score_BA.double()
+    score_BA = as_float64(best_class(teacher).score_BA)
     return score_BA >= _outlier_bound(score_BA, num_std)
 
 
 def elastic_class_response(teacher: Predictions, *, num_std: float) -> Tensor:
     """s > mean + `num_std` · std of s over all anchor points of the image (ERD's class anchors A)."""
-    class_score_BA = best_class(teacher).class_score_BA.double()
+    class_score_BA = as_float64(best_class(teacher).class_score_BA)
     return class_score_BA > _outlier_bound(class_score_BA, num_std)
 
 
@@ -93,7 +94,7 @@ def elastic_location_response(teacher: Predictions, *, num_std: float) -> Tensor
 
     ERD takes the confidence of a location from the distribution of its edges; a family without one has another measure.
     """
-    confidence_BA = teacher.location_confidence().double()
+    confidence_BA = as_float64(teacher.location_confidence())
     return confidence_BA > _outlier_bound(confidence_BA, num_std)
 
 

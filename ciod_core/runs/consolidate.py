@@ -18,10 +18,9 @@ from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector, read_info
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.replay import TrainingData
-from ciod_core.runs.spec import RunSpec, claim, settle
+from ciod_core.runs.spec import RunSpec, claim, on_device, settle
 from ciod_core.runs.train import with_unlabeled
 from ciod_core.runtime.determinism import reproducible
-from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.base import TeacherIdentity
 from ciod_core.teachers.network import NetworkTeacher, freeze
 from ciod_core.training.progress import TrainingListener
@@ -60,11 +59,10 @@ def consolidate(
         DataError: images that cannot be read.
     """
     spec = claim(experiment, _describe(experiment, config, teacher, run), resume=resume, overwrite=overwrite)
-    spec = settle(spec)
+    spec, device = on_device(settle(spec))
     manifest, config = experiment.read(), spec.config
     check_step_files(experiment, manifest, spec.step)
     data = with_unlabeled(TrainingData(*read_step(experiment, manifest, spec.step)), config)
-    device = pick_device(config.training.device)
     with reproducible(config.training.seed, strict=config.training.deterministic):
         method = Consolidation(Section(), config.resampler)
         prepared = PreparedRun(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from ciod_core.config.schema import Config
 from ciod_core.experiment.folder import Experiment, check_run_name
 from ciod_core.experiment.manifest import RunRecord
@@ -14,9 +16,8 @@ from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.replay import TrainingData
-from ciod_core.runs.spec import RunSpec, claim
+from ciod_core.runs.spec import RunSpec, claim, on_device
 from ciod_core.runtime.determinism import reproducible
-from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.distill import distill
 from ciod_core.teachers.report import StepBank
 from ciod_core.teachers.resolve import bank_config, require_same_bank
@@ -58,7 +59,7 @@ def distill_into(
     """
     file = find_teacher(experiment, options)
     spec = _describe_student(file, _settle_student(config, file), name)
-    spec = claim(experiment, spec, resume=resume, overwrite=overwrite)
+    spec, device = on_device(claim(experiment, spec, resume=resume, overwrite=overwrite))
     if out is None and options.images is not None:
         out = experiment.knowledge_path(spec.name)
     bank = distill(experiment, spec.config, options, file=file, out=out, overwrite=overwrite, on_images=on_images)
@@ -66,7 +67,7 @@ def distill_into(
         require_same_bank(spec.begun, bank.path)
     training = spec.config.training
     with reproducible(training.seed, strict=training.deterministic):
-        return execute(experiment, _prepare(spec, bank), resume=resume, listener=listener)
+        return execute(experiment, _prepare(spec, bank, device), resume=resume, listener=listener)
 
 
 def _describe_student(file: TeacherFile, config: Config, name: str | None) -> RunSpec:
@@ -96,7 +97,7 @@ def _settle_student(config: Config, file: TeacherFile) -> Config:
     return with_own_settings(settled, method_class(config.method.name).with_fresh_student)
 
 
-def _prepare(spec: RunSpec, bank: StepBank) -> PreparedRun:
+def _prepare(spec: RunSpec, bank: StepBank, device: torch.device) -> PreparedRun:
     student = build_detector(spec.config.model, len(spec.classes))
     load_backbone_weights(student, spec.config.model)
     table, image_dir = bank.teacher.images
@@ -106,6 +107,6 @@ def _prepare(spec: RunSpec, bank: StepBank) -> PreparedRun:
         student=student,
         teacher=bank.teacher,
         data=TrainingData(table.without_boxes(), image_dir),
-        device=pick_device(spec.config.training.device),
+        device=device,
         notes=(*bank.notes, f"learns from {bank.path.name} alone; no label takes part"),
     )

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ciod_core.data.loading.dataset import DetectionDataset
 from ciod_core.data.loading.loader import BatchLoader, make_loader
 from ciod_core.data.loading.mixing import Mixing
 from ciod_core.data.loading.transforms import TrainTransform
-from ciod_core.errors import CheckpointError
+from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.evaluation.records import with_report
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
@@ -72,11 +72,13 @@ def execute(
         listener: told about the progress.
 
     Raises:
+        ConfigError: a batch too small for batch normalization.
         CheckpointError: a state that does not fit.
         DataError: an image that cannot be read.
     """
     spec, config = prepared.spec, prepared.spec.config
     trainer = _build_trainer(prepared)
+    _check_smallest_batch(trainer, config.data.image_size)
     folder = experiment.run_folder(spec.name)
     if resume:
         _restore(trainer, folder)
@@ -127,6 +129,18 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
         device=prepared.device,
         suspects=_suspects(prepared),
     )
+
+
+def _check_smallest_batch(trainer: Trainer, image_size: int) -> None:
+    """Refuse a batch that gives batch normalization one value of its coarsest level, which has no deviation."""
+    size_multiple = trainer.student.size_multiple
+    if image_size > size_multiple or trainer.load_epoch(0).smallest_batch > 1:
+        return
+    if any(isinstance(part, nn.BatchNorm2d) and part.training for part in trainer.student.train().modules()):
+        raise ConfigError(
+            f"`data.image_size` {image_size}: a batch of a single image is too small to train on at this size; pass "
+            f"{2 * size_multiple}, or a `training.batch_size` that leaves no image alone"
+        )
 
 
 def _suspects(prepared: PreparedRun) -> Callable[[Predictions, Tensor], Tensor] | None:

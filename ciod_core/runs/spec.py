@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Config, recorded_config
-from ciod_core.errors import ConfigError
+from ciod_core.errors import ConfigError, listed
 from ciod_core.experiment.folder import Experiment, Teacher, check_run_name, run_name
 from ciod_core.experiment.manifest import RunKind, RunRecord
 from ciod_core.experiment.teacher import taught_by
 from ciod_core.files import sha256_of_file
 from ciod_core.methods.registry import AUTO, method_class
 from ciod_core.model.checkpoint import read_info
+from ciod_core.runtime.device import pick_device, pick_precision
+from ciod_core.training.resume import STATE_FILE
 
 # The key of `model.init` among the inputs in a run's record.
 INIT_KEY = "init"
@@ -133,9 +137,10 @@ def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: boo
     record = manifest.find_run(name)
     if resume and overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other; pass one of them")
-    if resume and (record is None or record.status == "finished"):
-        state = "is finished" if record else "does not exist"
-        raise ConfigError(f"`resume`: run '{name}' {state}; leave `resume` out")
+    if resume and record is None:
+        raise ConfigError(f"`resume`: run '{name}' does not exist; leave `resume` out")
+    if resume and record is not None and record.status == "finished":
+        raise ConfigError(f"`resume`: run '{name}' is finished; {_remedies(experiment, record)}")
     if record is not None and record.kind == "imported" and overwrite:
         raise ConfigError(f"`overwrite`: '{name}' is what this experiment began with; pass another `name`")
     if record is None and not overwrite and experiment.weights_path(name).exists():
@@ -144,13 +149,35 @@ def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: boo
             "another `name`, or `overwrite` (to continue from these weights, pass them as `teacher`)"
         )
     if record is not None and not (resume or overwrite):
-        raise ConfigError(
-            f"run '{name}' exists already ({record.status}); pass `resume`, `overwrite` or another `name`"
-        )
-    children = [other.name for other in manifest.runs if other.parent == name]
+        raise ConfigError(f"run '{name}' exists already ({record.status}); {_remedies(experiment, record)}")
+    children = manifest.children_of(name)
     if overwrite and children:
-        raise ConfigError(f"`overwrite`: run '{name}' is the teacher of {', '.join(children)}; pass another `name`")
+        raise ConfigError(f"`overwrite`: run '{name}' is the teacher of {listed(children)}; pass another `name`")
     return _resumed(spec, record) if resume and record else spec
+
+
+def _remedies(experiment: Experiment, record: RunRecord) -> str:
+    """What can be done about a run that exists, in words."""
+    remedies = ["another `name`"]
+    if record.kind != "imported" and not experiment.read().children_of(record.name):
+        remedies.insert(0, "`overwrite` to replace it")
+    if record.status != "finished" and (experiment.run_folder(record.name) / STATE_FILE).exists():
+        ended = " if it has ended" if record.status == "running" else ""
+        remedies.insert(0, f"`resume` to continue it{ended}")
+    *others, last = remedies
+    return f"pass {', '.join(others)}{' or ' if others else ''}{last}"
+
+
+def on_device(spec: RunSpec) -> tuple[RunSpec, torch.device]:
+    """The run with its precision decided, and the device that it trains on.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    training = spec.config.training
+    device = pick_device(training.device)
+    training = training.model_copy(update={"precision": pick_precision(training.precision, device)})
+    return replace(spec, config=spec.config.model_copy(update={"training": training})), device
 
 
 def settle(spec: RunSpec) -> RunSpec:
@@ -199,6 +226,8 @@ def find_change(record: RunRecord, wanted: Config, keys: Iterable[tuple[str, str
     began = recorded_config(record.config)
     for section, field in keys:
         before, now = (getattr(getattr(config, section), field) for config in (began, wanted))
+        if (section, field) == ("training", "precision") and now == "auto":
+            continue
         if before != now and (section, field) not in FREE_ON_RESUME:
             return Change(f"{section}.{field}", before, now)
     return None

@@ -30,9 +30,8 @@ from ciod_core.model.registry import build_detector
 from ciod_core.runs.choice import choose_method
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.replay import TrainingData, choose_replayed, replay_table, resumed_replay
-from ciod_core.runs.spec import RunSpec, claim, plan_run, settle
+from ciod_core.runs.spec import RunSpec, claim, on_device, plan_run, settle
 from ciod_core.runtime.determinism import reproducible
-from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.resolve import names_bank, resolve_teacher
 from ciod_core.training.progress import TrainingListener
 
@@ -71,7 +70,7 @@ def train_step(
     spec = plan_run(experiment, config, teacher=teacher, step=step, run=run)
     spec = settle(claim(experiment, spec, resume=resume, overwrite=overwrite))
     check_step_files(experiment, experiment.read(), spec.step)
-    device = pick_device(spec.config.training.device)
+    spec, device = on_device(spec)
     replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)
     data = training_data(experiment, spec, replayed)
     images = LocatedTable(data.table, data.images)

@@ -27,8 +27,8 @@ def reproducible(seed: int, *, strict: bool) -> Iterator[None]:
     if strict:
         # cuBLAS reads this when it starts; a user's own value stands.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # A few CUDA kernels have no deterministic form; they warn and the CPU stays exact.
-        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+        # A few kernels of GPUs have no deterministic form; they warn and the CPU stays exact.
+        torch.use_deterministic_algorithms(True, warn_only=torch.accelerator.is_available())
         # Filling fresh memory guards against reading it uninitialised and costs a tenth of the time on a CPU.
         memory_filling.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not strict

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 from ciod_core.errors import ConfigError
 
@@ -12,20 +13,51 @@ AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: torch.device | str) -> torch.device:
-    """The device of that name; `auto` takes the first GPU when there is one.
+    """The device of that name.
+
+    Args:
+        name: `auto` is the first CUDA GPU, or else the CPU; `gpu` the first CUDA GPU, and a number the one of that
+            number, from 0; anything else is torch's.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: no such device here, or several.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    text = str(name).strip().lower()
+    if "," in text:
+        raise ConfigError(f"`training.device` {name}: one process runs on one device; pass one, such as cuda:0")
+    if text == "auto":
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    text = f"cuda:{text}" if text.isdecimal() else {"gpu": "cuda"}.get(text, text)
     try:
-        device = torch.device(name)
+        device = torch.device(text)
+    except RuntimeError:
+        raise ConfigError(f"`training.device`: there is no device '{name}'; pass cpu, cuda, cuda:0 or mps") from None
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"`training.device`: '{name}' cannot be used here ({reason}); pass cpu") from error
+        raise ConfigError(f"`training.device` {name}: {_why_unusable(device)}; pass cpu") from error
     return device
+
+
+def _why_unusable(device: torch.device) -> str:
+    if device.type != "cuda":
+        return f"torch {torch.__version__} cannot use {device.type} on this machine"
+    count = torch.cuda.device_count()
+    if not count:
+        return f"torch {torch.__version__} finds no GPU"
+    return f"there {'is 1 GPU' if count == 1 else f'are {count} GPUs'}, counted from cuda:0"
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """`training.precision` with `auto` decided: bf16 on CUDA GPUs that compute in it, else fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def as_float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64; on MPS, which has none, in float32."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -16,7 +16,7 @@ from ciod_core.experiment.folder import Teacher as Weights
 from ciod_core.experiment.step_data import read_step
 from ciod_core.experiment.teacher import taught_by
 from ciod_core.methods.registry import build_method
-from ciod_core.model.checkpoint import load_detector
+from ciod_core.model.checkpoint import load_detector, refuse_foreign
 from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.base import Teacher, TeacherIdentity
 from ciod_core.teachers.boxes import OldClassImages
@@ -139,11 +139,13 @@ def _is_foreign(teacher: Path | str) -> bool:
     """Whether this is a file that ciod did not train; anything but a file is the name of a run.
 
     Raises:
+        CheckpointError: weights of another program.
         ConfigError: a file of an unknown type.
     """
     path = Path(teacher)
     suffix = path.suffix.lower()
     if path.is_file() and suffix not in (_WEIGHTS_SUFFIX, *_FOREIGN):
+        refuse_foreign(path)
         raise ConfigError(
             f"`teacher` {path}: unsupported file type; pass ciod's weights (.safetensors), COCO results (.json) or a "
             "model (.onnx)"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ciod_core.evaluation import evaluate_run
+from ciod_core.evaluation.records import read_report, with_report
+from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
 from tests.cli.conftest import Ciod
 
@@ -47,10 +52,9 @@ def test_tables(ciod: Ciod, own_copy: Path) -> None:
     assert "AP in % on 12 validation images (hotcoco)" in plain.out
     assert "upper bound AP (joint2)" in plain.out
     assert "forgetting of step 1" in plain.out
-    assert "│ old" not in plain.out
+    for outcome in (plain, full):
+        assert all(f"│ {group}" in outcome.out for group in ("all", "old", "new"))
     assert "triangle" not in plain.out
-    assert "│ old" in full.out
-    assert "│ new" in full.out
     assert "triangle" in full.out
 
 
@@ -130,3 +134,63 @@ def test_negatives_without_an_image_that_could_be_one(ciod: Ciod, trained: Path)
     outcome = ciod("evaluate", "step2", "--experiment", trained, "--negatives", "--device", "cpu", "--workers", "0")
     assert outcome.code == 0
     assert "--negatives has no effect" in outcome.err
+
+
+def with_metrics(folder: Path, run: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the recorded report of a run, and the manifest with it."""
+    experiment = Experiment.open(folder)
+    record = experiment.read().run(run)
+    report = read_report(experiment, record).to_dict()
+    change(report)
+    experiment.put_run(with_report(experiment, record, EvaluationReport.model_validate(report)))
+
+
+def set_ap(report: dict[str, Any], ap: float) -> None:
+    for part in (*report["groups"].values(), *report["per_class"]):
+        part["metrics"] |= dict.fromkeys(part["metrics"], ap)
+
+
+@pytest.fixture
+def measured(own_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An experiment whose step2 is measured with AP 0.45 for every class; a single epoch gives none."""
+
+    def evaluate(experiment: Experiment, *arguments: object, **settings: object) -> EvaluationReport:
+        return read_report(experiment, experiment.read().run("step2"))
+
+    with_metrics(own_copy, "step2", lambda report: set_ap(report, 0.45))
+    monkeypatch.setattr(evaluate_run, "evaluate_weights", evaluate)
+    return own_copy
+
+
+def test_what_was_kept_and_learned_in_a_sentence(ciod: Ciod, measured: Path) -> None:
+    with_metrics(measured, "step1", lambda report: set_ap(report, 0.5))
+    with_metrics(measured, "joint2", lambda report: set_ap(report, 0.6))
+    document = json.loads(ciod("evaluate", "step2", "--experiment", measured, *QUICK, "--json").out)
+    assert document["chain"]["flavours"]["ap"]["kept"] == [pytest.approx(0.9)]
+    assert document["report"]["upper_bound"]["new_share"] == pytest.approx(0.75)
+    words = " ".join(ciod("evaluate", "step2", "--experiment", measured, *QUICK).out.split())
+    assert "step2 keeps 90 % of step 1's AP; new classes reach 75 % of joint training" in words
+
+
+def test_an_upper_bound_below_the_run(ciod: Ciod, measured: Path) -> None:
+    with_metrics(measured, "joint2", lambda report: set_ap(report, 0.001))
+    outcome = ciod("evaluate", "step2", "--experiment", measured, *QUICK)
+    assert (
+        "warning: joint2 is no upper bound: its AP is lower than that of step2 (all classes 0.1 to 45.0" in outcome.err
+    )
+    assert "ratios are left out; it was trained for 1 epoch, step1 → step2 for 2" in outcome.err
+    values = {
+        line.split("│")[1].strip(): line.split("│")[2].strip() for line in outcome.out.splitlines() if "│" in line
+    }
+    assert [values[name] for name in ("RelGap, %", "Ω")] == ["–", "–"]
+    assert values["RPD, mean relative deficit of new classes, %"] == "–"
+    assert "of joint training" not in outcome.out
+    assert "joint2 is no upper bound" in ciod("status", measured).err
+    assert len(json.loads(ciod("evaluate", "step2", "--experiment", measured, *QUICK, "--json").out)["warnings"]) == 1
+
+
+def test_a_given_upper_bound_below_the_run(ciod: Ciod, measured: Path) -> None:
+    outcome = ciod("evaluate", "step2", "--experiment", measured, *QUICK, "--upper-bound", "1.5", "--json")
+    document = json.loads(outcome.out)
+    assert document["published_upper_bound"]["relative_gap"] is document["published_upper_bound"]["omega"] is None
+    assert document["warnings"] == ["the upper bound 1.5 is below the AP of step2, 45.0; ratios are left out"]

@@ -62,6 +62,23 @@ def test_json_is_the_run(ciod: Ciod, own_copy: Path) -> None:
     assert document["weights"] == str(own_copy / "step2-finetune.safetensors")
     assert document["parent"] == "step1"
     assert document["metrics"].keys() >= {"all", "old", "new"}
+    before = Experiment.open(own_copy).read().run("step1").metrics["all"]
+    assert document["outcome"] == {
+        "ap": document["metrics"]["all"],
+        "old": pytest.approx(document["metrics"]["old"]),
+        "old_before": pytest.approx(before),
+        "new": document["metrics"]["new"],
+    }
+
+
+def test_what_was_measured_is_said_at_the_end(ciod: Ciod, own_copy: Path, trained: Path) -> None:
+    aps = {name: Experiment.open(trained).read().run(name).metrics for name in ("step1", "step2")}
+    shown = {name: {group: f"{100 * ap:.1f}" for group, ap in groups.items()} for name, groups in aps.items()}
+    again = ("--experiment", own_copy, *TINY, "--overwrite")
+    outcome = ciod("train-step", *again, "--teacher", "step1", "--method", "crs-ckd", "--name", "step2")
+    step2, before = shown["step2"], shown["step1"]["all"]
+    sentence = f"AP {step2['all']}; old classes {step2['old']} ({before} before); new classes {step2['new']}. Next:"
+    assert f": {sentence}" in outcome.err
 
 
 def test_the_replay_flag(ciod: Ciod, own_copy: Path) -> None:
@@ -170,7 +187,7 @@ def test_ctrl_c_and_resume(ciod: Ciod, untrained: Path) -> None:
     assert not experiment.weights_path("step1").exists()
 
     refused = ciod("train-step", "--experiment", untrained, *TINY, "--model", "yolox-micro")
-    assert "exists already (interrupted); pass --resume" in refused.error_line
+    assert "exists already (interrupted); pass --resume to continue it, --overwrite" in refused.error_line
     resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
     first_line = next(line for line in resumed.stderr.splitlines() if line.startswith("iteration"))

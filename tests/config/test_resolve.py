@@ -53,6 +53,13 @@ def test_text_settings_stay_text() -> None:
     assert resolve_config(assignments=["model.backbone_weights=123"]).model.backbone_weights == "123"
 
 
+@pytest.mark.parametrize(("text", "device"), [("0", "0"), ("0,1", "0,1"), ("cuda:1", "cuda:1")])
+def test_a_device_may_be_a_number(tmp_path: Path, text: str, device: str) -> None:
+    assert resolve_config(write(tmp_path / "c.yaml", f"training: {{device: '{text}'}}")).training.device == device
+    assert resolve_config(write(tmp_path / "c.yaml", f"training:\n  device: {text}")).training.device == device
+    assert resolve_config(assignments=[f"training.device={text}"]).training.device == device
+
+
 def test_saved_configuration_reads_back(tmp_path: Path) -> None:
     config = resolve_config(assignments=["training.milestones=[3]", "training.lr=1e-5", "model.name=yolox-s"])
     assert resolve_config(write(tmp_path / "config.yaml", config_text(config))) == config

@@ -10,6 +10,7 @@ from ciod_core.evaluation.incremental import (
     forgetting,
     forgetting_percentage_points,
     harmonic_ap,
+    kept_ap,
     omega,
     relative_deficit,
     relative_gap,
@@ -81,6 +82,23 @@ def test_missing_values_give_none_instead_of_a_wrong_mean() -> None:
     assert forgetting([[None], [None, 30.0], [50.0, 20.0, 45.0]]) == (None, 10.0)
     assert absolute_gap(None, 1.0) is None
     assert relative_gap(0.5, 0.0) is None
+
+
+def test_a_bound_below_the_result_gives_no_ratio() -> None:
+    assert relative_gap(0.3, 0.1) is omega([0.3, 0.3], [None, 0.1]) is None
+    assert relative_gap(0.3, 0.3) == 0.0 and omega([0.3, 0.3], [None, 0.3]) == 1.0
+    assert absolute_gap(0.3, 0.1) == pytest.approx(-0.2)
+    # A class that the joint detector hardly finds would outweigh all others.
+    assert relative_deficit({"cat": 0.5, "dog": 0.3}, {"cat": 0.9, "dog": 0.0001}, ["cat", "dog"]) is None
+    assert relative_deficit({"cat": 0.5, "dog": 0.8}, {"cat": 0.9, "dog": 0.7}, ["cat", "dog"]) == pytest.approx(
+        (4 / 9 - 1 / 7) / 2
+    )
+
+
+def test_kept_ap_is_a_share_of_what_was_learned() -> None:
+    assert kept_ap(MATRIX) == pytest.approx((50 / 60, 20 / 30))
+    assert kept_ap([[0.0], [None, 30.0], [50.0, 20.0, 45.0]]) == (None, pytest.approx(20 / 30))
+    assert kept_ap([[60.0]]) == ()
 
 
 def test_relative_deficit_is_a_mean_over_classes() -> None:

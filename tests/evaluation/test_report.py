@@ -111,6 +111,16 @@ def test_upper_bound_gives_gaps_and_deficits(ground_truth: AnnotationTable) -> N
     assert bound.absolute_gap.ap_large is None
     assert bound.rsd == pytest.approx((0.5 + 1.0 + 0.0) / 3)
     assert bound.rpd == pytest.approx(0.5)
+    assert bound.new_share == pytest.approx(0.5)
+
+
+def test_a_joint_run_below_the_run_gives_no_ratio(ground_truth: AnnotationTable) -> None:
+    joint = _report(ground_truth, CLASSES, {4: 0.5, 2: 0.5, 1: 0.5, 3: 0.5}, "joint3")
+    report = _report(ground_truth, CLASSES, {4: 1.0, 2: 0.0, 1: 1.0, 3: 1.0}, "step3").with_upper_bound(joint)
+    bound = report.upper_bound
+    assert bound is not None
+    assert bound.relative_gap.ap is bound.rsd is bound.rpd is bound.new_share is None
+    assert bound.absolute_gap.ap == pytest.approx(-0.25)
 
 
 def test_an_upper_bound_of_other_classes_or_images_is_refused(

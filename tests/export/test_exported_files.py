@@ -153,6 +153,21 @@ def test_suppression_is_one_standard_operator(onnx_model: Path) -> None:
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
 
 
+@pytest.mark.parametrize("name", ["onnx_model", "raw_onnx_model"])
+def test_onnx_is_of_the_format_that_belongs_to_its_operators(name: str, request: pytest.FixtureRequest) -> None:
+    """Opset 18 came with ONNX 1.13, IR version 8; onnxruntime 1.17 reads versions up to 9."""
+    model = pytest.importorskip("onnx").load(str(request.getfixturevalue(name)))
+    graph = model.graph
+    assert model.ir_version == 8
+    assert model.producer_name == "ciod" and [entry.key for entry in model.metadata_props] == ["ciod"]
+    # Later versions gave these fields to the parts of a graph.
+    newer = {"metadata_props", "overload", "device_configurations"}
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        assert not {field.name for field, _ in part.ListFields()} & newer
+    assert not any(tensor.external_data for tensor in graph.initializer)
+    assert not model.functions
+
+
 def test_files_carry_no_folder_of_the_machine_that_made_them(onnx_model: Path, pt2_model: Path) -> None:
     source_folder = str(Path(__file__).resolve().parents[2]).encode()
     for path in (onnx_model, pt2_model):

@@ -126,6 +126,34 @@ def test_a_damaged_file(path: Path) -> None:
         assert "may be damaged" in refusal(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        (
+            "a.onnx",
+            b"\x08\x08\x12\x07pytorch",
+            ("an ONNX model", "'ciod import PATH'", "'ciod distill --teacher PATH'"),
+        ),
+        ("a.pth", b"PK\x03\x04\0\0\0\0\0", ("a file of torch", "'ciod import PATH'")),
+        ("renamed.safetensors", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", ("a file of torch", "'ciod import PATH'")),
+        ("a.pt2", b"PK\x03\x04\0\0\0\0\0", ("an exported model", "pass the weights")),
+        ("results.json", b'{"info":{"a": 1}}', ("a JSON file", "'ciod distill --teacher PATH'")),
+        ("results.json", b"[\n]", ("a JSON file",)),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_what_can_be_done(
+    tmp_path: Path, name: str, content: bytes, expected: tuple[str, ...]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    message = refusal(path)
+    assert "damaged" not in message and all(part.replace("PATH", str(path)) in message for part in expected)
+
+
+def test_a_checkpoint_may_have_any_suffix(path: Path) -> None:
+    assert read_info(path.rename(path.with_suffix(".pt"))) == INFO
+
+
 def test_a_folder(tmp_path: Path) -> None:
     refusal(tmp_path)
 

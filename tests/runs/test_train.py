@@ -17,8 +17,9 @@ from ciod_core.experiment.manifest import FileRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
-from ciod_core.runs.spec import plan_run, settle
+from ciod_core.runs.spec import find_change, on_device, plan_run, settle
 from ciod_core.runs.train import train_step, training_table
+from ciod_core.training.resume import STATE_FILE
 from tests.helpers.experiments import make_experiment, make_run
 from tests.helpers.networks import lively_detector
 
@@ -78,15 +79,40 @@ def refused(experiment: Experiment, kind: type[CiodError], **arguments: Any) -> 
 
 class TestExistingRuns:
     @pytest.mark.parametrize("status", ["finished", "failed", "interrupted", "running"])
-    def test_a_run_that_exists_is_not_touched(self, experiment: Experiment, status: str) -> None:
+    @pytest.mark.parametrize("has_state", [False, True])
+    @pytest.mark.parametrize("is_teacher", [False, True])
+    def test_a_run_that_exists_is_not_touched(
+        self, experiment: Experiment, status: str, has_state: bool, is_teacher: bool
+    ) -> None:
+        """The message offers what can be done, and nothing else."""
         make_run(experiment, "step1", 1, status=status)
+        if has_state:
+            state = experiment.run_folder("step1") / STATE_FILE
+            state.parent.mkdir(parents=True)
+            state.touch()
+        if is_teacher:
+            make_run(experiment, "step2", 2, parent="step1")
         message = refused(experiment, ConfigError)
         assert f"'step1' exists already ({status})" in message
-        assert "`resume`" in message and "`overwrite`" in message
+        assert ("`resume` to continue it" in message) == (has_state and status != "finished")
+        assert ("`overwrite` to replace it" in message) == (not is_teacher)
+        assert message.endswith("another `name`")
 
     def test_a_finished_run_is_not_resumed(self, experiment: Experiment) -> None:
         make_run(experiment, "step1", 1)
-        assert "'step1' is finished" in refused(experiment, ConfigError, resume=True)
+        message = refused(experiment, ConfigError, resume=True)
+        assert "'step1' is finished; pass `overwrite` to replace it or another `name`" in message
+
+    def test_a_precision_that_was_decided_automatically_is_no_change(self, experiment: Experiment) -> None:
+        decided, device = on_device(plan_run(experiment, config()))
+        assert (decided.config.training.precision, device.type) == ("fp32", "cpu")
+        record = make_run(experiment, "step1", 1, status="interrupted")
+        key = ("training", "precision")
+        for used in ("fp32", "bf16"):
+            training = TrainingConfig(precision=used)
+            begun = record.model_copy(update={"config": config(training=training).model_dump(mode="json")})
+            assert find_change(begun, config(), [key]) is None
+            assert find_change(begun, config(training=TrainingConfig(precision="fp16")), [key]) is not None
 
     def test_a_run_that_never_began_is_not_resumed(self, experiment: Experiment) -> None:
         assert "'step1' does not exist" in refused(experiment, ConfigError, resume=True)

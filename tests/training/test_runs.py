@@ -257,3 +257,23 @@ def test_joint_training_sees_the_labels_of_all_steps(experiment: Experiment) -> 
     assert (run.name, run.kind, run.step, run.parent) == ("joint2", "joint", 2, None)
     _, info = load_detector(experiment.weights_path("joint2"))
     assert info.classes == experiment.read().classes and info.parent_sha256 is None
+
+
+class TestBatchesOfOneImage:
+    """Batch normalization has nothing to normalize where the coarsest level has one value in all."""
+
+    def at_32_pixels(self, batch_size: int, image_size: int = 32) -> Config:
+        config = tiny_config(epochs=1, batch_size=batch_size)
+        return config.model_copy(update={"data": config.data.model_copy(update={"image_size": image_size})})
+
+    @pytest.mark.parametrize("left", [None, 1])
+    def test_they_are_refused_before_training(self, experiment: Experiment, left: int | None) -> None:
+        images = experiment.read().step(1).statistics.images
+        with pytest.raises(ConfigError, match=r"`data.image_size` 32: .* pass 64"):
+            train_step(experiment, self.at_32_pixels(images - left if left else 1))
+        assert not experiment.read().runs
+
+    @pytest.mark.parametrize(("left", "image_size"), [(2, 32), (1, 64)])
+    def test_two_values_are_enough(self, experiment: Experiment, left: int, image_size: int) -> None:
+        images = experiment.read().step(1).statistics.images
+        assert train_step(experiment, self.at_32_pixels(images - left, image_size)).status == "finished"

@@ -15,14 +15,19 @@ from ciod_core.runtime.memory import release_freed_memory
 
 
 class BatchLoader:
-    """An iterable of batches of known length; iterating again repeats the same batches."""
+    """An iterable of batches of known length; iterating again repeats the same batches.
 
-    def __init__(self, loader: DataLoader[Sample | CiodError], batches: int) -> None:
+    Attributes:
+        smallest_batch: images of the smallest batch.
+    """
+
+    def __init__(self, loader: DataLoader[Sample | CiodError], batches: Sequence[Sequence[int]]) -> None:
         self._loader = loader
-        self._batches = batches
+        self._num_batches = len(batches)
+        self.smallest_batch = min(map(len, batches), default=0)
 
     def __len__(self) -> int:
-        return self._batches
+        return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches.
@@ -89,7 +94,7 @@ def make_loader(
         collate_fn=_collate_or_error,
         pin_memory=torch.cuda.is_available(),
     )
-    return BatchLoader(loader, len(batches))
+    return BatchLoader(loader, batches)
 
 
 def batch_indices(

@@ -122,7 +122,8 @@ def render(image: Image.Image, placement: Placement, augmentation: Augmentation)
     pixels_HW3 = pixels_HW3[top - y : bottom - y, left - x : right - x]
     if augmentation.color is not None:
         pixels_HW3 = apply_color_map(pixels_HW3, augmentation.color)
-    return pixels_HW3[:, ::-1] if placement.flip else pixels_HW3
+    # Mirroring a single column would change nothing but its stride, to a negative one that torch refuses.
+    return pixels_HW3[:, ::-1] if placement.flip and pixels_HW3.shape[1] > 1 else pixels_HW3
 
 
 def _resize_exactly(image: Image.Image, placement: Placement) -> ImageArray:
@@ -146,7 +147,7 @@ def _resize_fast(image: Image.Image, placement: Placement) -> ImageArray:
         return pixels_HW3
     # torch rounds the size down where `resized` forgives an error of floating point; a side keeps one pixel.
     factors = [
-        max(placement.scale * side / decoded * (1.0 + 1e-9), 1.0 / decoded)
+        max(placement.scale * side / decoded, 1.0 / decoded) * (1.0 + 1e-9)
         for side, decoded in zip(placement.size[::-1], image.size[::-1], strict=True)
     ]
     pixels_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1).unsqueeze(0)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
+from ciod_core.runtime.device import as_float64
+
 LARGEST_COORDINATE = 1e6
 # Enough that a GPU has something to do, few enough that a CPU does not compare boxes of different groups for long.
 BOXES_PER_CALL = 1024
@@ -33,9 +35,9 @@ def grouped_nms(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_thresho
         return group_N.new_zeros(0)
     by_score_N = scores_N.argsort(descending=True, stable=True)
     order_N = by_score_N[group_N[by_score_N].argsort(stable=True)]
-    boxes_N4 = boxes_N4[order_N].double().clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
+    boxes_N4 = as_float64(boxes_N4[order_N]).clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
     apart = boxes_N4.max() - boxes_N4.min() + 1
-    ordered_scores_N = scores_N[order_N].double()
+    ordered_scores_N = as_float64(scores_N[order_N])
     sizes = group_N[order_N].unique_consecutive(return_counts=True)[1]
     survivors = []
     for start, end, place_M in _calls(sizes):

@@ -12,6 +12,7 @@ from torch import Tensor
 from ciod_core.model.base import ABSENT_LOGIT, Assignment, Targets
 from ciod_core.model.common.boxes import pairwise_iou
 from ciod_core.model.yolox.predictions import YoloxPredictions
+from ciod_core.runtime.device import as_float64
 
 OUTSIDE_COST = 1e8
 
@@ -46,7 +47,7 @@ def assign(
         iou_GK = pairwise_iou(boxes_G4, predictions.boxes_BA4[image, anchor_K]) * can_predict_GK
         objectness_K = predictions.objectness_logits_BA[image, anchor_K].sigmoid()
         # In float64 so that adding 1e8 does not round the other terms away.
-        cost_GK = (_class_cost(class_logits_KC, objectness_K, labels_G) - iou_cost * (iou_GK + 1e-8).log()).double()
+        cost_GK = as_float64(_class_cost(class_logits_KC, objectness_K, labels_G) - iou_cost * (iou_GK + 1e-8).log())
         cost_GK += OUTSIDE_COST * ~inside_both_GA[:, anchor_K]
         cost_GK[~can_predict_GK] = torch.inf
 

@@ -144,7 +144,8 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
     if not has_same_start(record, spec):
         start = run.teacher if spec.teacher else spec.init
         raise ConfigError(
-            f"run '{run.name}' was trained with other weights than '{start}' has now; train it again with `overwrite`"
+            f"run '{run.name}' was trained with other weights than '{start}' has now; "
+            "train it again with 'ciod train-step --overwrite'"
         )
     return True
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ciod_core.data.loading.color import apply_color_map, color_map, draw_color_map
@@ -133,6 +134,16 @@ def test_an_image_without_boxes_is_valid() -> None:
 def test_a_very_long_image_keeps_at_least_one_row(fast: bool) -> None:
     moved = apply_augmentation(Image.new("RGB", (4000, 3)), boxes(), (4000, 3), Augmentation(64, fast=fast))
     assert moved.image_HW3.shape == (1, 64, 3)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("size", [(10, 900), (1, 900), (49, 6272), (6272, 49)])
+def test_an_image_that_becomes_one_pixel_wide_is_mirrored(size: tuple[int, int], fast: bool) -> None:
+    """49 · (1 / 49) is less than 1 in floating point."""
+    augmentation = Augmentation(64, flip=True, color=color_map(0, 1, 1, 0), fast=fast)
+    pixels_HW3 = apply_augmentation(Image.new("RGB", size), boxes(), size, augmentation).image_HW3
+    assert min(pixels_HW3.shape[:2]) == 1
+    torch.from_numpy(np.ascontiguousarray(pixels_HW3.transpose(2, 0, 1)))
 
 
 @pytest.mark.parametrize("longer_side", [96, 416, 608, 640])
