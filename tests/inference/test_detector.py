@@ -133,7 +133,7 @@ def test_classes_can_be_chosen(loaded: LoadedDetector, files: list[Path]) -> Non
         (Path(__file__), "is not an image that can be read"),
         (Image.new("F", (9, 9)), "pixels are floating-point numbers"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_image_is_refused(loaded: LoadedDetector, given: object, message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
