@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from ciod_core.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from ciod_core.data.annotations.box_form import FEWEST_BOXES
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import CocoCategory, Integer
 from ciod_core.data.formats.json_text import collection_paused, decode_json
@@ -29,6 +30,7 @@ from ciod_core.teachers.boxes import (
     one_score_each,
     select_boxes,
 )
+from ciod_core.teachers.result_images import image_ids
 from ciod_core.teachers.teacher_classes import TeacherClasses, choose_classes, match_classes, read_teacher_classes
 
 FORM = (
@@ -50,7 +52,8 @@ class ResultsTeacher(SourceFrameTeacher):
             ConfigError: the classes are not named, or an old one is not among them.
             DataError: the file is malformed, or lists none of the images.
         """
-        results = _read_results(path, None if classes_file is None else read_teacher_classes(classes_file))
+        classes = None if classes_file is None else read_teacher_classes(classes_file)
+        results = _read_results(path, classes, old.images.table)
         match = match_classes(results.classes, old.classes)
         in_step_N = np.isin(results.image_ids_N, old.images.table.image_ids_I)
         notes = (
@@ -96,9 +99,9 @@ def _notes_about_images(
     table = old.images.table
     listed = f"step {old.step} ({table.path})"
     num_known, num_listed = len(np.unique(image_ids_N[in_step_N])), len(np.unique(image_ids_N))
-    if not num_known:
+    if num_listed and not num_known:
         raise DataError(
-            f"{path}: none of its {num_listed} image ids is among the {table.num_images} of {listed}; "
+            f"{path}: none of its {num_listed} images is among the {table.num_images} of {listed}; "
             "run the detector on the images of that file"
         )
     notes = []
@@ -111,17 +114,21 @@ def _notes_about_images(
 
 
 def _notes_about_boxes(path: Path, results: _Results, in_step_N: BoolArray, table: AnnotationTable) -> tuple[str, ...]:
-    """A note about boxes outside their image, if there are any: other units than pixels would cause that."""
+    """A note about boxes outside their image, if there are any.
+
+    Raises:
+        DataError: all of them are: they are in another unit.
+    """
     order_I = np.argsort(table.image_ids_I)
     place_K = np.searchsorted(table.image_ids_I, results.image_ids_N[in_step_N], sorter=order_I)
     sizes_I2 = np.stack((table.widths_I, table.heights_I), axis=1)
     empty_K = ~has_extent(clipped(results.boxes_N4[in_step_N], sizes_I2[order_I[place_K]].astype(np.float32)))
     if not empty_K.any():
         return ()
-    return (
-        f"{path}: dropped {empty_K.sum()} of {len(empty_K)} boxes, which lie outside their image or are thinner than a "
-        "pixel; bbox is x, y, width, height in pixels",
-    )
+    problem = "lie outside their image or are thinner than a pixel; bbox is x, y, width, height in pixels"
+    if empty_K.all() and len(empty_K) >= FEWEST_BOXES:
+        raise DataError(f"{path}: all {len(empty_K)} boxes {problem}")
+    return (f"{path}: dropped {empty_K.sum()} of {len(empty_K)} boxes, which {problem}",)
 
 
 @dataclass(frozen=True)
@@ -148,11 +155,12 @@ class _Results:
 
 
 class _Entry(msgspec.Struct, gc=False):
-    image_id: Integer
+    image_id: Integer | str
     category_id: Integer
     bbox: tuple[float, float, float, float]
     score: float
     scores: list[float] | None = None
+    file_name: str | None = None
 
 
 class _WithClasses(msgspec.Struct):
@@ -160,8 +168,8 @@ class _WithClasses(msgspec.Struct):
     categories: list[CocoCategory]
 
 
-def _read_results(path: Path, classes: TeacherClasses | None) -> _Results:
-    """Read and check a results file; `classes` are the teacher's where the file does not name them."""
+def _read_results(path: Path, classes: TeacherClasses | None, table: AnnotationTable) -> _Results:
+    """Read and check a results file on images of a table; `classes` are those of a file that does not name them."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -170,11 +178,11 @@ def _read_results(path: Path, classes: TeacherClasses | None) -> _Results:
         content: list[_Entry] | _WithClasses = decode_json(path, data, list[_Entry] | _WithClasses, FORM)
         if isinstance(content, _WithClasses):
             own = TeacherClasses.from_pairs(path, ((entry.id, entry.name) for entry in content.categories))
-            return _columns(f"{path}: annotations", content.annotations, choose_classes(path, own, classes))
-        return _columns(f"{path}: ", content, choose_classes(path, None, classes))
+            return _columns(f"{path}: annotations", content.annotations, choose_classes(path, own, classes), table)
+        return _columns(f"{path}: ", content, choose_classes(path, None, classes), table)
 
 
-def _columns(place: str, entries: Sequence[_Entry], classes: TeacherClasses) -> _Results:
+def _columns(place: str, entries: Sequence[_Entry], classes: TeacherClasses, table: AnnotationTable) -> _Results:
     """The entries as columns; `place` is where they stand, for messages."""
 
     def refuse(rows: Int64Array, fault: Callable[[_Entry], str]) -> None:
@@ -226,7 +234,9 @@ def _columns(place: str, entries: Sequence[_Entry], classes: TeacherClasses) -> 
     scores_N[row_M] = own_M
     return _Results(
         classes=classes,
-        image_ids_N=np.fromiter((entry.image_id for entry in entries), dtype=np.int64, count=count),
+        image_ids_N=image_ids(
+            place.removesuffix(": "), [entry.file_name or entry.image_id for entry in entries], table
+        ),
         columns_N=columns_N,
         boxes_N4=np.concatenate((xywh_N4[:, :2], xywh_N4[:, :2] + xywh_N4[:, 2:]), axis=1).astype(np.float32),
         scores_N=scores_N.astype(np.float32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from ciod_core.files import sha256_of_file
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.teachers.boxes import OldClassImages
 from ciod_core.teachers.distill import build_bank
+from ciod_core.teachers.result_images import image_ids
 from ciod_core.teachers.results import ResultsTeacher
 from tests.helpers.elsewhere import OLD, result, three_images, write_json
+from tests.helpers.tables import make_table
 
 NAMES = "1 dog\n2 bird\n5 cat\n"
 CAT, DOG = 0, 1
@@ -156,10 +159,66 @@ def test_what_does_not_fit_is_counted(images: OldClassImages) -> None:
     assert opened(images, everywhere, "5 cat\n4 dog").notes == ()
 
 
-@pytest.mark.parametrize("content", [[], [result(4, 5, [0, 0, 9, 9], 0.5)]])
-def test_no_image_in_common(images: OldClassImages, content: Any) -> None:
-    with pytest.raises(DataError, match=r"none of its \d image ids is among the 3 of step 2 \(.*may\.json\); run the"):
-        opened(images, content)
+@pytest.mark.parametrize("image", [4, "4", "four.png", "1.pn"])
+def test_no_image_in_common(images: OldClassImages, image: Any) -> None:
+    with pytest.raises(DataError, match=r"none of its 1 images is among the 3 of step 2 \(.*may\.json\); run the"):
+        opened(images, [result(image, 5, [0, 0, 9, 9], 0.5)])
+
+
+def test_a_detector_that_found_nothing(images: OldClassImages, tmp_path: Path) -> None:
+    teacher = opened(images, [])
+    assert [len(knowledge) for knowledge in all_knowledge(teacher)] == [0, 0, 0]
+    assert any("has no result for 3 of the 3 images" in note for note in teacher.notes)
+    built = build_bank(tmp_path / "bank.safetensors", teacher, ImageHashes())
+    assert [len(kept) for _, kept in built.teacher.bank.items()] == [0, 0, 0]
+
+
+def test_boxes_in_another_unit(images: OldClassImages) -> None:
+    with pytest.raises(
+        DataError, match=r"all 3 boxes lie outside their image or are thinner than a pixel; bbox is x, y"
+    ):
+        opened(images, [result(image, 5, [0.1, 0.2, 0.3, 0.4], 0.5) for image in (1, 2, 3)])
+
+
+class TestImagesByName:
+    """Images 10, 11, 12 and 13 are called 0007.jpg, day/8.jpg, a.b.png and day/a.png."""
+
+    TABLE = dataclasses.replace(
+        make_table([[], [], [], []], []),
+        image_ids_I=np.arange(10, 14),
+        file_names_I=np.array(["0007.jpg", "day/8.jpg", "a.b.png", "day/a.png"]),
+        path=Path("may.json"),
+    )
+
+    @pytest.mark.parametrize(
+        ("keys", "ids"),
+        [
+            ([10, 13, 10], [10, 13, 10]),
+            ([10, 7], [10, 7]),
+            ([7, 8, 7], [10, 11, 10]),
+            (["0007", "8", "a.b", "a"], [10, 11, 12, 13]),
+            ([7, 8, "a.b"], [10, 11, 12]),
+            ([10, "a"], [9, 13]),
+            (["0007.jpg", "8.jpg", "/data/a.b.png", "C:\\day\\a.png"], [10, 11, 12, 13]),
+            (["day/8.jpg", "night/8.jpg", "a.jpg", "b", "b"], [11, 11, 9, 8, 8]),
+            (["10", "13"], [10, 13]),
+            ([], []),
+        ],
+    )
+    def test_names(self, keys: list[int | str], ids: list[int]) -> None:
+        assert image_ids("results.json", keys, self.TABLE).tolist() == ids
+
+    def test_a_name_of_several_images(self) -> None:
+        table = dataclasses.replace(self.TABLE, file_names_I=np.array(["a.jpg", "x/a.jpg", "x/1.jpg", "y/01.jpg"]))
+        assert image_ids("", ["a.jpg", "x/a.jpg"], table).tolist() == [10, 11]
+        for key in ("a", 1):
+            with pytest.raises(DataError, match=rf"r\.json: image_id {key!r} fits several images of may\.json; write"):
+                image_ids("r.json", [key], table)
+
+    def test_in_a_file(self, images: OldClassImages) -> None:
+        entry = result(77, 5, [0, 0, 9, 9], 0.5)
+        for content in ([entry | {"file_name": "2.png"}], [entry | {"image_id": "2"}], [entry | {"image_id": "2.png"}]):
+            assert [len(knowledge) for knowledge in answers(images, content)] == [0, 1, 0]
 
 
 GOOD = result(1, 5, [0, 0, 9, 9], 0.5)
@@ -168,7 +227,7 @@ FAULTS: list[tuple[Any, str]] = [
     ({"annotations": [GOOD]}, "object missing required field categories; a results file is"),
     ([GOOD, {}], "[1]: object missing required field image_id; correct that entry"),
     ([GOOD, "x"], "[1]: expected object, got str; correct that entry"),
-    ([GOOD, GOOD | {"image_id": "1"}], "[1].image_id: expected int, got str"),
+    ([GOOD, GOOD | {"image_id": 1.5}], "[1].image_id: expected int | str, got float"),
     ([GOOD, GOOD | {"bbox": [0, 0, 9]}], "[1].bbox: expected array of length 4"),
     ([GOOD, GOOD | {"bbox": None}], "[1].bbox: expected array, got null"),
     ([GOOD, GOOD | {"bbox": [9, 9, -3, 5]}], "[1]: bbox [9.0, 9.0, -3.0, 5.0] is no box in an image; write x"),

@@ -1,0 +1,65 @@
+"""The images that the entries of a results file are about: by id, or by file name, as some programs write them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from ciod_core.arrays import Int64Array
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.errors import DataError
+
+
+def image_ids(where: str, keys: Sequence[int | str], table: AnnotationTable) -> Int64Array:
+    """The image id of every entry; an id that the table does not have where it does not have the image.
+
+    Numbers are ids. Only where some are no ids of the table, but all are names of its files (000123.jpg for 123, as in
+    `predictions.json` of Ultralytics), or stand beside names, are they names. A text is a name, with or without
+    suffix and folders.
+
+    Args:
+        where: where the entries are, for messages.
+        keys: image id or file name of every entry.
+        table: the images.
+
+    Raises:
+        DataError: a name fits several images.
+    """
+    plain = [int(key) if isinstance(key, str) and key.isdecimal() else key for key in keys]
+    distinct = dict.fromkeys(plain, 0)
+    known = set(table.image_ids_I.tolist())
+    names = _images_by_name(table)
+    texts = any(isinstance(key, str) for key in distinct)
+    if not texts and (known.issuperset(distinct) or not names.keys() >= distinct.keys()):
+        return np.array(plain, dtype=np.int64)
+    unknown = min(known, default=0) - 1
+    for key in distinct:
+        found = _find(key, names)
+        if len(found) > 1:
+            raise DataError(f"{where}: image_id {key!r} fits several images of {table.path}; write their ids")
+        distinct[key] = found[0] if found else unknown
+        unknown -= not found
+    return np.array([distinct[key] for key in plain], dtype=np.int64)
+
+
+def _images_by_name(table: AnnotationTable) -> dict[int | str, list[int]]:
+    """The image ids by file name, with and without folders and suffix, and by the number that a name is."""
+    found: dict[int | str, list[int]] = defaultdict(list)
+    pairs = list(zip(table.file_names_I.tolist(), table.image_ids_I.tolist(), strict=True))
+    for name, number in pairs:
+        path = PurePosixPath(name)
+        keys: set[int | str] = {path.name, path.stem}
+        for key in keys | ({int(path.stem)} if path.stem.isdecimal() else set()):
+            found[key].append(number)
+    # A whole name is that of one image, even where others are called so in other folders.
+    return found | {name: [number] for name, number in pairs}
+
+
+def _find(key: int | str, names: Mapping[int | str, list[int]]) -> list[int]:
+    if isinstance(key, int):
+        return names.get(key, [])
+    path = key.replace("\\", "/")
+    return names.get(path) or names.get(PurePosixPath(path).name, [])
