@@ -68,16 +68,3 @@ def test_drawing_samples(shapes_dataset: DatasetSource, tmp_path: Path, options:
     picture = Image.open(tmp_path / "samples.png")
     assert picture.size == (3 * (96 + 8), 2 * (96 + 8)), "three columns, two rows, and a gap"
     assert len(picture.getcolors(picture.width * picture.height)) > 50
-
-
-def test_published_settings_are_the_published_ones() -> None:
-    config = resolve_config(EXAMPLES / "published.yaml")
-    assert (config.resampler.min_score, config.resampler.nms_iou, config.resampler.ground_truth_iou) == (0.1, 0.95, 1.0)
-    assert (config.distiller.weighting, config.distiller.target, config.distiller.objectness) == (
-        "paper",
-        "soft",
-        "hard",
-    )
-    changed = (config.distiller.background, config.distiller.batch_norm, config.distiller.trunk_balance)
-    assert changed == ("zero", "update", 0.0)
-    assert (config.training.optimizer, config.training.lr, config.training.milestones) == ("sgd", 0.02, (8, 11))

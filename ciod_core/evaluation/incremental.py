@@ -4,8 +4,8 @@ An AP matrix `ap_KJ` holds in row k, column j the AP on the classes of step j+1 
 array). Entries above the diagonal are not read. The functions accept any kind of AP (AP, AP50, …) in any unit;
 differences come out in that unit and ratios without one. None stands for a value that does not exist.
 
-Ratios to an upper bound exist only where it is one: a bound below the AP that it should bound can come close to 0, and so
-the ratio can be of any size.
+Ratios to an upper bound exist only where it is one: a bound below the AP that it should bound can come close to 0, and
+the ratio to it can be of any size.
 
 Legend: K steps trained, J steps evaluated, C classes.
 """

@@ -55,6 +55,7 @@ FLAGS = {
     ),
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
     "status": "--experiment --json",
+    "settings": "--json --preset",
     "demo": "--json --out --seed --seeds",
 }
 FLAGS["eval"] = FLAGS["evaluate"]
