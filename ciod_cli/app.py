@@ -19,6 +19,7 @@ from ciod_cli.commands import (
     import_weights,
     predict,
     run,
+    settings,
     split,
     status,
     train_step,
@@ -67,6 +68,7 @@ app.command("predict", cls=SettingsCommand)(guarded(predict.predict))
 app.command("import", cls=SettingsCommand)(guarded(import_weights.import_weights))
 app.command("export", cls=SettingsCommand)(guarded(export.export))
 app.command("status", cls=SettingsCommand)(guarded(status.status))
+app.command("settings", cls=SettingsCommand)(guarded(settings.settings))
 app.command("demo", cls=SettingsCommand)(guarded(demo.demo))
 
 

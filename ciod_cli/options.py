@@ -47,9 +47,14 @@ EXPERIMENT = option(
 JSON = option("--json", "Print the result as one JSON document on stdout.", False)
 OVERWRITE = option("--overwrite", "Replace existing output.", False)
 RESUME = option("--resume", "Continue an interrupted run.", False)
-CONFIG = option("--config", "YAML file with settings; flags override it.", panel=SETTINGS_PANEL, metavar="FILE")
+CONFIG = option(
+    "--config", "YAML file with settings, or a preset; flags override it.", panel=SETTINGS_PANEL, metavar="FILE|PRESET"
+)
 SET = option(
-    "--set", "Any setting, for example training.lr=0.01. Repeatable.", panel=SETTINGS_PANEL, metavar="KEY=VALUE"
+    "--set",
+    "Any setting, for example training.lr=0.01; 'ciod settings' lists them. Repeatable.",
+    panel=SETTINGS_PANEL,
+    metavar="KEY=VALUE",
 )
 TRAINING_KEYS = (
     "data.image_size",

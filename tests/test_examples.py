@@ -173,16 +173,3 @@ def test_other_tools_write_results_that_teach(script: str, tmp_path: Path) -> No
     for known in teacher.annotate(range(3)):
         assert known.boxes_K4.tolist() == [[4, 8, 24, 40]]
         assert known.scores_K.tolist() == [0.75] and OLD.names[int(known.labels_K[0])] == "dog"
-
-
-def test_published_settings_are_the_published_ones() -> None:
-    config = resolve_config(EXAMPLES / "published.yaml")
-    assert (config.resampler.min_score, config.resampler.nms_iou, config.resampler.ground_truth_iou) == (0.1, 0.95, 1.0)
-    assert (config.distiller.weighting, config.distiller.target, config.distiller.objectness) == (
-        "paper",
-        "soft",
-        "hard",
-    )
-    changed = (config.distiller.background, config.distiller.batch_norm, config.distiller.trunk_balance)
-    assert changed == ("zero", "update", 0.0)
-    assert (config.training.optimizer, config.training.lr, config.training.milestones) == ("sgd", 0.02, (8, 11))

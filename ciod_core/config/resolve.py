@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
+from ciod_core.config.catalog import preset_file, preset_names
 from ciod_core.config.schema import Config, config_sections
 from ciod_core.config.yaml import parse_yaml, read_yaml
 from ciod_core.errors import ConfigError, did_you_mean
@@ -25,7 +26,7 @@ class _Given(NamedTuple):
 
 
 def resolve_config(
-    config_file: Path | None = None,
+    config_file: Path | str | None = None,
     flags: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
     *,
@@ -34,7 +35,7 @@ def resolve_config(
     """Merge the layers and check the result.
 
     Args:
-        config_file: YAML with sections as mappings (`training: {epochs: 12}`) or dotted keys.
+        config_file: YAML with sections as mappings (`training: {epochs: 12}`) or dotted keys, or the name of a preset.
         flags: dotted key → value; None means that the flag was not given.
         assignments: `key=value` texts; the value is read as YAML, so lists and numbers work.
         flag_names: dotted key → the flag's name in messages.
@@ -102,9 +103,13 @@ def _suggestion(key: str) -> str:
     return f"; sections are {', '.join(config_sections())}"
 
 
-def _from_file(path: Path) -> dict[str, _Given]:
+def _from_file(path: Path | str) -> dict[str, _Given]:
     origin = f"`config` {path}"
-    document = read_yaml(path, origin)
+    if not Path(path).exists():
+        if str(path) not in preset_names():
+            raise ConfigError(f"{origin}: no such file; pass a YAML file, or a preset: {', '.join(preset_names())}")
+        path = preset_file(str(path))
+    document = read_yaml(Path(path), origin)
     if document is None:
         return {}
     if not isinstance(document, dict):

@@ -66,7 +66,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The detector's shape. Fixed by step 1; later steps read it from the teacher."""
 
-    name: Annotated[str, AfterValidator(_registered_detector)] = "resnet50"
+    name: Annotated[str, AfterValidator(_registered_detector)] = Field("resnet50", description="the detector")
     backbone_weights: str = Field(
         "auto",
         description="'imagenet', 'none', a .safetensors/.pth file, or 'auto': imagenet for ResNet, none for CSPDarknet",
@@ -88,8 +88,8 @@ class DataConfig(Section):
 
     image_size: Annotated[int, Field(ge=32)] = Field(640, description="longer side after resizing, pixels")
     multi_scale: bool = Field(True, description="draw the longer side per image from 65 to 100 % of image_size")
-    photometric: bool = True
-    flip: UnitInterval = 0.5
+    photometric: bool = Field(True, description="distort brightness, contrast, saturation and hue")
+    flip: UnitInterval = Field(0.5, description="probability that an image is mirrored left and right")
     mosaic: UnitInterval = Field(0.0, description="probability that four images around a random center make one sample")
     mixup: UnitInterval = Field(0.0, description="probability that a second image is averaged with a sample")
     corrupt_images: Literal["stop", "skip"] = Field(
@@ -104,7 +104,7 @@ class DataConfig(Section):
         "student detects as one is no background, or everything is",
     )
     missing_score: UnitInterval = Field(0.1, description="detection score from which the student detects such a class")
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that load images; 0: none but the main one")
 
     @model_validator(mode="after")
     def _check_stride(self) -> DataConfig:
@@ -116,39 +116,47 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """Optimization of one step."""
 
-    epochs: Count = 12
-    batch_size: Count = 16
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    lr: Positive = 1e-3
-    momentum: UnitInterval = 0.9
-    weight_decay: NonNegative = 1e-4
-    schedule: Literal["cosine", "step"] = "cosine"
+    epochs: Count = Field(12, description="passes over the training images")
+    batch_size: Count = Field(16, description="images per iteration")
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="how gradients change the weights")
+    lr: Positive = Field(1e-3, description="learning rate after the warm-up")
+    momentum: UnitInterval = Field(0.9, description="of sgd")
+    weight_decay: NonNegative = Field(1e-4, description="of the optimizer")
+    schedule: Literal["cosine", "step"] = Field("cosine", description="how the learning rate falls after the warm-up")
     milestones: tuple[Count, ...] = Field((8, 11), description="epochs after which the step schedule divides lr by 10")
     final_lr_ratio: UnitInterval = Field(0.01, description="where the cosine schedule ends, as a share of lr")
-    warmup_iterations: Annotated[int, Field(ge=0)] = 200
-    warmup_ratio: UnitInterval = 0.001
-    clip_grad_norm: NonNegative = Field(10.0, description="0 switches clipping off")
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.998, description="0 switches the average off")
-    seed: Annotated[int, Field(ge=0)] = 0
+    warmup_iterations: Annotated[int, Field(ge=0)] = Field(
+        200, description="iterations in which the learning rate rises, a fifth of all at most"
+    )
+    warmup_ratio: UnitInterval = Field(0.001, description="where the warm-up begins, as a share of lr")
+    clip_grad_norm: NonNegative = Field(10.0, description="largest norm of the gradient; 0 switches clipping off")
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.998, description="decay of the moving average of weights; 0 switches the average off"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of all random draws")
     device: Annotated[str, BeforeValidator(_device_name)] = Field(
         "auto", description="auto (the first CUDA GPU, else the CPU), cpu, cuda, a GPU's number or mps"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs that have it")
-    channels_last: bool = True
-    deterministic: bool = True
+    channels_last: bool = Field(True, description="memory layout of images and weights; faster on most devices")
+    deterministic: bool = Field(True, description="algorithms that repeat a run bit by bit, where there are such")
     log_interval: Count = Field(20, description="iterations between two progress records")
 
 
 class MethodConfig(Section):
     """Which continual-learning method a later step uses."""
 
-    name: Annotated[str, AfterValidator(_registered_method)] = "auto"
+    name: Annotated[str, AfterValidator(_registered_method)] = Field(
+        "auto", description="the method; auto chooses by the old objects that the teacher sees in the new images"
+    )
 
 
 class ResamplerConfig(Section):
     """Which of the teacher's predictions become knowledge (center re-sampling, CRS)."""
 
-    rule: Literal["crs", "fixed", "class-stat", "global-stat"] = "crs"
+    rule: Literal["crs", "fixed", "class-stat", "global-stat"] = Field(
+        "crs", description="anchor points around centers, or those above a fixed or an image's own threshold"
+    )
     center_score: UnitInterval = Field(0.3, description="class score that makes an anchor point a center")
     other_iou: UnitInterval = Field(0.65, description="IoU with a center of its class that keeps another anchor point")
     min_score: UnitInterval = Field(0.2, description="lowest class score × objectness kept by 'crs' (0.1 published)")
@@ -188,16 +196,16 @@ class ReplayConfig(Section):
 class EvaluationConfig(Section):
     """How detections are read off the head's output."""
 
-    score_threshold: UnitInterval = 0.001
-    nms_iou: UnitInterval = 0.65
-    max_detections: Count = 100
+    score_threshold: UnitInterval = Field(0.001, description="lowest score of a detection")
+    nms_iou: UnitInterval = Field(0.65, description="IoU above which the lower-scored box of a class is dropped")
+    max_detections: Count = Field(100, description="most detections per image and head")
     yield_iou: UnitInterval = Field(
         0.5, description="a branch's detection yields to a better one of an older class above this IoU; 1: never"
     )
     negatives: bool = Field(
         False, description="validation images of earlier steps show none of the new classes: measure AP on them, too"
     )
-    batch_size: Count = 32
+    batch_size: Count = Field(32, description="images per forward pass")
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -251,8 +259,8 @@ def choices_of(key: str) -> tuple[str, ...]:
         module, names = registries[key]
         return tuple(getattr(import_module(module), names))
     section, _, name = key.partition(".")
-    kind: Any = Config.model_fields[section].annotation
-    return tuple(value for value in get_args(kind.model_fields[name].annotation) if isinstance(value, str))
+    annotation = config_sections()[section].model_fields[name].annotation
+    return tuple(value for value in get_args(annotation) if isinstance(value, str))
 
 
 def recorded_config(recorded: dict[str, Any]) -> Config:

@@ -5,7 +5,7 @@ array). Entries above the diagonal are not read. The functions accept any kind o
 differences come out in that unit and ratios without one. None stands for a value that does not exist.
 
 Ratios to an upper bound exist only where it is one: a bound below the AP that it should bound can come close to 0, and
-so the ratio can be of any size.
+the ratio to it can be of any size.
 
 Legend: K steps trained, J steps evaluated, C classes.
 """

@@ -24,12 +24,14 @@ class DistillerConfig(Section):
     weighting: Literal["paper", "balanced", "none"] = Field(
         "none", description="of class against location: by their errors as published ('paper') or corrected, or equal"
     )
-    target: Literal["soft", "hybrid", "margin-weighted", "hard"] = "soft"
+    target: Literal["soft", "hybrid", "margin-weighted", "hard"] = Field(
+        "soft", description="class target: the teacher's probabilities, or only its best class, or between them"
+    )
     objectness: Literal["hard", "soft"] = Field(
         "soft", description="objectness target at positives of old objects: 1 (published), or the teacher's objectness"
     )
-    class_weight: NonNegative = 1.0
-    location_weight: NonNegative = 1.0
+    class_weight: NonNegative = Field(1.0, description="of the class part of the loss")
+    location_weight: NonNegative = Field(1.0, description="of the location part of the loss")
     background: Literal["teacher", "zero"] = Field(
         "zero", description="objectness target where no object is: 0 (published), or the teacher's objectness"
     )

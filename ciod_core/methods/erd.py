@@ -26,8 +26,8 @@ class ErdConfig(Section):
 
     num_std: float = Field(2.0, description="a response exceeds mean + num_std · std of its image")
     nms_iou: UnitInterval = Field(0.005, description="class-wise NMS threshold of the responses that teach boxes")
-    class_weight: NonNegative = 1.0
-    box_weight: NonNegative = 1.0
+    class_weight: NonNegative = Field(1.0, description="of the loss of class outputs")
+    box_weight: NonNegative = Field(1.0, description="of the loss of boxes")
 
 
 class Erd(Method):

@@ -5,6 +5,7 @@ Legend: K kept boxes.
 
 from __future__ import annotations
 
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
@@ -19,9 +20,9 @@ from ciod_core.model.knowledge import Knowledge
 class RilodConfig(Section):
     """RILOD: logits and boxes where the resampler selects, and the neck's features."""
 
-    class_weight: NonNegative = 1.0
-    box_weight: NonNegative = 1.0
-    feature_weight: NonNegative = 1.0
+    class_weight: NonNegative = Field(1.0, description="of the loss of class outputs")
+    box_weight: NonNegative = Field(1.0, description="of the loss of boxes")
+    feature_weight: NonNegative = Field(1.0, description="of the loss of features")
 
 
 class Rilod(Method):

@@ -6,6 +6,7 @@ are distilled, too.
 
 from __future__ import annotations
 
+from pydantic import Field
 from torch import Tensor
 
 from ciod_core.config.schema import NonNegative, ResamplerConfig, Section
@@ -19,9 +20,9 @@ from ciod_core.model.knowledge import Knowledge
 class SidConfig(Section):
     """SID: logits and relations of the instances that the resampler selects, and the class tower's features."""
 
-    class_weight: NonNegative = 1.0
-    feature_weight: NonNegative = 1.0
-    relation_weight: NonNegative = 1.0
+    class_weight: NonNegative = Field(1.0, description="of the loss of class outputs")
+    feature_weight: NonNegative = Field(1.0, description="of the loss of features")
+    relation_weight: NonNegative = Field(1.0, description="of the loss of relations between instances")
 
 
 class Sid(Method):

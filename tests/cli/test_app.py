@@ -56,6 +56,7 @@ FLAGS = {
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
     "status": "--experiment --json",
     "demo": "--full --json --out --seed --seeds",
+    "settings": "--json --preset",
 }
 FLAGS["eval"] = FLAGS["evaluate"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from typer.testing import CliRunner
 from ciod_cli.guard import guarded
 from ciod_cli.options import DatasetFiles, argument, option, with_options
 from ciod_cli.settings import SettingsCommand, settings, with_flags
+from ciod_core.config.resolve import resolve_config
 from ciod_core.errors import ConfigError
+from tests.cli.conftest import Ciod
 
 
 def run(*arguments: str, message: str = "") -> Any:
@@ -80,3 +83,37 @@ def test_messages_name_the_flags_of_the_command(message: str, expected: str) -> 
 
 def test_outside_a_command_backticks_are_removed() -> None:
     assert with_flags("`training.lr`: x") == "training.lr: x"
+
+
+class TestList:
+    """`ciod settings`."""
+
+    def test_table(self, ciod: Ciod) -> None:
+        outcome = ciod("settings", "training")
+        assert "training.lr" in outcome.out and "learning rate" in outcome.out and "erd" not in outcome.out
+        assert "[8, 11]" in outcome.out
+        assert "Presets for --config: published" in outcome.err
+
+    def test_json(self, ciod: Ciod) -> None:
+        document = json.loads(ciod("settings", "--json").out)
+        defaults = {setting["key"]: setting["default"] for setting in document["settings"]}
+        assert defaults["training.milestones"] == [8, 11] and defaults["data.unlabeled"] is None
+        assert document["presets"] == ["published"]
+
+    def test_a_preset_is_yaml_that_config_reads(self, ciod: Ciod, tmp_path: Path) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text(ciod("settings", "--preset", "published").out)
+        assert resolve_config(path) == resolve_config("published")
+        assert json.loads(ciod("settings", "--preset", "published", "--json").out)["training"]["lr"] == 0.02
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (("lrr",), "FILTER lrr: no setting"),
+            (("--preset", "x"), "--preset x: there is no such preset"),
+            (("lr", "--preset", "published"), "exclude each other"),
+        ],
+    )
+    def test_invalid_arguments(self, ciod: Ciod, arguments: tuple[str, ...], expected: str) -> None:
+        outcome = ciod("settings", *arguments)
+        assert outcome.code == 2 and expected in outcome.error_line
