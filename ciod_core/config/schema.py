@@ -259,8 +259,10 @@ def choices_of(key: str) -> tuple[str, ...]:
         module, names = registries[key]
         return tuple(getattr(import_module(module), names))
     section, _, name = key.partition(".")
-    annotation = config_sections()[section].model_fields[name].annotation
-    return tuple(value for value in get_args(annotation) if isinstance(value, str))
+    own = Config.model_fields.get(section)
+    # The sections of methods come with torch, which the help does without.
+    kind: Any = own.annotation if own else config_sections()[section]
+    return tuple(value for value in get_args(kind.model_fields[name].annotation) if isinstance(value, str))
 
 
 def recorded_config(recorded: dict[str, Any]) -> Config:
