@@ -67,13 +67,11 @@ def read_all_labels(experiment: Experiment, manifest: ExperimentManifest, last_s
         ConfigError: a step was trained before this experiment began.
         CheckpointError: a file is missing or was changed.
     """
-    return [
-        LocatedTable(
-            read_coco(experiment.verified_split(record)),
-            experiment.folder / manifest.train_images(int(key.removeprefix("train") or 1)),
-        )
-        for key, record in all_labels(manifest, last_step).items()
-    ]
+    parts = []
+    for key, record in all_labels(manifest, last_step).items():
+        image_dir = experiment.folder / manifest.train_images(int(key.removeprefix("train") or 1))
+        parts.append(LocatedTable(read_coco(experiment.verified_split(record), image_dir), image_dir))
+    return parts
 
 
 def images_of_run(experiment: Experiment, manifest: ExperimentManifest, run: RunRecord) -> Path:

@@ -26,6 +26,7 @@ from ciod_core.runs.spec import claim, plan_run
 from ciod_core.runs.train import training_data, training_table
 from tests.helpers.chains import content_of, data_source, write_data, write_teacher
 from tests.helpers.experiments import check_files, make_run
+from tests.helpers.exports import EXPORTS
 from tests.helpers.writers import as_voc, as_yolo
 
 JOINT = Config(method=MethodConfig(name="joint"))
@@ -93,6 +94,16 @@ class TestFirstStep:
             "step1.train.json",
             "step1.val.json",
         ]
+
+    @pytest.mark.parametrize("export", ["Label Studio COCO, uploads", "CVAT YOLO", "Label Studio Pascal VOC"])
+    def test_from_an_export_without_validation(
+        self, shapes_dataset: DatasetSource, tmp_path: Path, export: str
+    ) -> None:
+        EXPORTS[export](shapes_dataset.val, tmp_path / "export")
+        source = resolve_dataset(str(tmp_path / "export"), val_optional=True)
+        with add_step(source, experiment=tmp_path / "chain") as added:
+            (step,) = added.experiment.read().steps
+            assert (step.statistics.images, step.val) == (12, None)
 
     def test_the_current_folder_is_the_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)

@@ -13,12 +13,14 @@ from ciod_core.data.annotations.protocols import parse_protocol
 from ciod_core.data.annotations.split import split_steps
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
+from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import ConfigError
 from ciod_core.experiment import folder as experiment_folder
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import PlanRecord
 from ciod_core.experiment.plan.plan import plan_classes
+from ciod_core.experiment.step_data import read_all_labels, read_step
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import training_table
@@ -51,6 +53,20 @@ def test_manifest_and_files_agree(shapes_dataset: DatasetSource, tmp_path: Path)
     source = shapes_dataset.train.annotations
     assert manifest.dataset.train.annotations.sha256 == sha256_of_file(source)
     assert (experiment.folder / experiment.read().train_images()).samefile(shapes_dataset.train.image_dir)
+
+
+def test_file_names_of_another_machine(shapes_copy: Path, tmp_path: Path) -> None:
+    """The steps and joint training, which reads the dataset itself, find the images."""
+    for half in ("train", "val"):
+        path = shapes_copy / "annotations" / f"instances_{half}.json"
+        content = json.loads(path.read_text())
+        for image in content["images"]:
+            image["file_name"] = f"C:\\data\\{half}\\{image['file_name']}"
+        path.write_text(json.dumps(content))
+    experiment = create_experiment(resolve_dataset(str(shapes_copy)), "5+3", "name", tmp_path / "experiment")
+    manifest = experiment.read()
+    for table, image_dir in (*read_all_labels(experiment, manifest, 2), read_step(experiment, manifest, 1)):
+        check_images_exist(table, image_dir)
 
 
 def test_nothing_else_stays_in_the_folder(shapes_dataset: DatasetSource, tmp_path: Path) -> None:

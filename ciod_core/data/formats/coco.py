@@ -22,8 +22,8 @@ from ciod_core.data.annotations.findings import Finding, Severity
 from ciod_core.data.annotations.inspection import strict_table
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable, Category
-from ciod_core.data.formats.base import DatasetSource, portable_name
-from ciod_core.data.formats.coco_layouts import find
+from ciod_core.data.formats.base import DatasetSource
+from ciod_core.data.formats.coco_layouts import find, names_below
 from ciod_core.data.formats.json_text import collection_paused, decode_json
 from ciod_core.errors import DataError
 from ciod_core.files import atomic_path
@@ -32,7 +32,7 @@ __all__ = ["CocoCategory", "Integer", "find", "parse", "parse_coco", "read_coco"
 
 LAYOUT = (
     "COCO (annotations/instances_train*.json and instances_val*.json), Roboflow's COCO (train/ and valid/ with "
-    "_annotations.coco.json)"
+    "_annotations.coco.json), exports of one COCO file (result.json, labels.json, annotations/instances_default.json)"
 )
 # Beyond 2**53 JSON readers no longer agree on the value of an integer.
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
@@ -89,25 +89,29 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
     return _without_groups([_read(split.annotations, split.image_dir) for split in source.splits])
 
 
-def read_coco(path: Path) -> AnnotationTable:
+def read_coco(path: Path, image_dir: Path | None = None) -> AnnotationTable:
     """Read and check a COCO detection file; see `ciod_core.data.annotations.inspection.strict_table` for repairs.
+
+    Args:
+        path: the file.
+        image_dir: the folder of its images, where its file names may not be written as ciod writes them.
 
     Raises:
         DataError: the file is missing, broken or contradicts itself; the message names the entry.
     """
-    return strict_table(parse_coco(path))
+    return strict_table(parse_coco(path, image_dir))
 
 
-def parse_coco(path: Path) -> RawAnnotations:
-    """Read a COCO detection file as it is.
+def parse_coco(path: Path, image_dir: Path | None = None) -> RawAnnotations:
+    """The same as it is, with all its faults.
 
     Raises:
         DataError: the file is missing, is not JSON or an entry has the wrong type.
     """
-    return _without_groups([_read(path)])[0]
+    return _without_groups([_read(path, image_dir)])[0]
 
 
-def _read(path: Path, image_dir: Path | None = None) -> _File:
+def _read(path: Path, image_dir: Path | None) -> _File:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -182,7 +186,7 @@ def _columns(path: Path, image_dir: Path | None, sha256: str, content: CocoFile)
         path=path,
         sha256=sha256,
         image_ids_I=_integers(images, "id"),
-        file_names_I=names_I if image_dir is None else [portable_name(image_dir, name) for name in names_I],
+        file_names_I=names_I if image_dir is None else names_below(image_dir, names_I),
         sizes_I2=np.stack([_integers(images, "width"), _integers(images, "height")], axis=1),
         annotation_ids_N=_integers(annotations, "id"),
         image_ids_N=_integers(annotations, "image_id"),

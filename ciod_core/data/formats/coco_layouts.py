@@ -1,12 +1,14 @@
-"""COCO layouts: the standard root, Roboflow's export, or the JSON file alone."""
+"""COCO layouts: the standard root, exports of annotation programs, or the JSON file alone."""
 
 from __future__ import annotations
 
 import json
 import mmap
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import chain
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ciod_core.data.formats.base import (
     HELD_OUT_NAMES,
@@ -19,8 +21,20 @@ from ciod_core.data.formats.base import (
 )
 from ciod_core.data.images.files import near_miss
 from ciod_core.errors import ConfigError, DataError
+from ciod_core.files import is_inside
 
 ROBOFLOW_NAME = "_annotations.coco.json"
+# What programs call the only file of an export: CVAT, Label Studio, FiftyOne, supervision and labelme, labelme2coco.
+ONLY_NAMES = (
+    "annotations/instances_default.json",
+    "instances_default.json",
+    "result.json",
+    "labels.json",
+    "annotations.json",
+    "annotations/annotations.json",
+    "dataset.json",
+    ROBOFLOW_NAME,
+)
 ROOT_PATTERNS = ("instances_{}*.json", "{}*.json")
 FIRST_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 LAST_TRAIN = re.compile(r"(.*)train(?:ing)?", re.IGNORECASE)
@@ -35,7 +49,7 @@ def find(path: Path, options: FindOptions) -> DatasetSource | None:
 
 
 def _in_folder(folder: Path, options: FindOptions) -> DatasetSource | None:
-    train = _file_in(folder, ("train",))
+    train = _file_in(folder, ("train",)) or _only_file(folder)
     if train is None:
         return None
     val = options.val or _file_in(folder, VAL_NAMES) or _file_in(folder, ("test",))
@@ -86,11 +100,22 @@ def _source(folder: Path, train: Path, val: Path | None, options: FindOptions) -
 def _file_in(folder: Path, words: tuple[str, ...]) -> Path | None:
     """The annotation file of a split in a root or an export."""
     for pattern in ROOT_PATTERNS:
-        found = {path for word in words for path in (folder / "annotations").glob(pattern.format(word))}
+        # CVAT writes the names of its subsets, which are often Train and Validation.
+        found = {
+            path
+            for path in (folder / "annotations").glob("*.json")
+            if any(fnmatchcase(path.name.lower(), pattern.format(word)) for word in words)
+        }
         if found:
             return _only(found, folder / "annotations", words[0])
     exported = {folder / word / ROBOFLOW_NAME for word in words}
     return _only({path for path in exported if path.is_file()}, folder, words[0])
+
+
+def _only_file(folder: Path) -> Path | None:
+    """The file of an export that has no splits; other programs have files of these names, too."""
+    named = {folder / name for name in ONLY_NAMES if (folder / name).is_file()}
+    return _only({path for path in named if first_file_name(path)}, folder, "train")
 
 
 def _sibling(train: Path) -> Path | None:
@@ -99,7 +124,9 @@ def _sibling(train: Path) -> Path | None:
     base = folder
     named: dict[str, Path] = {}
     if LAST_TRAIN.match(train.stem):
+        present = {path.name.lower(): path for path in train.parent.glob("*.json")}
         named = {word: train.with_stem(_renamed(train.stem, word)) for word in HELD_OUT_NAMES}
+        named = {word: present.get(path.name.lower(), path) for word, path in named.items()}
         base = train.parent
     elif LAST_TRAIN.match(folder.name):
         named = {word: folder.with_name(_renamed(folder.name, word)) / train.name for word in HELD_OUT_NAMES}
@@ -129,12 +156,13 @@ def _image_dir(annotations: Path, override: Path | None, option: str) -> Path:
         return override
     named = [folder for folder in _named_folders(annotations) if folder.is_dir()]
     parent = annotations.absolute().parent
-    others = (parent, parent / "images", parent.parent / "images", parent.parent)
+    others = [parent, parent / "images", parent / "data", parent.parent / "images", parent.parent]
     first = first_file_name(annotations)
-    candidates = [*named, *others]
-    holding = (folder for folder in candidates if not first or exists(folder / portable_name(folder, first)))
+    if first and Path(first).is_absolute():
+        others.append(Path(first).parent)
+    holding = _holding([*named, *others], first) if first else [*named, *others][0]
     # A folder of the split's name is the right one even when its images are gone: what is missing is counted later.
-    found = next(holding, None) or next(iter(named), None)
+    found = holding or next(iter(named), None)
     if found is None:
         near = next(filter(None, (near_miss(folder / str(first)) for folder in candidates)), None)
         raise DataError(
@@ -143,6 +171,36 @@ def _image_dir(annotations: Path, override: Path | None, option: str) -> Path:
             f"{f'; there is {near}' if near else ''}"
         )
     return found
+
+
+def _holding(folders: Sequence[Path], first: str) -> Path | None:
+    """The folder that holds the image of this name, if need be without folders of another machine in front of it."""
+    plain = (folder for folder in folders if is_inside(first) and exists(folder / portable_name(folder, first)))
+    shortened = (folder for folder in folders if _foreign_parts(folder, first))
+    return next(chain(plain, shortened), None)
+
+
+def names_below(image_dir: Path, names: Sequence[str]) -> list[str]:
+    """The file names of a COCO file relative to the image folder.
+
+    Exports made on Windows have backslashes; others have the folders of the machine they were made on in front, as many
+    for every image as for the first one, whose file tells how many.
+    """
+    portable = [portable_name(image_dir, name) for name in names]
+    foreign = _foreign_parts(image_dir, portable[0]) if portable else 0
+    if not foreign:
+        return portable
+    paths = [PurePosixPath(name) for name in portable]
+    shortened = [PurePosixPath(*path.parts[foreign:]).as_posix() if len(path.parts) > foreign else "" for path in paths]
+    return shortened if "" not in shortened and len(set(shortened)) == len(set(portable)) else portable
+
+
+def _foreign_parts(folder: Path, name: str) -> int:
+    """How many leading parts of a file name to leave out so that the file is in this folder; 0 where none helps."""
+    parts = PureWindowsPath(name).parts
+    if ".." in parts or (exists(folder / name) and is_inside(name)):
+        return 0
+    return next((count for count in range(1, len(parts)) if exists(folder.joinpath(*parts[count:]))), 0)
 
 
 def _named_folders(annotations: Path) -> Iterator[Path]:

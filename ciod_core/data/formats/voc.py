@@ -1,4 +1,4 @@
-"""Pascal VOC: a folder with Annotations, JPEGImages and ImageSets/Main, often one year of a VOCdevkit."""
+"""Pascal VOC: a folder with Annotations, JPEGImages and ImageSets/Main, often one year of a VOCdevkit, or an export."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from ciod_core.data.images.decode import upright_size
 from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
 
-LAYOUT = "Pascal VOC (Annotations/ and ImageSets/Main/)"
+LAYOUT = "Pascal VOC (Annotations/ with ImageSets/Main/ or images/)"
 LISTS = Path("ImageSets", "Main")
 DEVKIT = "VOCdevkit"
+IMAGE_DIRS = ("JPEGImages", "images")
 DECLARED_ENCODING = re.compile(rb"""\s*<\?xml\s[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 # What writes these names mostly means the larger character set of Windows. A declaration that can be read as ASCII is
 # not in UTF-16, whatever it says.
@@ -128,18 +129,27 @@ def _decoded(data: bytes) -> str | bytes:
 
 
 def _is_voc(folder: Path) -> bool:
-    return (folder / "Annotations").is_dir() and (folder / LISTS).is_dir()
+    annotations = folder / "Annotations"
+    without_lists = _image_dir(folder).is_dir() and any(annotations.glob("*.xml"))
+    return annotations.is_dir() and ((folder / LISTS).is_dir() or without_lists)
+
+
+def _image_dir(folder: Path) -> Path:
+    """JPEGImages, or else the `images` of Label Studio."""
+    return next((folder / name for name in IMAGE_DIRS if (folder / name).is_dir()), folder / IMAGE_DIRS[0])
 
 
 def _source(folder: Path, options: FindOptions) -> DatasetSource:
-    lists = {name: folder / LISTS / f"{name}.txt" for name in ("trainval", "train", "val", "test")}
-    splits = {name: SplitFiles(path, folder / "JPEGImages") for name, path in lists.items() if path.is_file()}
+    lists = {name: folder / LISTS / f"{name}.txt" for name in ("trainval", "train", "val", "test", "default")}
+    if not (folder / LISTS).is_dir():
+        lists = {"default": folder / "Annotations"}
+    splits = {name: SplitFiles(path, _image_dir(folder)) for name, path in lists.items() if path.exists()}
     if "test" in splits and not _annotation_path(lists["test"], _listed_names(lists["test"])[0]).is_file():
         del splits["test"]  # VOC2012 does not publish the annotations of its test images.
     pairs = [("trainval", "test"), ("train", "val"), ("train", "test")]
     pair = next((pair for pair in pairs if {*pair} <= splits.keys()), None)
     if pair is None and options.val_optional:
-        pair = next(((train, "") for train in ("trainval", "train") if train in splits), None)
+        pair = next(((train, "") for train in ("trainval", "train", "default") if train in splits), None)
     if pair is None:
         raise DataError(
             f"{folder / LISTS}: no pair of lists for training and validation; "
@@ -151,7 +161,9 @@ def _source(folder: Path, options: FindOptions) -> DatasetSource:
 
 
 def _listed_names(path: Path) -> list[str]:
-    """The image names, without suffix, in a list of ImageSets/Main; duplicates stay."""
+    """The image names, without suffix, in a list of ImageSets/Main, or of all annotation files; duplicates stay."""
+    if path.is_dir():
+        return [file.relative_to(path).with_suffix("").as_posix() for file in path.rglob("*.xml")]
     names = read_lines(path, "the list of image names")
     if not names:
         raise DataError(f"{path}: is empty; list one image name without suffix in each line")
@@ -160,7 +172,8 @@ def _listed_names(path: Path) -> list[str]:
 
 def _annotation_path(listing: Path, name: str) -> Path:
     """The XML file of an image that a list names."""
-    return listing.parents[2] / "Annotations" / f"{name}.xml"
+    folder = listing if listing.is_dir() else listing.parents[2] / "Annotations"
+    return folder / f"{name}.xml"
 
 
 def _image_files(image_dir: Path) -> dict[str, list[str]]:

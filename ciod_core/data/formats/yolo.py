@@ -29,22 +29,29 @@ from ciod_core.data.images.decode import upright_size
 from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
 
-LAYOUT = "YOLO (data.yaml)"
+LAYOUT = "YOLO (data.yaml, or obj.data or classes.txt as in exports)"
 YAML_NAMES = ("data.yaml", "data.yml")
+DARKNET_NAME, CLASSES_NAME = "obj.data", "classes.txt"
 
 
 def find(path: Path, options: FindOptions) -> DatasetSource | None:
-    """The dataset of a folder with a data.yaml, or of a YAML file of any name; see `Format.find`.
+    """The dataset of a YAML file of any name, of CVAT's obj.data or of Label Studio's classes.txt; see `Format.find`.
 
     Relative entries are looked up below `path`, which itself is relative to the file, and then below the file's
     folder: exports often carry a `path` of the machine they were made on, or start entries with a `../` too many.
     """
     if path.is_dir():
-        named = next((path / name for name in YAML_NAMES if (path / name).is_file()), None)
-        return None if named is None else find(named, options)
-    if path.suffix.lower() not in (".yaml", ".yml"):
+        named = (path / name for name in (*YAML_NAMES, DARKNET_NAME, CLASSES_NAME))
+        found = (find(file, options) for file in named if file.is_file())
+        return next((source for source in found if source is not None), None)
+    if path.name == CLASSES_NAME and all((path.parent / name).is_dir() for name in ("images", "labels")):
+        content: dict[str, Any] = {"train": "images", "names": read_lines(path, "the list of class names")}
+    elif path.name == DARKNET_NAME:
+        content = _load_darknet(path)
+    elif path.suffix.lower() in (".yaml", ".yml"):
+        content = _load(path)
+    else:
         return None
-    content = _load(path)
     if "kpt_shape" in content:
         raise DataError(f"{path}: kpt_shape: keypoint labels are not read; export the dataset for detection")
     roots = _roots(path, content)
@@ -53,8 +60,8 @@ def find(path: Path, options: FindOptions) -> DatasetSource | None:
     has_val = bool(content.get(val_key)) or not options.val_optional
     train = _split(path, "train", content, roots)
     val = _split(path, val_key, content, roots) if has_val else None
-    name = path.absolute().parent.name if path.name in YAML_NAMES else path.stem
-    options.refuse_files(name, "its data.yaml")
+    name = path.absolute().parent.name if path.name in (*YAML_NAMES, DARKNET_NAME, CLASSES_NAME) else path.stem
+    options.refuse_files(name, f"its {path.name}")
     return DatasetSource(name, train, val, "yolo", categories)
 
 
@@ -90,6 +97,14 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no keys; a YOLO dataset's file has train, val and names")
     return content
+
+
+def _load_darknet(path: Path) -> dict[str, Any]:
+    """The keys of an obj.data, with the classes of the file that it names."""
+    pairs = (line.partition("=") for line in read_lines(path, "the file that names the lists of images"))
+    content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    names = _existing(path, "names", content.get("names") or "obj.names", _roots(path, {}))
+    return {"train": content.get("train"), "val": content.get("valid"), "names": read_lines(names, "the class names")}
 
 
 def _categories(path: Path, content: dict[str, Any]) -> tuple[Category, ...]:
@@ -154,10 +169,7 @@ def _split(path: Path, key: str, content: dict[str, Any], roots: list[Path]) -> 
 
 
 def _existing(path: Path, key: str, entry: str, roots: list[Path]) -> Path:
-    shorter = entry.replace("\\", "/")
-    while shorter.startswith("../"):
-        shorter = shorter.removeprefix("../")
-    for candidate in (_join(root, variant) for variant in (entry, shorter) for root in roots):
+    for candidate in (_join(root, variant) for variant in _variants(entry) for root in roots):
         if exists(candidate):
             return candidate
     wanted = _join(roots[0], entry)
@@ -170,10 +182,20 @@ def _images(entry: Path, root: Path) -> list[Path]:
     if entry.is_dir():
         return images_below(entry)
     names = read_lines(entry, "the list of images")
-    base = entry.parent
-    if names and not exists(_join(base, names[0])) and exists(_join(root, names[0])):
-        base = root
-    return [_join(base, name) for name in names]
+    first = names[0] if names else ""
+    places = ((base, variant) for variant in _variants(first) for base in (entry.parent, root))
+    base, variant = next((place for place in places if exists(_join(*place))), (entry.parent, first))
+    left_out = first.replace("\\", "/").removesuffix(variant)
+    return [_join(base, name.replace("\\", "/").removeprefix(left_out)) for name in names]
+
+
+def _variants(entry: str) -> list[str]:
+    """An entry as it is written, without `../` in front, and without the `data/` of CVAT's exports."""
+    written = entry.replace("\\", "/").strip()
+    shorter = written
+    while shorter.startswith("../"):
+        shorter = shorter.removeprefix("../")
+    return [written, shorter, shorter.removeprefix("data/")]
 
 
 def _read_split(split: SplitFiles, findings: Findings, keypoints: KeypointRows) -> list[LabeledImage]:

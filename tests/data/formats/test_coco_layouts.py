@@ -50,6 +50,14 @@ class TestRoot:
         source = resolve_dataset(str(make_root(tmp_path, name=name, val=val)))
         assert source.val == SplitFiles(tmp_path / "annotations" / f"{name.format(val)}.json", tmp_path / val)
 
+    def test_subsets_with_capital_letters(self, tmp_path: Path) -> None:
+        for half in ("Train", "Validation"):
+            write_json(tmp_path / "annotations" / f"instances_{half}.json")
+            touch(tmp_path / "images" / half / "a.jpg")
+        source = resolve_dataset(str(tmp_path))
+        assert source == resolve_dataset(str(tmp_path / "annotations" / "instances_Train.json"))
+        assert (source.train.image_dir.name, source.val.image_dir.name) == ("Train", "Validation")
+
     def test_a_test_half_stands_back(self, tmp_path: Path) -> None:
         make_root(tmp_path, val="test")
         make_root(tmp_path, val="valid")
