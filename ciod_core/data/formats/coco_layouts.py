@@ -164,7 +164,7 @@ def _image_dir(annotations: Path, override: Path | None, option: str) -> Path:
     # A folder of the split's name is the right one even when its images are gone: what is missing is counted later.
     found = holding or next(iter(named), None)
     if found is None:
-        near = next(filter(None, (near_miss(folder / str(first)) for folder in candidates)), None)
+        near = next(filter(None, (near_miss(folder / str(first)) for folder in (*named, *others))), None)
         raise DataError(
             f"{annotations}: its first image {first!r} is in no folder near it; "
             f"pass the folder that file_name is relative to with `{option}`"
