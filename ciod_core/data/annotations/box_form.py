@@ -25,10 +25,15 @@ IN_THE_CORNER = 0.5
 MISFITTING, FITTING_OTHERWISE = 0.25, 0.98
 
 FORMS: dict[BoxForm, str] = {
-    "xywh": "left, top, width, height",
-    "cxcywh": "center x, center y, width, height",
-    "xyxy": "left, top, right, bottom",
+    "xywh": "[x, y, width, height]",
+    "cxcywh": "[center x, center y, width, height]",
+    "xyxy": "[x1, y1, x2, y2]",
 }
+
+
+def unit_of(form: BoxForm) -> str:
+    """The unit of a form, for messages."""
+    return "shares of the image (0 to 1)" if form == "cxcywh" else "pixels"
 
 
 @np.errstate(over="ignore")
@@ -47,7 +52,7 @@ def other_form(raw: RawAnnotations, limits_N2: Float64Array, known_N: BoolArray)
     if _many(corner_N, IN_THE_CORNER):
         cause = "divided by its size twice" if raw.box_form == "cxcywh" else "as shares of it (0 to 1)"
         problem = (
-            f"lies in the very corner of its image, {cause} like most boxes; export boxes in {_unit(raw.box_form)}"
+            f"lies in the very corner of its image, {cause} like most boxes; export boxes in {unit_of(raw.box_form)}"
         )
         return f"{raw.box_place(int(rows_N[np.argmax(corner_N)]))} {problem}", int(corner_N.sum())
     misfit_N = ~_fits(stated_N4, limits_N2)
@@ -66,10 +71,6 @@ def other_form(raw: RawAnnotations, limits_N2: Float64Array, known_N: BoolArray)
 def _many(mask_N: BoolArray, share: float) -> bool:
     count = int(mask_N.sum())
     return count >= FEWEST_BOXES and count >= share * len(mask_N)
-
-
-def _unit(form: BoxForm) -> str:
-    return "shares of the image (0 to 1)" if form == "cxcywh" else "pixels"
 
 
 def _fits(xyxy_N4: Float64Array, limits_N2: Float64Array) -> BoolArray:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ciod_core.arrays import BoolArray, Float64Array, Int64Array
 from ciod_core.classes import look_alikes
-from ciod_core.data.annotations.box_form import OVERHANG_TOLERATED, other_form
+from ciod_core.data.annotations.box_form import FORMS, OVERHANG_TOLERATED, other_form, unit_of
 from ciod_core.data.annotations.findings import Finding, Findings, Severity, raise_first_error
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable, offsets_of
@@ -130,7 +130,7 @@ def _check_images(raw: RawAnnotations, findings: Findings) -> BoolArray:
 
 def _check_boxes(raw: RawAnnotations, sound_I: BoolArray, findings: Findings) -> _Boxes:
     def refused(problem: str) -> Callable[[int], str]:
-        remedy = "boxes are [x, y, width, height] in pixels: correct or remove it"
+        remedy = f"boxes are {FORMS[raw.box_form]} in {unit_of(raw.box_form)}: correct or remove it"
         return lambda index: f"{bbox(index)} {problem}; {remedy}"
 
     def repaired(repair: str) -> Callable[[int], str]:

@@ -36,7 +36,7 @@ def written(tmp_path: Path, boxes_N4: Float64Array | list[list[float]], form: Bo
 
 
 def random_boxes(count: int = 40, largest: float = 0.4) -> Float64Array:
-    """Boxes in all parts of the image, as left, top, width, height."""
+    """Boxes in all parts of the image, as x, y, width, height."""
     draw = np.random.default_rng(3)
     size_N2 = draw.uniform(0.05, largest, (count, 2)) * SCALE[:2]
     return np.concatenate([draw.random((count, 2)) * (SCALE[:2] - size_N2), size_N2], axis=1)
@@ -92,8 +92,8 @@ class TestOtherForms:
     @pytest.mark.parametrize(
         ("form", "other", "text"),
         [
-            ("xywh", corners, "as left, top, width, height, but does as left, top, right, bottom"),
-            ("xywh", centers, "as left, top, width, height, but does as center x, center y, width, height"),
+            ("xywh", corners, "as [x, y, width, height], but does as [x1, y1, x2, y2]"),
+            ("xywh", centers, "as [x, y, width, height], but does as [center x, center y, width, height]"),
         ],
     )
     def test_in_coco(self, tmp_path: Path, form: BoxForm, other: Callable[..., Float64Array], text: str) -> None:
@@ -103,14 +103,14 @@ class TestOtherForms:
         for other in (corners(random_boxes()), random_boxes(largest=0.8)):
             read = other - np.concatenate([other[:, 2:] / 2, np.zeros((40, 2))], axis=1)
             assert (
-                "as center x, center y, width, height, but does as left"
+                "as [center x, center y, width, height], but does as ["
                 in only_error(written(tmp_path, read, "cxcywh")).message
             )
 
     def test_in_pascal_voc(self, tmp_path: Path) -> None:
         read = random_boxes()
         read[:, 2:] -= read[:, :2]
-        text = "as left, top, right, bottom, but does as left, top, width, height"
+        text = "as [x1, y1, x2, y2], but does as [x, y, width, height]"
         assert text in only_error(written(tmp_path, read, "xyxy")).message
 
 
@@ -142,7 +142,7 @@ class TestRightForms:
 def test_the_form_is_that_of_the_format(tmp_path: Path) -> None:
     write_labels(make_yolo(tmp_path), "0 .7 .7 .9 .9\n0 .1 .2 .4 .5\n1 .05 .6 .3 .9\n")
     assert (
-        "labels/train/train.txt: line 1 does not fit its image as center x" in only_error(read_train(tmp_path)).message
+        "labels/train/train.txt: line 1 does not fit its image as [center x" in only_error(read_train(tmp_path)).message
     )
 
 
@@ -155,3 +155,10 @@ def test_real_annotations_in_wrong_forms(real_data: Path, tmp_path: Path, name: 
     path = tmp_path / "corners.json"
     path.write_text(json.dumps(content))
     assert "box-form" in [finding.code for finding in found(parse_coco(path))]
+
+
+def test_a_box_outside_is_told_the_form_of_the_format(tmp_path: Path) -> None:
+    write_labels(make_yolo(tmp_path), "0 7 7 9 9\n")
+    (finding,) = found(read_train(tmp_path))
+    assert finding.code == "box-outside"
+    assert "boxes are [center x, center y, width, height] in shares of the image (0 to 1): correct" in finding.message
