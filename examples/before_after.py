@@ -1,7 +1,7 @@
-"""Draw images as detected before a step, after plain fine-tuning, and after ciod, from the runs of `ciod demo`.
+"""Draw images as detected before a step, after plain fine-tuning, and after ciod, from the runs of `ciod demo --full`.
 
-    ciod demo
-    python examples/before_after.py ciod-demo docs/images/before-after.png
+    ciod demo --full
+    python examples/before_after.py ciod-demo-full docs/images/before-after.png
 
 The images are the first of the validation split that show at least `--objects` objects of old and of new classes.
 """
@@ -37,8 +37,8 @@ Objects = list[tuple[str, np.ndarray]]
 
 def main() -> None:
     """Write the picture: a row per detector, a column per image."""
-    parser = argparse.ArgumentParser(description="Draw detections before and after a step, from the runs of ciod demo.")
-    parser.add_argument("experiment", type=Path, help="folder of `ciod demo`")
+    parser = argparse.ArgumentParser(description="Draw detections before and after a step of ciod demo --full.")
+    parser.add_argument("experiment", type=Path, help="folder of `ciod demo --full`")
     parser.add_argument("picture", type=Path)
     parser.add_argument("--count", type=int, default=4, help="number of images")
     parser.add_argument("--objects", type=int, default=2, help="least number of old and of new objects in an image")

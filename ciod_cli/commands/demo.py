@@ -23,7 +23,7 @@ def demo(
     told = story.FULL if full else story.QUICK
     out = out or Path("ciod-demo-full" if full else "ciod-demo")
     minutes = told.minutes * seeds
-    console.note(f"Four shapes, then four more; this takes about {minutes} minutes on two cores")
+    console.note(f"{told.words}; this takes about {minutes} minutes on two cores")
     experiment = story.demo_experiment(out, seed, told)
     runs = suite_runs(2, told.methods, range(seed, seed + seeds), upper_bounds=told.upper_bounds)
     config = story.demo_config(told)

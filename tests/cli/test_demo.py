@@ -53,10 +53,10 @@ def test_the_short_demo(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     outcome = ciod("demo", "--json")
     assert outcome.code == 0, outcome.err
-    assert "this takes about 2 minutes" in outcome.err
+    assert "Two shapes, then two more; this takes about 3 minutes" in outcome.err
     assert {row["method"] for row in json.loads(outcome.out)["rows"]} == {"base", "finetune", "auto", "ceiling"}
     refused = ciod("demo", "--full", "--out", "ciod-demo")
-    assert refused.code == 3 and "was generated with other parameters" in refused.error_line
+    assert refused.code == 2 and "it holds another experiment" in refused.error_line
 
 
 @pytest.mark.usefixtures("small")
