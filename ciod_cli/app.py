@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ciod_cli.commands import (
     check,
@@ -24,11 +25,25 @@ from ciod_cli.commands import (
     status,
     train_step,
 )
-from ciod_cli.guard import guarded
+from ciod_cli.guard import guarded, usage_errors_in_one_line
 from ciod_cli.settings import SettingsCommand
+
+
+class Commands(TyperGroup):
+    """All commands; whatever is wrong with how one is called is said in one line where no terminal shows a panel."""
+
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        with usage_errors_in_one_line():
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with usage_errors_in_one_line():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="ciod",
+    cls=Commands,
     help="Class-incremental object detection: teach a detector new classes without the old training data.",
     no_args_is_help=True,
     add_completion=False,

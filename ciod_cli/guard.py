@@ -8,12 +8,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from ciod_cli.console import fail
+from ciod_cli.console import fail, stderr
 from ciod_core.errors import CiodError
 
 P = ParamSpec("P")
@@ -21,6 +22,9 @@ R = TypeVar("R")
 
 TRACEBACK_VARIABLE = "CIOD_TRACEBACK"
 INTERRUPTED = 130
+
+# Typer has a click of its own or imports it, by version; only this class of it is public.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 _OS_REMEDIES = {
     errno.ENOSPC: "free some space and run the command again",
@@ -57,6 +61,22 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(error.exit_code if isinstance(error, CiodError) else 1) from None
 
     return run
+
+
+@contextmanager
+def usage_errors_in_one_line() -> Iterator[None]:
+    """Say in one line what is wrong with the arguments of a command; on a terminal Typer shows it, with the usage."""
+    try:
+        yield
+    except _USAGE_ERROR as error:
+        usage: Any = error
+        # Without any argument the help is shown, which Typer does by an error of this name.
+        if stderr().is_terminal or type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        message = " ".join(usage.format_message().split()).rstrip(".")
+        helps = usage.ctx is None or message.endswith("?")
+        fail(message if helps else f"{message}; see '{usage.ctx.command_path} --help'")
+        raise typer.Exit(usage.exit_code) from None
 
 
 def _give_up_broken_stdout() -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
+from rich.text import Text
 
 from ciod_cli import console
 from ciod_core.training.progress import TrainingListener, TrainingRecord
@@ -128,6 +129,17 @@ def progress_counter(
     with Progress(*columns, console=screen, transient=True) as progress:
         task = progress.add_task(what, total=total, visible=at_once)
         yield lambda count: progress.update(task, advance=count, visible=True)
+
+
+@contextmanager
+def status_line(what: str) -> Iterator[None]:
+    """Show on a terminal that something is being done, for as long as it takes."""
+    screen = console.stderr()
+    if not screen.is_terminal:
+        yield
+        return
+    with screen.status(Text(what)):
+        yield
 
 
 def announce_once(what: str, *, at_once: bool = False) -> Callable[[int], None]:

@@ -37,6 +37,7 @@ def export(
     json: bool = JSON,
 ) -> None:
     """Export weights, and check that the exported file gives the detector's outputs."""
+    from ciod_cli.progress import status_line
     from ciod_core.experiment.manifest import FileRecord
     from ciod_core.export.description import nms_settings
     from ciod_core.export.export import export as write
@@ -46,7 +47,8 @@ def export(
     if target.exists() and not overwrite:
         raise ConfigError(f"`out` {target}: the file exists; pass `overwrite` or another name")
     settings = nms_settings(score, nms_iou, max_detections, yield_iou) if nms else None
-    description = write(source.path, target, cast("ExportFormat", format_name), nms=settings)
+    with status_line(f"Exporting {source.path.name}, and comparing it with the detector …"):
+        description = write(source.path, target, cast("ExportFormat", format_name), nms=settings)
     record = FileRecord.of(target, found.folder if found else target.parent)
     if found and source.run:
         found.record_output(source.run.name, target.name, record)

@@ -88,13 +88,32 @@ def test_version(ciod: Ciod) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("unknown",), ("split", "x", "--nope"), ("split",), ("demo", "--seeds", "0"), ("demo", "--seed", "a")]
+    ("arguments", "expected"),
+    [
+        (("unknown",), "No such command 'unknown'"),
+        (("exprt",), "'export'"),
+        (("--nope",), "--nope"),
+        (("split", "x", "--nope"), "--nope"),
+        (("split",), "'DATASET'; see 'ciod split --help'"),
+        (("split", "x"), "'--plan'"),
+        (("split", "x", "--plan"), "'--plan' requires an argument"),
+        (("status", "a", "b"), "unexpected extra argument"),
+        (("demo", "--seeds", "0"), "'--seeds'"),
+        (("demo", "--seed", "a"), "'--seed'"),
+    ],
 )
-def test_usage_errors_exit_with_2(ciod: Ciod, arguments: tuple[str, ...]) -> None:
+def test_usage_errors_are_one_line_and_exit_with_2(ciod: Ciod, arguments: tuple[str, ...], expected: str) -> None:
     outcome = ciod(*arguments)
     assert outcome.code == 2
     assert not outcome.out
-    assert "Traceback" not in outcome.err
+    assert outcome.err == f"{outcome.error_line}\n"
+    assert expected in outcome.error_line
+
+
+def test_without_arguments_the_help_is_shown(ciod: Ciod) -> None:
+    outcome = ciod()
+    assert outcome.code == 2
+    assert "train-step" in outcome.out + outcome.err and "error:" not in outcome.err
 
 
 @pytest.mark.parametrize("name", ["", *FLAGS])

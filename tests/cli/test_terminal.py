@@ -100,3 +100,18 @@ def test_messages_stay_above_the_lines_of_runs_side_by_side() -> None:
     for epoch in (1, 2, 3):
         assert lines.count(f"warning: run{epoch} failed: no image") == 1
     assert not any("epoch" in line for line in lines)
+
+
+def test_a_usage_error_is_shown_with_the_usage() -> None:
+    lines = shown(
+        "import sys; from ciod_cli.app import app\ntry: app(['demo', '--seed', 'a'])\nexcept SystemExit: pass"
+    )
+    assert any("Usage:" in line for line in lines) and any("Error" in line for line in lines)
+
+
+def test_a_status_line_goes_when_it_is_done() -> None:
+    code = (
+        "from ciod_cli.progress import status_line\nwith status_line('[Exporting] x …'): print('below')\nprint('end')"
+    )
+    lines = shown(code)
+    assert "below" in lines and "end" in lines and not any("Exporting" in line for line in lines)
