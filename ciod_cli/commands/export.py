@@ -41,8 +41,10 @@ def export(
     from ciod_core.experiment.manifest import FileRecord
     from ciod_core.export.description import nms_settings
     from ciod_core.export.export import export as write
+    from ciod_core.model.checkpoint import refuse_foreign
 
     found, source = locate_weights(weights, experiment)
+    refuse_foreign(source.path)
     target = out or source.path.with_suffix(f".{format_name}")
     if target.exists() and not overwrite:
         raise ConfigError(f"`out` {target}: the file exists; pass `overwrite` or another name")

@@ -77,6 +77,7 @@ class Experiment:
 
         Raises:
             ConfigError: when none of the three has an `experiment.json`.
+            CheckpointError: when none has, and the teacher is a file of another program.
         """
         if explicit is not None:
             return cls.open(explicit)
@@ -86,6 +87,11 @@ class Experiment:
                 return cls.open(folder)
         if teacher is not None and (teacher.resolve().parent / MANIFEST_NAME).is_file():
             return cls.open(teacher.parent)
+        if teacher is not None:
+            # Imported here: it takes torch, which commands that only read an experiment do without.
+            from ciod_core.model.checkpoint import refuse_foreign
+
+            refuse_foreign(teacher)
         raise ConfigError(
             f"no experiment given, and none found in {here} or above it; pass `experiment`, make one with "
             "'ciod split', or begin one with `data`"

@@ -185,7 +185,8 @@ class LoadedDetector(ABC):
                 visible.append((np.array([seen_width, seen_height] * 2, dtype=np.float32), scale))
             outputs = self._infer(images_B3HW, score)
             for position, (limits, scale), found in zip(positions, visible, outputs, strict=True):
-                boxes_D4 = found.boxes_D4.clip(0, limits) / scale
+                # In single precision, as evaluation does, so that both give the same numbers.
+                boxes_D4 = found.boxes_D4.clip(0, limits) / np.float32(scale)
                 ids_D = np.full(len(boxes_D4), position)
                 parts.append(Detections(ids_D, category_ids[found.labels_D], boxes_D4, found.scores_D))
         return Detections.concatenate(parts)

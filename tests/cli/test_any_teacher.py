@@ -161,3 +161,38 @@ def test_score_vectors_are_written_to_the_bank(ciod: Ciod, own_copy: Path) -> No
     for _, kept in KnowledgeBank(own_copy / "step2.knowledge.safetensors").items():
         others = np.delete(kept.class_logits_KC[0].numpy(), int(kept.labels_K[0]))
         np.testing.assert_allclose(others, 0.0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "FILE"),
+        ("evaluate", "FILE", "--experiment", "FOLDER"),
+        ("export", "FILE"),
+        ("export", "FILE", "--overwrite"),
+        ("consolidate", "FILE"),
+        ("train-step", "--experiment", "FOLDER", "--name", "x", "--teacher", "FILE"),
+        ("train-step", "--experiment", "FOLDER", "--name", "x", "--init", "FILE"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [("best.pth", b"PK\x03\x04 and more", "a file of torch"), ("model.onnx", b"\x08\x08", "an ONNX model")],
+)
+def test_files_of_other_programs_as_weights(
+    ciod: Ciod,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    name: str,
+    content: bytes,
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content)
+    places = {"FILE": name, "FOLDER": trained}
+    outcome = ciod(*(places.get(word, word) for word in command))
+    assert outcome.code == 4
+    assert f"{name} is {expected}, not ciod's weights; 'ciod import {name}'" in outcome.error_line
+    assert Path(name).read_bytes() == content and len(list(tmp_path.iterdir())) == 1

@@ -36,10 +36,10 @@ def test_they_are_added_without_labels(experiment: Experiment, tmp_path: Path) -
     spec = plan_run(experiment, config, teacher="step1")
     own = training_data(experiment, plan_run(experiment, tiny_config(), teacher="step1"), ())
     data = training_data(experiment, spec, ())
-    assert data.unlabeled_I is not None and own.unlabeled_I is None
-    assert data.unlabeled_I.sum() == 3
+    assert data.beside_I is not None and own.beside_I is None
+    assert data.beside_I.sum() == 3
     assert data.table.num_boxes == own.table.num_boxes
-    assert not data.table.images_with(np.ones(data.table.num_boxes, dtype=np.bool_))[data.unlabeled_I].any()
+    assert not data.table.images_with(np.ones(data.table.num_boxes, dtype=np.bool_))[data.beside_I].any()
     assert len(set(data.table.image_ids_I.tolist())) == own.table.num_images + 3
     for name in data.table.file_names_I.tolist():
         assert (data.images / name).is_file()
