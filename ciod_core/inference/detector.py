@@ -114,7 +114,8 @@ class LoadedDetector(ABC):
                 their EXIF data says; Pillow images and arrays (uint8, RGB, height × width × 3) are taken as they are.
             score: lowest score of a detection, 0..1.
             classes: names of the classes to report; None reports all.
-            batch_size: images that are computed at once, as far as their shapes agree. It changes no result.
+            batch_size: images that are computed at once, as far as their shapes agree. It changes no result beyond
+                rounding.
 
         Returns:
             The detections of the image, or a list with those of each.
