@@ -22,11 +22,14 @@ RENAMED_SETTINGS: Mapping[str, str] = {
     "replay.unlabeled": "data.missing_labels",
     "replay.suspect_score": "data.missing_score",
     "replay.unlabeled_score": "data.missing_score",
+    "distiller.batch_norm": "method.batch_norm",
+    "distiller.trunk_balance": "method.trunk_balance",
+    "distiller.objectness": "method.objectness",
 }
 
 # What settings were before they existed: runs that do not record them were trained like that.
 LEGACY_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "distiller": {"background": "zero", "batch_norm": "update", "trunk_balance": 0.0},
+    "distiller": {"background": "zero"},
     "branch": {"depth": "head"},
 }
 
@@ -34,7 +37,25 @@ LEGACY_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 def upgrade_settings(recorded: Document) -> Document:
     """The settings of a recorded run (sections with values), under today's names and complete."""
     settings = {name: then | recorded.get(name, {}) for name, then in LEGACY_DEFAULTS.items()}
-    return _renamed(recorded | settings)
+    return _renamed(_with_shared_options(recorded | settings))
+
+
+def _with_shared_options(recorded: Document) -> Document:
+    """What crs-ckd alone had, and recorded under `distiller` whatever the method, is now an option of all methods."""
+    method, distiller = recorded.get("method", {}), recorded["distiller"]
+    if "batch_norm" in method:
+        return recorded
+    had_them = method.get("name", "crs-ckd") in ("crs-ckd", "auto")
+    options = {
+        name: distiller.get(name, then) if had_them else without
+        for name, then, without in (
+            ("batch_norm", "update", "update"),
+            ("trunk_balance", 0.0, 0.0),
+            ("objectness", "soft", "hard"),
+        )
+    }
+    kept = {name: value for name, value in distiller.items() if name not in options}
+    return recorded | {"method": method | options, "distiller": kept}
 
 
 def upgrade_manifest(document: Document, where: object) -> Document:

@@ -144,10 +144,21 @@ class TrainingConfig(Section):
 
 
 class MethodConfig(Section):
-    """Which continual-learning method a later step uses."""
+    """Which continual-learning method a later step uses, and what all methods that learn from a teacher share."""
 
     name: Annotated[str, AfterValidator(_registered_method)] = Field(
         "auto", description="the method; auto chooses by the old objects that the teacher sees in the new images"
+    )
+    batch_norm: Literal["keep", "update"] = Field(
+        "keep", description="statistics of batch normalization: the teacher's, or those of the new images (published)"
+    )
+    trunk_balance: NonNegative = Field(
+        0.5,
+        description="old objects per new one below which backbone and neck learn more slowly; 0: never (published)",
+    )
+    objectness: Literal["hard", "soft"] = Field(
+        "soft",
+        description="objectness target where an old object was selected: 1 (published), or the teacher's objectness",
     )
 
 
@@ -159,7 +170,7 @@ class ResamplerConfig(Section):
     )
     center_score: UnitInterval = Field(0.3, description="class score that makes an anchor point a center")
     other_iou: UnitInterval = Field(0.65, description="IoU with a center of its class that keeps another anchor point")
-    min_score: UnitInterval = Field(0.2, description="lowest class score × objectness kept by 'crs' (0.1 published)")
+    min_score: UnitInterval = Field(0.2, description="lowest class score × objectness kept (0.1 published)")
     fixed_score: UnitInterval = Field(0.3, description="class score × objectness threshold of 'fixed'")
     class_std: float = Field(1.0, description="'class-stat' threshold: mean + class_std · std per image and class")
     global_std: float = Field(2.0, description="'global-stat' threshold: mean + global_std · std per image")

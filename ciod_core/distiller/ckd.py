@@ -46,7 +46,7 @@ def class_targets(teacher_logits_KC: Tensor, kind: TargetKind) -> Tensor:
 
 @torch.no_grad()
 def collaborative_weights(
-    student_logits_PC: Tensor,
+    student_logits_PD: Tensor,
     student_boxes_P4: Tensor,
     teacher_logits_KC: Tensor,
     teacher_boxes_K4: Tensor,
@@ -56,19 +56,20 @@ def collaborative_weights(
     """Weights of the class and the location part of each positive, (P,) each, summing to 2.
 
     `source_P` is the index of each positive's kept box.
-    The part in which the student is further from the teacher gets the larger weight. `paper`: class error is the
-    summed BCE, which contains the teacher's entropy and grows with the number of classes, so that it outweighs
-    location nearly always. `balanced`: class error is the mean over classes of KL = BCE − entropy, which vanishes
-    when the student agrees. Location error is 1 − GIoU in both. Weights never carry gradient.
+    The part in which the student is further from the teacher gets the larger weight. Class errors are over all the
+    student's classes: an old object is none of the new ones. `paper`: class error is the summed BCE, which contains the
+    teacher's entropy and grows with the number of classes, so that it outweighs location nearly always. `balanced`:
+    class error is the mean over classes of KL = BCE − entropy, which vanishes when the student agrees. Location error
+    is 1 − GIoU in both. Weights never carry gradient.
     """
     if weighting == "none":
-        ones_P = student_logits_PC.new_ones(len(student_logits_PC))
+        ones_P = student_logits_PD.new_ones(len(student_logits_PD))
         return ones_P, ones_P
     probability_KC = teacher_logits_KC.sigmoid()
-    class_error_P = summed_bce(student_logits_PC, probability_KC.index_select(0, source_P))
+    class_error_P = summed_bce(student_logits_PD, probability_KC.index_select(0, source_P))
     if weighting == "balanced":
         entropy_K = summed_bce(teacher_logits_KC, probability_KC)
-        class_error_P = (class_error_P - entropy_K[source_P]).clamp(min=0) / student_logits_PC.shape[1]
+        class_error_P = (class_error_P - entropy_K[source_P]).clamp(min=0) / student_logits_PD.shape[1]
     location_error_P = 1 - giou(student_boxes_P4, teacher_boxes_K4[source_P])
     class_error_P, location_error_P = class_error_P + WEIGHT_FLOOR, location_error_P + WEIGHT_FLOOR
     total_P = class_error_P + location_error_P
@@ -92,9 +93,8 @@ def collaborative_distillation(
     `margin-weighted` replaces w_cls by (1 − the teacher's best score)². `source_P` is the index of each
     positive's kept box.
     """
-    num_old = teacher_logits_KC.shape[1]
     class_weight_P, location_weight_P = collaborative_weights(
-        student_logits_PD[:, :num_old], student_boxes_P4, teacher_logits_KC, teacher_boxes_K4, source_P, weighting
+        student_logits_PD, student_boxes_P4, teacher_logits_KC, teacher_boxes_K4, source_P, weighting
     )
     if target == "margin-weighted":
         class_weight_P = (1 - teacher_logits_KC.sigmoid().amax(dim=1)).square()[source_P]

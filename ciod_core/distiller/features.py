@@ -12,6 +12,8 @@ from torch.nn.functional import smooth_l1_loss
 from ciod_core.model.base import Features, Predictions
 
 SMALLEST_MEAN_DISTANCE = 1e-6
+# Of a channel that is the same everywhere.
+SMALLEST_DEVIATION = 1e-4
 
 
 def features_of(predictions: Predictions | None) -> Features:
@@ -23,14 +25,24 @@ def features_of(predictions: Predictions | None) -> Features:
 
 
 def neck_loss(student: Features, teacher: Features) -> Tensor:
-    """Smooth L1 between the neck's maps: the mean of each pyramid level, averaged over levels."""
+    """Smooth L1 between the neck's maps: the mean of each pyramid level, averaged over levels.
+
+    Every channel is normalized by the mean and the deviation of the teacher's, so that none outweighs the others.
+    """
     pairs = zip(student.neck_maps, teacher.neck_maps, strict=True)
-    return torch.stack([smooth_l1_loss(ours.float(), theirs.detach().float()) for ours, theirs in pairs]).mean()
+    return torch.stack([_map_loss(ours.float(), theirs.detach().float()) for ours, theirs in pairs]).mean()
 
 
-def tower_loss(student: Features, teacher: Features) -> Tensor:
+def _map_loss(student_BFHW: Tensor, teacher_BFHW: Tensor) -> Tensor:
+    std_F11, mean_F11 = (x.unflatten(0, (-1, 1, 1)) for x in torch.std_mean(teacher_BFHW, dim=(0, 2, 3)))
+    std_F11 = std_F11.clamp(min=SMALLEST_DEVIATION)
+    return smooth_l1_loss((student_BFHW - mean_F11) / std_F11, (teacher_BFHW - mean_F11) / std_F11)
+
+
+def tower_loss(student_KF: Tensor, teacher_KF: Tensor) -> Tensor:
     """Smooth L1 between the last features of the class tower, the mean over anchor points and channels."""
-    return smooth_l1_loss(student.class_features_BAF.float(), teacher.class_features_BAF.detach().float())
+    loss = smooth_l1_loss(student_KF.float(), teacher_KF.detach().float(), reduction="sum")
+    return loss / max(student_KF.numel(), 1)
 
 
 def relation_loss(student_KF: Tensor, teacher_KF: Tensor) -> Tensor:

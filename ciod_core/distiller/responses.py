@@ -1,9 +1,6 @@
-"""Response distillation: match student and teacher logits at selected anchor points.
+"""Response distillation: match student and teacher at chosen anchor points.
 
-A class score that is distilled while the objectness beside it is forgotten is never detected; so class logits are
-distilled together with all other responses of the family.
-
-Legend: K kept boxes, C old classes.
+Legend: B images, A anchor points, K kept boxes or anchor points, C old classes.
 """
 
 from __future__ import annotations
@@ -11,14 +8,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from ciod_core.model.base import Losses, Predictions, rows_at
+from ciod_core.model.base import Predictions
 from ciod_core.model.common.losses import normalizer
 from ciod_core.model.knowledge import Knowledge
-
-
-def kept_count(knowledge: Knowledge) -> Tensor:
-    """Number of kept boxes, averaged over processes, at least 1."""
-    return normalizer(knowledge.labels_K >= 0)
 
 
 def class_logits_at(student: Predictions, knowledge: Knowledge) -> Tensor:
@@ -31,15 +23,15 @@ def boxes_at(student: Predictions, knowledge: Knowledge) -> Tensor:
     return student.boxes_BA4[knowledge.image_K, knowledge.anchor_K]
 
 
-def squared_error(student: Predictions, knowledge: Knowledge, weight: float) -> Losses:
-    """Mean squared difference over kept boxes, of the class logits (over old classes) and of each other response."""
-    count = kept_count(knowledge)
-    class_error_K = (class_logits_at(student, knowledge) - knowledge.class_logits_KC).square().mean(dim=1)
-    losses = {"old class": weight * class_error_K.sum() / count}
-    for name, logits in student.responses().items():
-        student_K = rows_at(logits, knowledge.image_K, knowledge.anchor_K)
-        losses[f"old {name}"] = weight * (student_K - knowledge.responses[name]).square().sum() / count
-    return losses
+def squared_class_error(student: Predictions, teacher: Predictions, kept_BA: Tensor) -> Tensor:
+    """Squared difference of the logits of old classes, the mean over classes and kept anchor points.
+
+    The teacher's logits get no gradient.
+    """
+    image_K, anchor_K = kept_BA.nonzero(as_tuple=True)
+    theirs_KC = teacher.class_logits_at(image_K, anchor_K).detach()
+    ours_KC = student.class_logits_at(image_K, anchor_K)[:, : theirs_KC.shape[1]]
+    return (ours_KC - theirs_KC).square().mean(dim=1).sum() / normalizer(kept_BA)
 
 
 def bernoulli_divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from ciod_core.config.schema import ResamplerConfig, Section
-from ciod_core.model.base import Detector, Losses, Predictions, Targets
+from ciod_core.config.schema import MethodConfig, ResamplerConfig, Section
+from ciod_core.model.base import Assignment, Detector, Losses, Predictions, Targets
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.resampler.select import resample
+from ciod_core.runtime.distributed import mean_across_processes
 
 
 class Method:
@@ -28,7 +30,9 @@ class Method:
             `features`; nothing: no teacher takes part.
         needs_new_classes: refuses a step that only shows more objects of known classes.
         without_dense: own settings with which selected boxes are enough.
-        with_fresh_student: own settings for a student that does not start from its teacher's weights.
+        config: values of the method's own settings.
+        options: values of the settings that all methods with a teacher share.
+        resampler: values of the settings of selection.
     """
 
     Config: ClassVar[type[Section]] = Section
@@ -36,11 +40,13 @@ class Method:
     needs: frozenset[str] = frozenset()
     needs_new_classes: ClassVar[bool] = False
     without_dense: ClassVar[Mapping[str, object]] = {}
-    with_fresh_student: ClassVar[Mapping[str, object]] = {}
+    config: Section
 
-    def __init__(self, config: Section, resampler: ResamplerConfig) -> None:
-        """Take the settings of the method's own section, and those of selection."""
+    def __init__(self, config: Section, resampler: ResamplerConfig, options: MethodConfig | None = None) -> None:
+        """Take the settings of the method's own section, those of selection, and those shared by all methods."""
+        self.config = config
         self.resampler = resampler
+        self.options = options or MethodConfig()
 
     @property
     def selection(self) -> ResamplerConfig | None:
@@ -75,12 +81,39 @@ class Method:
         return supervised(detector, student, objects, ignored_BA)
 
     def grow(self, student: Detector, num_new: int) -> None:
-        """Make room for new classes in a copy of the teacher."""
+        """Make room for new classes in a copy of the teacher.
+
+        With a teacher that takes part, batch statistics may stay the teacher's: a later step's images may differ from
+        those that the old classes were learned on.
+        """
         student.add_classes(num_new)
+        if self.needs and self.options.batch_norm == "keep":
+            student.keep_statistics()
 
     def trunk_rate(self, knowledge: Knowledge, objects: Targets) -> float:
-        """Share of the learning rate, 0..1, at which backbone and neck learn from this batch."""
-        return 1.0
+        """Share of the learning rate, 0..1, at which backbone and neck learn from this batch.
+
+        The full rate where a batch holds `method.trunk_balance` old objects for every new one, proportionally less
+        below. New objects alone move the features that old classes need, and nothing in such a batch holds them in
+        place. A kept box counts as much of an object as its score; replayed labels of old classes count as well.
+        """
+        if not self.options.trunk_balance:
+            return 1.0
+        is_new_N = objects.labels_N >= knowledge.num_classes
+        counts = torch.stack((knowledge.scores_K.sum() + (~is_new_N).sum(), is_new_N.sum()))
+        num_old, num_new = mean_across_processes(counts).tolist()
+        return min(1.0, num_old / max(self.options.trunk_balance * num_new, 1e-9))
+
+    def presence_targets(self, assignment: Assignment, knowledge: Knowledge) -> Tensor:
+        """(P,) target presence of positives that were assigned to kept boxes, put before the labeled objects.
+
+        1 at labeled objects; at kept boxes 1 as well, or the teacher's presence (`method.objectness`).
+        """
+        target_P = torch.ones_like(assignment.iou_P)
+        if self.options.objectness == "soft":
+            old_P = assignment.object_P < len(knowledge)
+            target_P[old_P] = knowledge.presence_of(assignment.object_P[old_P])
+        return target_P
 
 
 def supervised(detector: Detector, student: Predictions, objects: Targets, ignored_BA: Tensor | None = None) -> Losses:

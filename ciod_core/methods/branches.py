@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from ciod_core.config.schema import ResamplerConfig, Section, UnitInterval
+from ciod_core.config.schema import Section, UnitInterval
 from ciod_core.methods.base import Method, supervised
 from ciod_core.model.base import BranchDepth, Detector, Losses, Predictions, Targets
 from ciod_core.model.common.losses import box_loss
@@ -36,10 +36,7 @@ class FrozenBranch(Method):
     Config = BranchConfig
     section = "branch"
     needs_new_classes = True
-
-    def __init__(self, config: BranchConfig, resampler: ResamplerConfig) -> None:
-        super().__init__(config, resampler)
-        self.config = config
+    config: BranchConfig
 
     def grow(self, student: Detector, num_new: int) -> None:
         """Append a branch for the new classes to a frozen detector."""
@@ -57,10 +54,7 @@ class HeldBranch(Method):
     section = "branch"
     needs = frozenset({"dense"})
     needs_new_classes = True
-
-    def __init__(self, config: BranchConfig, resampler: ResamplerConfig) -> None:
-        super().__init__(config, resampler)
-        self.config = config
+    config: BranchConfig
 
     def grow(self, student: Detector, num_new: int) -> None:
         """Append a head for the new classes; batch statistics are those of the teacher."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from ciod_core.config.schema import NonNegative, ResamplerConfig, Section
+from ciod_core.config.schema import MethodConfig, NonNegative, ResamplerConfig, Section
 from ciod_core.distiller.ckd import collaborative_distillation
 from ciod_core.methods.base import Method
 from ciod_core.model.base import Assignment, Detector, Losses, Predictions, Targets
 from ciod_core.model.common.losses import normalizer
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.runtime.distributed import mean_across_processes
 
 
 class DistillerConfig(Section):
@@ -27,40 +25,29 @@ class DistillerConfig(Section):
     target: Literal["soft", "hybrid", "margin-weighted", "hard"] = Field(
         "soft", description="class target: the teacher's probabilities, or only its best class, or between them"
     )
-    objectness: Literal["hard", "soft"] = Field(
-        "soft", description="objectness target at positives of old objects: 1 (published), or the teacher's objectness"
-    )
     class_weight: NonNegative = Field(1.0, description="of the class part of the loss")
     location_weight: NonNegative = Field(1.0, description="of the location part of the loss")
     background: Literal["teacher", "zero"] = Field(
         "zero", description="objectness target where no object is: 0 (published), or the teacher's objectness"
-    )
-    batch_norm: Literal["keep", "update"] = Field(
-        "keep", description="statistics of batch normalization: the teacher's, or those of the new images (published)"
-    )
-    trunk_balance: NonNegative = Field(
-        0.5,
-        description="old objects per new one below which backbone and neck learn more slowly; 0: never (published)",
     )
 
 
 class CrsCkd(Method):
     """Positives of new objects learn from their labels, positives of old objects from the teacher.
 
-    Not published: the student keeps the teacher's batch statistics, and learns more slowly where a batch has few old
-    objects. Where nothing is labeled, the teacher's presence may be the target instead of 0.
+    Where nothing is labeled, the teacher's presence may be the target instead of the published 0.
     """
 
     Config = DistillerConfig
     section = "distiller"
     needs = frozenset({"selected"})
     without_dense: ClassVar[Mapping[str, object]] = {"background": "zero"}
-    # Fresh weights hold nothing that should be kept.
-    with_fresh_student: ClassVar[Mapping[str, object]] = {"batch_norm": "update", "trunk_balance": 0.0}
+    config: DistillerConfig
 
-    def __init__(self, config: DistillerConfig, resampler: ResamplerConfig) -> None:
-        super().__init__(config, resampler)
-        self.config = config
+    def __init__(
+        self, config: DistillerConfig, resampler: ResamplerConfig, options: MethodConfig | None = None
+    ) -> None:
+        super().__init__(config, resampler, options)
         if config.background == "teacher":
             self.needs = frozenset({"selected", "dense"})
 
@@ -86,17 +73,10 @@ class CrsCkd(Method):
             assignment,
             chosen_P=~old_P,
             ignored_BA=ignored_BA,
-            presence_P=self._presence_targets(assignment, old_P, knowledge),
+            presence_P=self.presence_targets(assignment, knowledge),
             background_BA=background_BA,
         )
         return {**own, **self._transfer(student, assignment, old_P, knowledge)}
-
-    def _presence_targets(self, assignment: Assignment, old_P: Tensor, knowledge: Knowledge) -> Tensor:
-        """(P,) 1 at positives of labeled objects; at those of old objects 1 or the teacher's presence."""
-        target_P = torch.ones_like(assignment.iou_P)
-        if self.config.objectness == "soft":
-            target_P[old_P] = knowledge.presence_of(assignment.object_P[old_P])
-        return target_P
 
     def _transfer(self, student: Predictions, assignment: Assignment, old_P: Tensor, knowledge: Knowledge) -> Losses:
         """CKD on the positives of old objects, each from the kept box that it was assigned to."""
@@ -115,22 +95,3 @@ class CrsCkd(Method):
             "old class": self.config.class_weight * sums.class_sum / count,
             "old box": self.config.location_weight * sums.location_sum / count,
         }
-
-    def grow(self, student: Detector, num_new: int) -> None:
-        """Add the classes; a later step's images may differ from those that the old classes were learned on."""
-        student.add_classes(num_new)
-        if self.config.batch_norm == "keep":
-            student.keep_statistics()
-
-    def trunk_rate(self, knowledge: Knowledge, objects: Targets) -> float:
-        """The full rate where a batch holds `trunk_balance` old objects for every new one, proportionally less below.
-
-        New objects alone move the features that old classes need, and nothing in such a batch holds them in place. A
-        kept box counts as much of an object as its score; replayed labels of old classes count as well.
-        """
-        if not self.config.trunk_balance:
-            return 1.0
-        is_new_N = objects.labels_N >= knowledge.num_classes
-        counts = torch.stack((knowledge.scores_K.sum() + (~is_new_N).sum(), is_new_N.sum()))
-        num_old, num_new = mean_across_processes(counts).tolist()
-        return min(1.0, num_old / max(self.config.trunk_balance * num_new, 1e-9))

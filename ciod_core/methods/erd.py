@@ -2,19 +2,18 @@
 
 Elastic: what counts as a response is decided per image, by how far it stands out from that image's anchor points.
 
-Legend: B images, A anchor points, K kept boxes.
+Legend: K box responses.
 """
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from ciod_core.config.schema import NonNegative, ResamplerConfig, Section, UnitInterval
-from ciod_core.distiller.responses import boxes_at, class_logits_at, squared_error
-from ciod_core.methods.base import Method
-from ciod_core.model.base import Detector, Losses, Predictions, Targets
+from ciod_core.config.schema import NonNegative, Section, UnitInterval
+from ciod_core.distiller.responses import boxes_at, class_logits_at, squared_class_error
+from ciod_core.methods.matching import MatchingMethod, OldObjects
+from ciod_core.model.base import Losses, Predictions
 from ciod_core.model.common.boxes import iou
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.resampler.rules import elastic_class_response, elastic_location_response
@@ -30,62 +29,23 @@ class ErdConfig(Section):
     box_weight: NonNegative = Field(1.0, description="of the loss of boxes")
 
 
-class Erd(Method):
-    """The student matches the teacher's outstanding responses; ground truth acts on the new classes alone.
+class Erd(MatchingMethod):
+    """The student matches the teacher's outstanding responses: class outputs at A, boxes at B, thinned by NMS.
 
-    Class anchors (A): class and other logits by squared error. Box anchors (B, thinned to B′): 1 − IoU² to the
-    teacher's box. Neither A nor B′ is background for the detector's own loss.
-
-    The paper has no labels of old classes; on replayed images there are some. The rule stays: they train box and
-    presence, and that the object is of no new class; its old class is left to the teacher. So a response with the class
-    of a label is never dropped: nothing else would teach it.
+    A stands out by score, B by the confidence of its location.
     """
 
     Config = ErdConfig
     section = "erd"
-    needs = frozenset({"selected", "dense"})
+    config: ErdConfig
 
-    def __init__(self, config: ErdConfig, resampler: ResamplerConfig) -> None:
-        super().__init__(config, resampler)
-        self.config = config
-
-    def select(self, teacher: Predictions) -> Knowledge:
-        """The class responses A."""
-        return select(teacher, elastic_class_response(teacher, num_std=self.config.num_std), nms_iou=None)
-
-    def select_boxes(self, teacher: Predictions) -> Knowledge:
-        """The box responses B′."""
-        outstanding_BA = elastic_location_response(teacher, num_std=self.config.num_std)
-        return select(teacher, outstanding_BA, nms_iou=self.config.nms_iou)
-
-    def reconcile(self, knowledge: Knowledge, objects: Targets) -> Knowledge:
-        """Drop responses that overlap ground truth of another class."""
-        return knowledge.without_overlap(objects, self.resampler.ground_truth_iou, keep_same_class=True)
-
-    def losses(
-        self,
-        detector: Detector,
-        student: Predictions,
-        objects: Targets,
-        knowledge: Knowledge,
-        ignored_BA: Tensor | None = None,
-    ) -> Losses:
-        """The labels' losses over new classes, squared errors of A, and the weighted box loss of B′."""
-        assert knowledge.dense is not None
-        boxes = self.reconcile(self.select_boxes(knowledge.dense), objects)
-        response_BA = torch.zeros_like(student.presence(), dtype=torch.bool)
-        response_BA[knowledge.image_K, knowledge.anchor_K] = True
-        response_BA[boxes.image_K, boxes.anchor_K] = True
-        own = detector.losses(
-            student,
-            objects,
-            detector.assign(student, objects),
-            first_class=knowledge.num_classes,
-            ignored_BA=response_BA if ignored_BA is None else response_BA | ignored_BA,
-        )
+    def match(self, student: Predictions, teacher: Predictions, old: OldObjects) -> Losses:
+        """Squared errors of class outputs, and the weighted loss of boxes."""
+        class_BA = elastic_class_response(teacher, num_std=self.config.num_std) & old.trusted_BA
+        box_BA = elastic_location_response(teacher, num_std=self.config.num_std) & old.trusted_BA
+        boxes = select(teacher, box_BA, nms_iou=self.config.nms_iou)
         return {
-            **own,
-            **squared_error(student, knowledge, self.config.class_weight),
+            "old class": self.config.class_weight * squared_class_error(student, teacher, class_BA),
             "old box": self.config.box_weight * _box_loss(student, boxes),
         }
 

@@ -1,11 +1,11 @@
-"""Pseudo-labels: the teacher's confident boxes count as ground truth, without any soft target."""
+"""Pseudo-labels: the teacher's confident boxes count as ground truth, without any soft class or box target."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ciod_core.config.schema import ResamplerConfig, Section
-from ciod_core.methods.base import Method, supervised
+from ciod_core.config.schema import MethodConfig, ResamplerConfig, Section
+from ciod_core.methods.base import Method
 from ciod_core.model.base import Detector, Losses, Predictions, Targets
 from ciod_core.model.knowledge import Knowledge
 
@@ -18,9 +18,9 @@ class PseudoLabel(Method):
 
     needs = frozenset({"selected"})
 
-    def __init__(self, config: Section, resampler: ResamplerConfig) -> None:
+    def __init__(self, config: Section, resampler: ResamplerConfig, options: MethodConfig | None = None) -> None:
         confident = resampler.model_copy(update={"rule": "fixed", "nms_iou": SINGLE_BOX_NMS_IOU})
-        super().__init__(config, confident)
+        super().__init__(config, confident, options)
 
     def losses(
         self,
@@ -31,4 +31,7 @@ class PseudoLabel(Method):
         ignored_BA: Tensor | None = None,
     ) -> Losses:
         """The detector's own losses, with the kept boxes as further objects."""
-        return supervised(detector, student, knowledge.before(objects), ignored_BA)
+        all_objects = knowledge.before(objects)
+        assignment = detector.assign(student, all_objects)
+        presence_P = self.presence_targets(assignment, knowledge)
+        return detector.losses(student, all_objects, assignment, ignored_BA=ignored_BA, presence_P=presence_P)

@@ -51,7 +51,7 @@ def method_class(name: str) -> type[Method]:
 def build_method(config: Config) -> Method:
     """The method that `method.name` names, with its own settings."""
     method = method_class(config.method.name)
-    return method(config.section(method.section, method.Config), config.resampler)
+    return method(config.section(method.section, method.Config), config.resampler, config.method)
 
 
 def with_own_settings(config: Config, settings: Mapping[str, object]) -> Config:

@@ -7,50 +7,38 @@ are distilled, too.
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor
 
-from ciod_core.config.schema import NonNegative, ResamplerConfig, Section
+from ciod_core.config.schema import NonNegative, Section
 from ciod_core.distiller.features import features_of, relation_loss, tower_loss
-from ciod_core.distiller.responses import squared_error
-from ciod_core.methods.base import Method, supervised
-from ciod_core.model.base import Detector, Losses, Predictions, Targets
-from ciod_core.model.knowledge import Knowledge
+from ciod_core.distiller.responses import squared_class_error
+from ciod_core.methods.matching import MatchingMethod, OldObjects
+from ciod_core.model.base import Losses, Predictions
+from ciod_core.resampler.select import apply_rule
 
 
 class SidConfig(Section):
-    """SID: logits and relations of the instances that the resampler selects, and the class tower's features."""
+    """SID: class outputs and the class tower's features where the resampler selects, and relations of the objects."""
 
     class_weight: NonNegative = Field(1.0, description="of the loss of class outputs")
     feature_weight: NonNegative = Field(1.0, description="of the loss of features")
-    relation_weight: NonNegative = Field(1.0, description="of the loss of relations between instances")
+    relation_weight: NonNegative = Field(1.0, description="of the loss of relations between objects")
 
 
-class Sid(Method):
-    """Responses and relations of the selected instances; features of the class tower everywhere."""
+class Sid(MatchingMethod):
+    """Class outputs and features are matched at all selected anchor points, before NMS; relations object by object."""
 
     Config = SidConfig
     section = "sid"
     needs = frozenset({"selected", "dense", "features"})
+    config: SidConfig
 
-    def __init__(self, config: SidConfig, resampler: ResamplerConfig) -> None:
-        super().__init__(config, resampler)
-        self.config = config
-
-    def losses(
-        self,
-        detector: Detector,
-        student: Predictions,
-        objects: Targets,
-        knowledge: Knowledge,
-        ignored_BA: Tensor | None = None,
-    ) -> Losses:
-        """The labels' losses, squared errors of responses, and smooth L1 of features and relations."""
-        ours, theirs = features_of(student), features_of(knowledge.dense)
-        instances = knowledge.image_K, knowledge.anchor_K
-        relation = relation_loss(ours.class_features_BAF[instances], theirs.class_features_BAF[instances])
+    def match(self, student: Predictions, teacher: Predictions, old: OldObjects) -> Losses:
+        """Squared errors of class outputs, and smooth L1 of features and relations."""
+        kept_BA = apply_rule(teacher, self.resampler) & old.trusted_BA
+        ours_BAF, theirs_BAF = (features_of(predictions).class_features_BAF for predictions in (student, teacher))
+        objects = old.knowledge.image_K, old.knowledge.anchor_K
         return {
-            **supervised(detector, student, objects, ignored_BA),
-            **squared_error(student, knowledge, self.config.class_weight),
-            "old feature": self.config.feature_weight * tower_loss(ours, theirs),
-            "old relation": self.config.relation_weight * relation,
+            "old class": self.config.class_weight * squared_class_error(student, teacher, kept_BA),
+            "old feature": self.config.feature_weight * tower_loss(ours_BAF[kept_BA], theirs_BAF[kept_BA]),
+            "old relation": self.config.relation_weight * relation_loss(ours_BAF[objects], theirs_BAF[objects]),
         }

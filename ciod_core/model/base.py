@@ -139,10 +139,12 @@ class Detector(nn.Module, ABC):
 
     Attributes:
         size_multiple: input heights and widths are multiples of this many pixels.
+        classifies_background: whether the class loss has a target at every anchor point, not only at positives.
         backbone: gets pretrained weights.
     """
 
     size_multiple: ClassVar[int]
+    classifies_background: ClassVar[bool] = False
     backbone: nn.Module
 
     @abstractmethod

@@ -58,10 +58,11 @@ def fixed_threshold(teacher: Predictions, score: float) -> Tensor:
     return best_class(teacher).score_BA >= score
 
 
-def class_statistics(teacher: Predictions, *, num_std: float, fixed_score: float) -> Tensor:
-    """f ≥ mean + `num_std` · std of f over the anchor points of the same image and best class.
+def class_statistics(teacher: Predictions, *, num_std: float, fixed_score: float, min_score: float) -> Tensor:
+    """f ≥ mean + `num_std` · std of f over the anchor points of the same image and best class, and f ≥ `min_score`.
 
     A class that is the best of fewer than two anchor points of the image has no deviation and uses `fixed_score`.
+    Without a lowest score, statistics would select the upper tail of an image's background.
     """
     label_BA, _, score_BA = best_class(teacher)
     num_images, _, num_classes = teacher.class_logits_BAC.shape
@@ -74,19 +75,23 @@ def class_statistics(teacher: Predictions, *, num_std: float, fixed_score: float
     deviation = (score - mean[group]).square()
     variance = score.new_zeros(num_groups).index_add_(0, group, deviation) / (count - 1).clamp(min=1)
     threshold = torch.where(count >= 2, mean + num_std * variance.sqrt(), fixed_score)
-    return (score >= threshold[group]).view_as(score_BA)
+    return (score >= threshold[group]).view_as(score_BA) & (score_BA >= min_score)
 
 
-def global_statistics(teacher: Predictions, *, num_std: float) -> Tensor:
-    """f ≥ mean + `num_std` · std of f over all anchor points of the image."""
-    score_BA = as_float64(best_class(teacher).score_BA)
-    return score_BA >= _outlier_bound(score_BA, num_std)
+def global_statistics(teacher: Predictions, *, num_std: float, min_score: float) -> Tensor:
+    """f ≥ mean + `num_std` · std of f over all anchor points of the image, and f ≥ `min_score`."""
+    score_BA = best_class(teacher).score_BA
+    outstanding_BA = as_float64(score_BA) >= _outlier_bound(as_float64(score_BA), num_std)
+    return outstanding_BA & (score_BA >= min_score)
 
 
 def elastic_class_response(teacher: Predictions, *, num_std: float) -> Tensor:
-    """s > mean + `num_std` · std of s over all anchor points of the image (ERD's class anchors A)."""
-    class_score_BA = as_float64(best_class(teacher).class_score_BA)
-    return class_score_BA > _outlier_bound(class_score_BA, num_std)
+    """f > mean + `num_std` · std of f over all anchor points of the image (ERD's class anchors A).
+
+    Not of s, the class score alone: where a family predicts presence apart, the class score of background is untrained.
+    """
+    score_BA = as_float64(best_class(teacher).score_BA)
+    return score_BA > _outlier_bound(score_BA, num_std)
 
 
 def elastic_location_response(teacher: Predictions, *, num_std: float) -> Tensor:

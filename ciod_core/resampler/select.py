@@ -27,9 +27,11 @@ def apply_rule(teacher: Predictions, config: ResamplerConfig) -> Tensor:
         case "fixed":
             return fixed_threshold(teacher, config.fixed_score)
         case "class-stat":
-            return class_statistics(teacher, num_std=config.class_std, fixed_score=config.fixed_score)
+            return class_statistics(
+                teacher, num_std=config.class_std, fixed_score=config.fixed_score, min_score=config.min_score
+            )
         case "global-stat":
-            return global_statistics(teacher, num_std=config.global_std)
+            return global_statistics(teacher, num_std=config.global_std, min_score=config.min_score)
 
 
 @torch.no_grad()

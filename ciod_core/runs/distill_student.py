@@ -10,7 +10,7 @@ import torch
 from ciod_core.config.schema import Config
 from ciod_core.experiment.folder import Experiment, check_run_name
 from ciod_core.experiment.manifest import RunRecord
-from ciod_core.methods.registry import build_method, method_class, with_own_settings
+from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import read_info
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
@@ -93,8 +93,9 @@ def _settle_student(config: Config, file: TeacherFile) -> Config:
     data = config.data
     if file.weights is not None and "image_size" not in data.model_fields_set:
         data = data.model_copy(update={"image_size": read_info(file.path).preprocessing.image_size})
-    settled = config.model_copy(update={"data": data})
-    return with_own_settings(settled, method_class(config.method.name).with_fresh_student)
+    # Fresh weights hold nothing that should be kept.
+    method = config.method.model_copy(update={"batch_norm": "update", "trunk_balance": 0.0})
+    return config.model_copy(update={"data": data, "method": method})
 
 
 def _prepare(spec: RunSpec, bank: StepBank, device: torch.device) -> PreparedRun:

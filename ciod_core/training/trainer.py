@@ -128,10 +128,12 @@ class Trainer:
         loader = self.load_epoch(self.epochs_done)
         meter = IntervalMeter()
         iteration = self.epochs_done * self.iterations_per_epoch
+        kept_in_epoch: int | None = None
         for batch in meter.waiting_for(loader):
             lr = learning_rate(iteration, self.iterations_per_epoch, self.config)
             losses, kept = self._train_batch(batch, lr, iteration)
             meter.add(losses, kept, images=len(batch.images_B3HW))
+            kept_in_epoch = kept if kept_in_epoch is None else kept_in_epoch + (kept or 0)
             iteration += 1
             self.skipped.add(batch.skipped)
             if self._reported_skipped == 0:
@@ -140,6 +142,8 @@ class Trainer:
                 self._report(meter, iteration, lr)
         self.skipped.add(union_across_processes(self.skipped.names))
         self._report_skipped()
+        if kept_in_epoch == 0:
+            self._warn_of_nothing_kept()
         self.epochs_done += 1
         self.seconds += time.perf_counter() - started
 
@@ -170,7 +174,6 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.student, iteration + 1)
         detached = {name: loss.detach() for name, loss in losses.items()}
-        # LwF selects no boxes: there is nothing to count.
         kept = len(knowledge) if knowledge is not None and "selected" in self.method.needs else None
         return {"loss": total.detach(), **detached}, kept
 
@@ -189,6 +192,13 @@ class Trainer:
             )
         for listener in self.listeners:
             listener.record(record)
+
+    def _warn_of_nothing_kept(self) -> None:
+        for listener in self.listeners:
+            listener.warn(
+                f"the teacher detects no old object in any image of epoch {self.epochs_done + 1}: nothing holds the "
+                "old classes; try `method.name` frozen-branch, or `data.unlabeled` images that show them"
+            )
 
     def _report_skipped(self) -> None:
         if len(self.skipped) > self._reported_skipped:

@@ -80,11 +80,11 @@ def test_neither_a_file_nor_a_preset(tmp_path: Path) -> None:
 def test_published_settings_are_the_published_ones() -> None:
     config = resolve_config("published")
     assert (config.resampler.min_score, config.resampler.nms_iou, config.resampler.ground_truth_iou) == (0.1, 0.95, 1.0)
-    assert (config.distiller.weighting, config.distiller.target, config.distiller.objectness) == (
+    assert (config.distiller.weighting, config.distiller.target, config.distiller.background) == (
         "paper",
         "soft",
-        "hard",
+        "zero",
     )
-    changed = (config.distiller.background, config.distiller.batch_norm, config.distiller.trunk_balance)
-    assert changed == ("zero", "update", 0.0)
+    shared = (config.method.objectness, config.method.batch_norm, config.method.trunk_balance)
+    assert shared == ("hard", "update", 0.0)
     assert (config.training.optimizer, config.training.lr, config.training.milestones) == ("sgd", 0.02, (8, 11))

@@ -159,6 +159,9 @@ RENAMED: list[tuple[str, str, Any]] = [
     ("replay.suspect_score", "data.missing_score", 0.375),
     ("replay.unlabeled", "data.missing_labels", "background"),
     ("replay.unlabeled_score", "data.missing_score", 0.375),
+    ("distiller.batch_norm", "method.batch_norm", "update"),
+    ("distiller.trunk_balance", "method.trunk_balance", 0.25),
+    ("distiller.objectness", "method.objectness", "hard"),
 ]
 
 
@@ -201,11 +204,12 @@ def test_a_mistake_under_an_old_name_states_both() -> None:
 def test_a_run_that_records_less_was_trained_as_ciod_was_then() -> None:
     now = Config().model_dump(mode="json")
     assert recorded_config(now) == Config()
-    for setting in ("background", "batch_norm", "trunk_balance"):
-        del now["distiller"][setting]
-    then = recorded_config(now).distiller
-    assert (then.background, then.batch_norm, then.trunk_balance) == ("zero", "update", 0.0)
-    assert recorded_config({}).distiller.batch_norm == "update"
+    del now["distiller"]["background"]
+    for setting in ("batch_norm", "trunk_balance", "objectness"):
+        del now["method"][setting]
+    then = recorded_config(now)
+    assert (then.distiller.background, then.method.batch_norm, then.method.trunk_balance) == ("zero", "update", 0.0)
+    assert recorded_config({}).method.batch_norm == "update"
 
 
 def test_a_run_of_a_later_version() -> None:

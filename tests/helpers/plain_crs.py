@@ -54,21 +54,23 @@ def plain_fixed_threshold(answers: Sequence[Answer], score: float) -> list[int]:
     return [index for index, answer in enumerate(answers) if answer.score >= score]
 
 
-def plain_class_statistics(answers: Sequence[Answer], num_std: float, fixed_score: float) -> list[int]:
-    """f ≥ mean + num_std · std of the scores of the same class; fewer than two scores use the fixed threshold."""
+def plain_class_statistics(
+    answers: Sequence[Answer], num_std: float, fixed_score: float, min_score: float
+) -> list[int]:
+    """f ≥ min_score and mean + num_std · std of the scores of the class; under two scores use the fixed threshold."""
     kept = []
     for index, answer in enumerate(answers):
         own = [other.score for other in answers if other.label == answer.label]
         threshold = fixed_score if len(own) < 2 else mean_and_deviation(own, num_std)
-        if answer.score >= threshold:
+        if answer.score >= max(threshold, min_score):
             kept.append(index)
     return kept
 
 
-def plain_global_statistics(answers: Sequence[Answer], num_std: float) -> list[int]:
-    """f ≥ mean + num_std · std of the scores of all anchor points."""
+def plain_global_statistics(answers: Sequence[Answer], num_std: float, min_score: float) -> list[int]:
+    """f ≥ min_score and mean + num_std · std of the scores of all anchor points."""
     threshold = mean_and_deviation([answer.score for answer in answers], num_std)
-    return [index for index, answer in enumerate(answers) if answer.score >= threshold]
+    return [index for index, answer in enumerate(answers) if answer.score >= max(threshold, min_score)]
 
 
 def plain_class_nms(answers: Sequence[Answer], kept: Sequence[int], iou_threshold: float) -> list[int]:

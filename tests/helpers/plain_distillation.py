@@ -6,8 +6,10 @@ An image is a list of anchor points; legend: A anchor points, C old classes, K k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
+
+from torch import Tensor
 
 from ciod_core.model.yolox.predictions import YoloxPredictions
 from tests.helpers.plain_crs import Answer, mean_and_deviation, plain_answers, plain_class_nms
@@ -47,22 +49,26 @@ def answers_of(teacher: YoloxPredictions) -> list[list[Answer]]:
 
 
 def plain_elastic_classes(teacher: YoloxPredictions, num_std: float) -> list[Place]:
-    """A: the best class score of the anchor point exceeds mean + num_std · std of its image."""
+    """A: the score of the anchor point's best class exceeds mean + num_std · std of its image."""
     places = []
     for image, answers in enumerate(answers_of(teacher)):
-        bound = mean_and_deviation([answer.class_score for answer in answers], num_std)
-        places += [(image, anchor) for anchor, answer in enumerate(answers) if answer.class_score > bound]
+        bound = mean_and_deviation([answer.score for answer in answers], num_std)
+        places += [(image, anchor) for anchor, answer in enumerate(answers) if answer.score > bound]
     return places
 
 
-def plain_elastic_boxes(teacher: YoloxPredictions, num_std: float, nms_iou: float) -> list[Place]:
-    """B′: the objectness logit exceeds mean + num_std · std of its image; then class-wise NMS."""
+def plain_elastic_boxes(
+    teacher: YoloxPredictions, num_std: float, nms_iou: float, untrusted: Collection[Place] = ()
+) -> list[Place]:
+    """B′: the objectness logit exceeds mean + num_std · std of its image; less untrusted places; class-wise NMS."""
     places = []
     for image, (answers, logits) in enumerate(
         zip(answers_of(teacher), teacher.objectness_logits_BA.tolist(), strict=True)
     ):
         bound = mean_and_deviation(logits, num_std)
-        outstanding = [anchor for anchor, logit in enumerate(logits) if logit > bound]
+        outstanding = [
+            anchor for anchor, logit in enumerate(logits) if logit > bound and (image, anchor) not in untrusted
+        ]
         places += [(image, anchor) for anchor in plain_class_nms(answers, outstanding, nms_iou)]
     return places
 
@@ -90,16 +96,23 @@ def mean(values: Iterable[float]) -> float:
     return math.fsum(listed) / len(listed) if listed else 0.0
 
 
-def squared_errors(
-    student: list[list[Point]], teacher: list[list[Point]], kept: Sequence[Place]
-) -> tuple[float, float]:
-    """Mean squared difference of the class logits and of the objectness logits at the kept places."""
-    classes, objectness = [], []
-    for image, anchor in kept:
-        ours, theirs = student[image][anchor], teacher[image][anchor]
-        classes += [(a - b) ** 2 for a, b in zip(ours.class_logits_C, theirs.class_logits_C, strict=True)]
-        objectness.append((ours.objectness - theirs.objectness) ** 2)
-    return mean(classes), mean(objectness)
+def squared_class_error(student: list[list[Point]], teacher: list[list[Point]], kept: Sequence[Place]) -> float:
+    """Mean squared difference of the class logits at the kept places."""
+    pairs = [(student[image][anchor].class_logits_C, teacher[image][anchor].class_logits_C) for image, anchor in kept]
+    return mean((a - b) ** 2 for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+
+
+def normalized(maps: Sequence[Tensor], by: Sequence[Tensor]) -> list[list[float]]:
+    """Each level's values, with every channel less the mean of the channel of `by`, divided by its deviation."""
+    levels = []
+    for own, reference in zip(maps, by, strict=True):
+        values = []
+        for channel in range(own.shape[1]):
+            listed = reference[:, channel].flatten().tolist()
+            center, spread = mean(listed), mean_and_deviation(listed, 1.0) - mean(listed)
+            values += [(value - center) / spread for value in own[:, channel].flatten().tolist()]
+        levels.append(values)
+    return levels
 
 
 def deltas(point: Point) -> list[float]:
@@ -110,9 +123,12 @@ def deltas(point: Point) -> list[float]:
 
 
 def box_delta_error(student: list[list[Point]], teacher: list[list[Point]], kept: Sequence[Place]) -> float:
-    """Mean smooth L1 between box deltas at the kept places."""
+    """Smooth L1 between box deltas divided by 0.1 and 0.2, summed over deltas, the mean over the kept places."""
     pairs = [(deltas(student[image][anchor]), deltas(teacher[image][anchor])) for image, anchor in kept]
-    return mean(smooth_l1(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+    stds = (0.1, 0.1, 0.2, 0.2)
+    return mean(
+        sum(smooth_l1((a - b) / std) for a, b, std in zip(ours, theirs, stds, strict=True)) for ours, theirs in pairs
+    )
 
 
 def relations(features_KF: Sequence[Sequence[float]]) -> dict[tuple[int, int], float]:

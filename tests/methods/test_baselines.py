@@ -63,7 +63,7 @@ def test_pseudo_labels_are_the_teachers_confident_boxes_one_per_object() -> None
 def test_pseudo_labels_count_as_ground_truth() -> None:
     student, teacher = random_output(1, 5, 64, seed=2), random_output(1, 3, 64, seed=3)
     targets = make_targets([(0, (4.0, 4.0, 20.0, 20.0), 4)])
-    method = PseudoLabel(Section(), RESAMPLER)
+    method = PseudoLabel(Section(), RESAMPLER, MethodConfig(objectness="hard"))
     knowledge = knowledge_of(method, teacher, targets)
     assert len(knowledge) > 0
     losses = method.losses(YOLOX, student, targets, knowledge)

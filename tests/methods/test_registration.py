@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from ciod_core.config.schema import NonNegative, ResamplerConfig, Section
+from ciod_core.config.schema import NonNegative, Section
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.experiment.create import create_experiment
 from ciod_core.methods.base import Method, supervised
@@ -23,7 +23,7 @@ from tests.cli.conftest import TINY, CommandResult
 
 NAME = "own"
 # A teacher of one epoch is sure of nothing: keep the boxes that stand out from their image.
-SELECTION = ("--set", "resampler.rule=global-stat")
+SELECTION = ("--set", "resampler.rule=global-stat", "--set", "resampler.min_score=0")
 
 
 class OwnConfig(Section):
@@ -38,10 +38,7 @@ class Own(Method):
     Config = OwnConfig
     section = NAME
     needs = frozenset({"selected"})
-
-    def __init__(self, config: OwnConfig, resampler: ResamplerConfig) -> None:
-        super().__init__(config, resampler)
-        self.config = config
+    config: OwnConfig
 
     def losses(
         self,

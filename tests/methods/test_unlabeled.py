@@ -9,6 +9,7 @@ from ciod_core.config.schema import Config, MethodConfig, ResamplerConfig
 from ciod_core.methods.base import supervised
 from ciod_core.methods.crs_ckd import CrsCkd
 from ciod_core.methods.erd import Erd, ErdConfig
+from ciod_core.methods.matching import trusted_points
 from ciod_core.methods.pseudo_label import PseudoLabel
 from ciod_core.methods.registry import METHODS, build_method
 from ciod_core.methods.unlabeled import unlabeled_mask
@@ -82,16 +83,13 @@ def test_ignored_anchor_points_learn_no_objectness_unless_they_are_positive(name
     assert torch.equal(spared_BA[~left_out_BA], plain_BA[~left_out_BA])
 
 
-def test_an_old_label_takes_no_answer_away_that_agrees_with_it() -> None:
-    """ERD's labels say nothing of old classes: where the teacher is right, nobody else would teach them."""
+def test_a_label_that_agrees_takes_nothing_away_from_the_teacher() -> None:
+    """Labels say nothing of old classes to methods that match: where the teacher is right, nobody else teaches them."""
     teacher = random_output(1, NUM_OLD, 64, seed=4)
-    method = Erd(ErdConfig(num_std=1.0), ResamplerConfig(ground_truth_iou=0.5))
-    knowledge = knowledge_of(method, teacher, make_targets([]))
-    assert len(knowledge)
-    box, label = tuple(knowledge.boxes_K4[0].tolist()), int(knowledge.labels_K[0])
-    agreeing = knowledge_of(method, teacher, make_targets([(0, box, label)]))
-    differing = knowledge_of(method, teacher, make_targets([(0, box, (label + 1) % NUM_OLD)]))
-    assert knowledge.anchor_K[0] in agreeing.anchor_K and knowledge.anchor_K[0] not in differing.anchor_K
+    box, label = tuple(teacher.boxes_BA4[0, 7].tolist()), int(teacher.class_logits_BAC[0, 7].argmax())
+    agreeing = trusted_points(teacher, make_targets([(0, box, label)]), 0.99)
+    differing = trusted_points(teacher, make_targets([(0, box, (label + 1) % NUM_OLD)]), 0.99)
+    assert agreeing.all() and (~differing[0]).nonzero().flatten().tolist() == [7]
 
 
 @pytest.mark.parametrize("name", ["crs-ckd", "pseudo-label"])

@@ -81,10 +81,23 @@ def test_a_manifest_of_version_1() -> None:
 def test_settings_of_runs_that_did_not_record_them() -> None:
     settings = migrations.upgrade_settings({"distiller": {"background": "teacher"}, "training": {"epochs": 3}})
     assert settings == {
-        "distiller": {"background": "teacher", "batch_norm": "update", "trunk_balance": 0.0},
+        "distiller": {"background": "teacher"},
+        "method": {"batch_norm": "update", "trunk_balance": 0.0, "objectness": "soft"},
         "branch": {"depth": "head"},
         "training": {"epochs": 3},
     }
+
+
+@pytest.mark.parametrize(
+    ("method", "batch_norm", "objectness"), [("crs-ckd", "keep", "soft"), ("erd", "update", "hard")]
+)
+def test_what_was_a_setting_of_crs_ckd_was_recorded_by_all(method: str, batch_norm: str, objectness: str) -> None:
+    """Runs of other methods recorded it, too, and were trained without."""
+    distiller = {"batch_norm": "keep", "trunk_balance": 0.5, "objectness": "soft", "target": "hard"}
+    settings = migrations.upgrade_settings({"distiller": distiller, "method": {"name": method}})
+    assert settings["distiller"] == {"background": "zero", "target": "hard"}
+    assert (settings["method"]["batch_norm"], settings["method"]["objectness"]) == (batch_norm, objectness)
+    assert migrations.upgrade_settings(settings) == settings
 
 
 def test_a_renamed_setting_is_read_under_its_old_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

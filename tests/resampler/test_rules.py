@@ -37,8 +37,8 @@ PLAIN_RULES: dict[str, Callable[[Sequence[Answer]], list[int]]] = {
         answers, center_score=CENTER_SCORE, other_iou=OTHER_IOU, min_score=MIN_SCORE
     ),
     "fixed": lambda answers: plain_fixed_threshold(answers, FIXED_SCORE),
-    "class-stat": lambda answers: plain_class_statistics(answers, 1.0, FIXED_SCORE),
-    "global-stat": lambda answers: plain_global_statistics(answers, 2.0),
+    "class-stat": lambda answers: plain_class_statistics(answers, 1.0, FIXED_SCORE, MIN_SCORE),
+    "global-stat": lambda answers: plain_global_statistics(answers, 2.0, MIN_SCORE),
 }
 
 
@@ -209,8 +209,7 @@ def test_images_and_classes_without_answers(name: str) -> None:
     knowledge = keep(teacher, name)
     assert 3 not in knowledge.labels_K.tolist()
     assert (knowledge.image_K == 0).any()
-    if name in ("crs", "fixed"):
-        assert set(knowledge.image_K.tolist()) == {0}
+    assert set(knowledge.image_K.tolist()) == {0}
 
 
 def test_a_teacher_that_sees_nothing() -> None:

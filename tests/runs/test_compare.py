@@ -185,11 +185,10 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
         run_suite(experiment, more, distilling, EPOCHS, Recorder())
     # A run from before a setting existed was not trained by what is its default now.
     taught = experiment.read().run("step2-pseudo-label")
-    distiller = {name: value for name, value in taught.config["distiller"].items() if name != "batch_norm"}
-    before = taught.config | {"distiller": distiller, "method": {"name": "crs-ckd"}}
+    before = taught.config | {"method": {"name": "crs-ckd"}}
     experiment.put_run(taught.model_copy(update={"name": "step2-crs-ckd", "method": "crs-ckd", "config": before}))
     with pytest.raises(
-        ConfigError, match=r"'step2-crs-ckd' is finished with distiller\.batch_norm = update, now it is keep"
+        ConfigError, match=r"'step2-crs-ckd' is finished with method\.batch_norm = update, now it is keep"
     ):
         run_suite(experiment, suite_runs(3, ["crs-ckd"], [0]), config, EPOCHS, Recorder())
 

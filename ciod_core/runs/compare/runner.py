@@ -17,7 +17,7 @@ from ciod_core.config.schema import Config, config_sections
 from ciod_core.errors import CiodError, ConfigError
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import RunRecord
-from ciod_core.methods.registry import unread_sections
+from ciod_core.methods.registry import method_class, unread_sections
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
 from ciod_core.runs.spec import as_decided, find_change, has_same_start, plan_run, settle
 from ciod_core.runs.train import train_step
@@ -132,9 +132,12 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
     config = as_decided(config, record)
     spec = settle(plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None))
     # Settings that a method does not read may change: tuning one method keeps the runs of the others.
-    unread = unread_sections(config.method.name if spec.teacher else None)
+    method = config.method.name if spec.teacher else None
+    unread = unread_sections(method)
     sections = {name: kind for name, kind in config_sections().items() if name not in unread}
     keys = [(name, field) for name, kind in sections.items() for field in kind.model_fields]
+    if method is None or not method_class(method).needs:
+        keys = [(name, field) for name, field in keys if name != "method" or field == "name"]
     change = find_change(record, spec.config, keys)
     if change is not None:
         raise ConfigError(
