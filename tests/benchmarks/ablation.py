@@ -1,9 +1,10 @@
-"""What each choice in CRS + CKD is worth: one change at a time, from the settings of a finished run of crs-ckd.
+"""What each choice in CRS + CKD is worth, and what weights the methods that match responses need: one change at a time.
 
     python -m tests.benchmarks.ablation EXPERIMENT ... [--seeds 3] [--only NAME ...]
 
-Each EXPERIMENT was made by `ciod run` (or by `tests.benchmarks.methods`). Trains every variant of its step 2 from the
-same step 1 with the same seeds, and prints a table; variants that are trained already are only printed.
+Each EXPERIMENT was made by `ciod run` (or by `tests.benchmarks.methods`) and has the method crs-ckd. Trains every
+variant of its step 2 from the same step 1 with the same seeds, and prints a table; variants that are trained already
+are only printed.
 """
 
 from __future__ import annotations
@@ -23,15 +24,22 @@ from ciod_core.teachers.resolve import bank_config
 from ciod_core.teachers.sources import TeacherOptions
 
 GROUPS = ("old", "new", "all")
+# Options of all methods, as none of them was published with.
+WITHOUT_OPTIONS = {
+    "method": {"batch_norm": "update", "trunk_balance": 0.0, "objectness": "hard"},
+    "resampler": {"ground_truth_iou": 1.0},
+}
 PUBLISHED = {
+    "method": WITHOUT_OPTIONS["method"],
     "resampler": {"min_score": 0.1, "nms_iou": 0.95, "ground_truth_iou": 1.0},
-    "distiller": {
-        "weighting": "paper",
-        "objectness": "hard",
-        "background": "zero",
-        "batch_norm": "update",
-        "trunk_balance": 0.0,
-    },
+    "distiller": {"weighting": "paper", "background": "zero"},
+}
+# The weights of the methods that match responses, all of them λ.
+WEIGHTS = {
+    "erd": ("class_weight", "box_weight"),
+    "sid": ("class_weight", "feature_weight", "relation_weight"),
+    "rilod": ("class_weight", "box_weight", "feature_weight"),
+    "lwf": ("weight",),
 }
 # The knowledge of a bank in place of the teacher.
 FROM_BANK = "bank"
@@ -39,13 +47,13 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
     "default": {},
     FROM_BANK: {},
     "published": PUBLISHED,
-    "batch-norm-update": {"distiller": {"batch_norm": "update"}},
-    "trunk-balance-0": {"distiller": {"trunk_balance": 0.0}},
-    "trunk-balance-1": {"distiller": {"trunk_balance": 1.0}},
+    "batch-norm-update": {"method": {"batch_norm": "update"}},
+    "trunk-balance-0": {"method": {"trunk_balance": 0.0}},
+    "trunk-balance-1": {"method": {"trunk_balance": 1.0}},
     "background-teacher": {"distiller": {"background": "teacher"}},
     "weighting-paper": {"distiller": {"weighting": "paper"}},
     "weighting-balanced": {"distiller": {"weighting": "balanced"}},
-    "objectness-hard": {"distiller": {"objectness": "hard"}},
+    "objectness-hard": {"method": {"objectness": "hard"}},
     "nms-0.95": {"resampler": {"nms_iou": 0.95}},
     "no-ground-truth-filter": {"resampler": {"ground_truth_iou": 1.0}},
     "min-score-0.1": {"resampler": {"min_score": 0.1}},
@@ -55,6 +63,16 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
     "target-hybrid": {"distiller": {"target": "hybrid"}},
     "target-margin-weighted": {"distiller": {"target": "margin-weighted"}},
     "target-hard": {"distiller": {"target": "hard"}},
+    **{
+        f"{method}-{weight}": {"method": {"name": method}, method: dict.fromkeys(names, float(weight))}
+        for method, names in WEIGHTS.items()
+        for weight in (1, 3, 10, 30)
+    },
+    "pseudo-label": {"method": {"name": "pseudo-label"}},
+    **{
+        f"{method}-without-options": WITHOUT_OPTIONS | {"method": {"name": method, **WITHOUT_OPTIONS["method"]}}
+        for method in ("crs-ckd", "pseudo-label", *WEIGHTS)
+    },
 }
 
 
@@ -67,22 +85,22 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    print(f"{'experiment':16s} {'variant':24s}" + "".join(f"{'AP ' + group:>14s}" for group in GROUPS))
+    print(f"{'experiment':16s} {'variant':28s}" + "".join(f"{'AP ' + group:>14s}" for group in GROUPS))
     for folder in arguments.experiments:
         experiment = Experiment.open(folder)
         for name in arguments.only:
             runs = [_train_once(experiment, name, seed) for seed in range(arguments.seeds)]
             cells = [_spread([100 * (run.metrics[group] or 0.0) for run in runs]) for group in GROUPS]
-            print(f"{folder.name:16s} {name:24s}" + "".join(f"{cell:>14s}" for cell in cells), flush=True)
+            print(f"{folder.name:16s} {name:28s}" + "".join(f"{cell:>14s}" for cell in cells), flush=True)
 
 
 def _train_once(experiment: Experiment, variant: str, seed: int) -> RunRecord:
     suffix = f"-seed{seed}" if seed else ""
-    finished = experiment.read().run(f"step2{suffix}")
+    finished = experiment.read().run(f"step2-crs-ckd{suffix}")
     if variant == "default":
         return finished
     name = f"ablation-{variant}{suffix}"
-    done = experiment.read().run(name)
+    done = experiment.read().find_run(name)
     if done is not None and done.status == "finished":
         return done
     config = recorded_config(finished.config)
