@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from ciod_cli import console
-from ciod_core.training.progress import TrainingListener, TrainingRecord
+from ciod_core.training.progress import EpochEvaluation, TrainingListener, TrainingRecord
 
 # On fast hardware records come faster than a log file should grow.
 SECONDS_BETWEEN_LINES = 5.0
@@ -69,6 +69,18 @@ class TrainingDisplay(TrainingListener):
         if last or record.epoch != self._last_epoch or now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line, self._last_epoch = now, record.epoch
             console.note(f"iteration {record.iteration}/{record.iterations}  {describe(record, self._epochs)}")
+
+    def measured(self, evaluation: EpochEvaluation) -> None:
+        """Show the AP in a line of its own."""
+        old = f"  old classes {console.percent(evaluation.old)}" if evaluation.old is not None else ""
+        new = f"  new classes {console.percent(evaluation.new)}" if evaluation.old is not None else ""
+        best = "  best so far" if evaluation.best else ""
+        epoch = f"epoch {evaluation.epoch}/{self._epochs}"
+        console.note(f"{epoch}  AP {console.percent(evaluation.ap)}{old}{new}{best}")
+
+    def ended_early(self, text: str) -> None:
+        """Say why."""
+        console.note(text)
 
     def warn(self, text: str) -> None:
         """Show the warning above the live line."""

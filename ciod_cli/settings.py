@@ -45,6 +45,9 @@ SETTING_OPTIONS = {
     "training.epochs": SettingOption("--epochs", int, "Passes over the training images."),
     "training.batch_size": SettingOption("--batch-size", int, "Images per iteration."),
     "training.lr": SettingOption("--lr", float, "Learning rate."),
+    "training.evaluate_every": SettingOption(
+        "--evaluate-every", int, "Epochs between evaluations during training; 0: at the end alone."
+    ),
     "training.seed": SettingOption("--seed", int, "Random seed."),
     "training.device": SettingOption("--device", str, "Device to run on: auto, cpu, cuda, a GPU's number or mps."),
     "training.precision": SettingOption("--precision", str, "Floating-point precision."),

@@ -138,6 +138,11 @@ def _manifest_3(document: Document) -> Document:
     return document
 
 
+def _manifest_4(document: Document) -> Document:
+    """Runs have `epochs` and `ended_by`; none ended before its planned epochs."""
+    return document
+
+
 def _checkpoint_2(document: Document) -> Document:
     """Branches have a depth, and all had that of a head; imported weights have a source, and there were none."""
     return document | {"branch_depths": ["head"] * (len(document.get("head_classes") or (0,)) - 1)}
@@ -154,6 +159,11 @@ def _state_2(document: Document) -> Document:
     return document
 
 
+def _state_3(document: Document) -> Document:
+    """States have the `best` evaluation; nothing was evaluated during training."""
+    return document
+
+
 def _report_2(document: Document) -> Document:
     """`false_alarms` were not measured."""
     return document
@@ -165,11 +175,11 @@ def _export_2(document: Document) -> Document:
     return document | ({"nms": nms | {"yield_iou": 1.0}} if isinstance(nms, dict) else {})
 
 
-_MANIFEST: Upgrades = (_manifest_2, _manifest_3)
+_MANIFEST: Upgrades = (_manifest_2, _manifest_3, _manifest_4)
 _CHECKPOINT: Upgrades = (_checkpoint_2,)
 _BANK: Upgrades = (_bank_2,)
 _REPORT: Upgrades = (_report_2,)
-_STATE: Upgrades = (_state_2,)
+_STATE: Upgrades = (_state_2, _state_3)
 _EXPORT: Upgrades = (_export_2,)
 
 MANIFEST_VERSION = _latest(_MANIFEST)

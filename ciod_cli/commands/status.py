@@ -81,6 +81,8 @@ def _tree(manifest: ExperimentManifest) -> Tree:
 
 def _describe(run: RunRecord, manifest: ExperimentManifest) -> str:
     parts = [run.name, run.method, run.status]
+    if run.ended_by not in (None, "epochs"):
+        parts.append(f"ended after {run.epochs} epoch{'s'[: run.epochs != 1]} ({run.ended_by})")
     if run.seconds is not None:
         parts.append(console.duration(run.seconds))
     parts.extend(f"{label} {console.percent(value)}" for label, value in _headline(run.metrics))

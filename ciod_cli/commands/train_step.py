@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     "model.init",
     *TRAINING_KEYS,
     "data.unlabeled",
+    "training.evaluate_every",
     "training.seed",
     "training.precision",
     "evaluation.negatives",

@@ -133,6 +133,16 @@ class TrainingConfig(Section):
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.998, description="decay of the moving average of weights; 0 switches the average off"
     )
+    evaluate_every: Annotated[int, Field(ge=0)] = Field(
+        0, description="epochs between evaluations during training; 0: at the end alone"
+    )
+    keep: Literal["last", "best"] = Field(
+        "last", description="weights that are handed on: the last ones, or those of the evaluation with the best AP"
+    )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0, description="evaluations without a better AP after which training ends; 0: it never does"
+    )
+    max_hours: NonNegative = Field(0.0, description="training ends after the epoch that exceeds this time; 0: no limit")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of all random draws")
     device: Annotated[str, BeforeValidator(_device_name)] = Field(
         "auto", description="auto (the first CUDA GPU, else the CPU), cpu, cuda, a GPU's number or mps"
@@ -141,6 +151,13 @@ class TrainingConfig(Section):
     channels_last: bool = Field(True, description="memory layout of images and weights; faster on most devices")
     deterministic: bool = Field(True, description="algorithms that repeat a run bit by bit, where there are such")
     log_interval: Count = Field(20, description="iterations between two progress records")
+
+    @model_validator(mode="after")
+    def _check_evaluations(self) -> TrainingConfig:
+        if not self.evaluate_every and (self.patience or self.keep == "best"):
+            given = f"training.patience is {self.patience}" if self.patience else "training.keep is best"
+            raise ValueError(f"{given}, but nothing is evaluated during training; set `training.evaluate_every` to 1")
+        return self
 
 
 class MethodConfig(Section):

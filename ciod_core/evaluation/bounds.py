@@ -54,5 +54,5 @@ def _shorter_training(manifest: ExperimentManifest, joint: RunRecord, run: RunRe
 
 
 def _epochs(run: RunRecord) -> int | None:
-    epochs: int | None = run.config.get("training", {}).get("epochs")
-    return epochs
+    planned: int | None = run.config.get("training", {}).get("epochs")
+    return planned if run.epochs is None else run.epochs

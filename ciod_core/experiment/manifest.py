@@ -23,6 +23,8 @@ from ciod_core.records import Record, first_problem
 
 RunKind = Literal["step", "joint", "imported", "distilled"]
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
+# What ends training: all planned epochs are done, or one of the settings `training.patience` and `training.max_hours`.
+RunEnd = Literal["epochs", "patience", "max_hours"]
 
 
 def _known_format(name: str) -> str:
@@ -173,7 +175,9 @@ class RunRecord(Record):
     device: str | None = None
     effective_batch_size: int | None = Field(None, ge=1)
     started: str | None = Field(None, description="ISO 8601 with offset")
-    seconds: float | None = None
+    seconds: float | None = Field(None, description="of training and of the evaluations during it")
+    epochs: int | None = Field(None, description="epochs trained; None: unknown, or not finished")
+    ended_by: RunEnd | None = Field(None, description="what ended training; None as `epochs`")
     skipped_images: tuple[str, ...] = Field((), description="training images that could not be loaded, by file name")
     replayed: tuple[ReplayedImage, ...] = Field((), description="images of earlier steps, kept for this run")
     metrics: dict[str, Any] = Field({})

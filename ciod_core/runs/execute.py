@@ -15,20 +15,19 @@ from ciod_core.data.loading.loader import BatchLoader, make_loader
 from ciod_core.data.loading.mixing import Mixing
 from ciod_core.data.loading.transforms import TrainTransform
 from ciod_core.errors import CheckpointError, ConfigError
-from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.evaluation.records import with_report
-from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
-from ciod_core.experiment.manifest import FileRecord, ReplayedImage, RunRecord
+from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.methods.base import Method
 from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.base import Detector, Predictions
-from ciod_core.model.checkpoint import CheckpointInfo, read_info, save_detector
-from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.runs.record import start_record, status_recorded, write_settings
 from ciod_core.runs.replay import TrainingData
 from ciod_core.runs.spec import RunSpec
+from ciod_core.runs.weights import RunWeights
 from ciod_core.runtime.distributed import rank, world_size
 from ciod_core.teachers.base import Teacher
+from ciod_core.training.ending import early_end
 from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
 from ciod_core.training.progress import TrainingListener
 from ciod_core.training.resume import STATE_FILE, load_state, save_state
@@ -79,19 +78,22 @@ def execute(
     spec, config = prepared.spec, prepared.spec.config
     trainer = _build_trainer(prepared)
     _check_smallest_batch(trainer, config.data.image_size)
-    folder = experiment.run_folder(spec.name)
+    folder, weights = experiment.run_folder(spec.name), RunWeights(experiment, spec, trainer)
     if resume:
         _restore(trainer, folder)
-    elif (folder / STATE_FILE).exists():
-        (folder / STATE_FILE).unlink()
+        weights.keep_best()
+        weights.check_best()
+    else:
+        (folder / STATE_FILE).unlink(missing_ok=True)
+        weights.remove()
     record = start_record(experiment, spec, prepared.device, prepared.replayed, prepared.teacher)
     experiment.put_run(record)
     write_settings(folder, config, record)
     log = MetricsLog(folder / METRICS_FILE, after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
     trainer.listeners = [log, listener or TrainingListener()]
     with status_recorded(experiment, record):
-        _train(trainer, record, folder, prepared.notes)
-        return _finish(experiment, spec, trainer, record)
+        _train(trainer, weights, record, folder, prepared.notes)
+        return _finish(experiment, weights, trainer, record)
 
 
 def _build_trainer(prepared: PreparedRun) -> Trainer:
@@ -161,52 +163,43 @@ def _restore(trainer: Trainer, folder: Path) -> None:
         ) from error
 
 
-def _train(trainer: Trainer, record: RunRecord, folder: Path, about_knowledge: Sequence[str]) -> None:
+def _train(
+    trainer: Trainer, weights: RunWeights, record: RunRecord, folder: Path, about_knowledge: Sequence[str]
+) -> None:
     notes = [str(trainer.skipped)] if trainer.skipped else []
     if record.replayed:
         notes.append(f"images of earlier steps that are trained on again: {len(record.replayed)}")
     notes += about_knowledge
     for listener in trainer.listeners:
         listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
-    while trainer.epochs_done < trainer.config.epochs:
+    while trainer.ended_by is None:
         trainer.train_epoch()
+        if trainer.evaluation_is_due:
+            weights.measure()
         save_state(folder, trainer.state())
+        weights.keep_best()
+    early = early_end(trainer.config, trainer.epochs_done, trainer.ended_by)
     for listener in trainer.listeners:
+        if early is not None:
+            listener.ended_early(early)
         listener.end(trainer.seconds)
 
 
-def _finish(experiment: Experiment, spec: RunSpec, trainer: Trainer, record: RunRecord) -> RunRecord:
-    weights = experiment.weights_path(spec.name)
-    info = CheckpointInfo(
-        model=spec.config.model,
-        classes=spec.classes,
-        head_classes=trainer.student.head_classes,
-        branch_depths=trainer.student.branch_depths,
-        preprocessing=Preprocessing(image_size=spec.config.data.image_size),
-        run=spec.name,
-        step=spec.step,
-        method=record.method,
-        parent_sha256=spec.teacher.sha256 if spec.teacher else None,
-        source=read_info(spec.teacher.path).source if spec.teacher else None,
-    )
-    save_detector(weights, trainer.weights, info)
+def _finish(experiment: Experiment, weights: RunWeights, trainer: Trainer, record: RunRecord) -> RunRecord:
+    outputs = weights.hand_on()
     record = record.model_copy(
         update={
             "status": "finished",
             "seconds": round(trainer.seconds, 3),
+            "epochs": trainer.epochs_done,
+            "ended_by": trainer.ended_by,
             "skipped_images": trainer.skipped.names,
-            "outputs": {WEIGHTS_KEY: FileRecord.of(weights, experiment.folder)},
+            "outputs": outputs,
         }
     )
-    if experiment.read().validation_steps(spec.step):
-        for listener in trainer.listeners:
-            listener.evaluating(spec.name)
-        report = evaluate_weights(
-            experiment, weights, spec.config.evaluation, device=trainer.device, workers=spec.config.data.workers
-        )
-        for listener in trainer.listeners:
-            listener.evaluated(spec.name, report)
-        record = with_report(experiment, record, report)
+    if experiment.read().validation_steps(record.step):
+        record = with_report(experiment, record, weights.report())
     experiment.put_run(record)
-    (experiment.run_folder(spec.name) / STATE_FILE).unlink(missing_ok=True)
+    (experiment.run_folder(record.name) / STATE_FILE).unlink(missing_ok=True)
+    weights.remove_copies(outputs)
     return record

@@ -54,7 +54,7 @@ def start_record(
         name=spec.name,
         kind=spec.kind,
         step=spec.step,
-        method=_method_name(spec),
+        method=method_name(spec),
         choice=spec.choice,
         parent=spec.teacher.run.name if spec.teacher and spec.teacher.run else None,
         status="running",
@@ -80,7 +80,8 @@ def _labels(manifest: ExperimentManifest, spec: RunSpec) -> dict[str, FileRecord
             return {"train": manifest.train_file(spec.step)}
 
 
-def _method_name(spec: RunSpec) -> str:
+def method_name(spec: RunSpec) -> str:
+    """What records and weights call the method of a run."""
     if spec.kind == "distilled":
         return CONSOLIDATED if spec.consolidates else DISTILLED
     # Step 1 has nothing to forget: whatever the method, it is plain supervised training.

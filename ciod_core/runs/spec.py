@@ -131,7 +131,8 @@ def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: boo
 
     Raises:
         ConfigError: it exists and is to be neither resumed nor replaced, others build on it, or it cannot be resumed,
-            for example because a setting or the teacher differs from what it began with.
+            for example because a setting or the teacher differs from what it began with; it is to be evaluated during
+            training, and there is nothing to evaluate on.
     """
     manifest, name = experiment.read(), spec.name
     record = manifest.find_run(name)
@@ -153,7 +154,14 @@ def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: boo
     children = manifest.children_of(name)
     if overwrite and children:
         raise ConfigError(f"`overwrite`: run '{name}' is the teacher of {listed(children)}; pass another `name`")
-    return _resumed(spec, record) if resume and record else spec
+    spec = _resumed(spec, record) if resume and record else spec
+    every = spec.config.training.evaluate_every
+    if every and not manifest.validation_steps(spec.step):
+        raise ConfigError(
+            f"`training.evaluate_every` {every}: no validation image labels a class of this run; leave it out, or add "
+            "a step whose data has validation images (`val`)"
+        )
+    return spec
 
 
 def _remedies(experiment: Experiment, record: RunRecord) -> str:

@@ -1,4 +1,4 @@
-"""metrics.csv of a run: one row per progress record."""
+"""What a run leaves as CSV: metrics.csv with a row per progress record, evaluations.csv with one per evaluation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import csv
 from pathlib import Path
 
 from ciod_core.files import atomic_write_text
-from ciod_core.training.progress import TrainingListener, TrainingRecord
+from ciod_core.training.progress import EpochEvaluation, TrainingListener, TrainingRecord
 
 METRICS_FILE = "metrics.csv"
+EVALUATIONS_FILE = "evaluations.csv"
 FIXED_COLUMNS = (
     "epoch",
     "iteration",
@@ -21,9 +22,33 @@ FIXED_COLUMNS = (
 
 
 class MetricsLog(TrainingListener):
-    """A listener that appends to a CSV file; a resumed run keeps the rows up to where it continues."""
+    """A listener that appends to CSV files; a resumed run keeps the rows up to where it continues."""
 
     def __init__(self, path: Path, *, after_iteration: int = 0) -> None:
+        self._records = _Table(path, after_iteration)
+        self._evaluations = _Table(path.with_name(EVALUATIONS_FILE), after_iteration)
+
+    def record(self, record: TrainingRecord) -> None:
+        """Append one row, with a header before the first."""
+        self._records.append({name: getattr(record, name) for name in FIXED_COLUMNS} | record.losses)
+
+    def measured(self, evaluation: EpochEvaluation) -> None:
+        """Append one row to the evaluations, with a header before the first."""
+        self._evaluations.append(
+            {
+                "epoch": evaluation.epoch,
+                "iteration": evaluation.iteration,
+                "all": evaluation.ap,
+                "old": evaluation.old,
+                "new": evaluation.new,
+            }
+        )
+
+
+class _Table:
+    """A CSV file with the columns of its first row, one of which is the iteration."""
+
+    def __init__(self, path: Path, after_iteration: int) -> None:
         self._path = path
         self._columns: list[str] | None = None
         kept = self._rows_up_to(after_iteration) if after_iteration else []
@@ -34,9 +59,8 @@ class MetricsLog(TrainingListener):
         else:
             path.unlink(missing_ok=True)
 
-    def record(self, record: TrainingRecord) -> None:
-        """Append one row, with a header before the first."""
-        values = {name: getattr(record, name) for name in FIXED_COLUMNS} | record.losses
+    def append(self, values: dict[str, float | None]) -> None:
+        """Write one row, with a header before the first."""
         header_needed = self._columns is None
         if self._columns is None:
             self._columns = list(values)

@@ -36,6 +36,27 @@ class TrainingRecord:
     kept_per_image: float | None
 
 
+@dataclass(frozen=True)
+class EpochEvaluation:
+    """AP on the validation images after an epoch, as fractions; None where there is none.
+
+    Attributes:
+        epoch: from 1.
+        iteration: the last one of the epoch.
+        ap: of all classes.
+        old: of classes of earlier steps; None at step 1.
+        new: of the classes of the step.
+        best: whether it is the best AP of all classes so far.
+    """
+
+    epoch: int
+    iteration: int
+    ap: float | None
+    old: float | None
+    new: float | None
+    best: bool
+
+
 class TrainingListener:
     """Follows a run; a subclass overrides the events that it uses. Every call comes from the training process."""
 
@@ -44,6 +65,12 @@ class TrainingListener:
 
     def record(self, record: TrainingRecord) -> None:
         """An interval is over."""
+
+    def measured(self, evaluation: EpochEvaluation) -> None:
+        """An evaluation during training is over."""
+
+    def ended_early(self, text: str) -> None:
+        """Training ends before the planned epochs, as a setting demands; one line that says why. `end` follows."""
 
     def warn(self, text: str) -> None:
         """Something happened between `begin` and `end` that should be shown; one line."""

@@ -16,6 +16,7 @@ from ciod_core.errors import CheckpointError
 from ciod_core.files import atomic_write_bytes
 from ciod_core.migrations import STATE_VERSION, upgrade_state
 from ciod_core.records import Record, read_description
+from ciod_core.training.ending import Best
 
 STATE_FILE = Path("state") / "last.safetensors"
 METADATA_KEY = "ciod-state"
@@ -29,15 +30,17 @@ class TrainingState:
 
     Attributes:
         epochs_done: completed epochs.
-        seconds: training time so far.
+        seconds: time of training so far, evaluations during it included.
         skipped_images: file names of the images that could not be loaded so far.
         parts: named groups of tensors.
+        best: the best evaluation during training; None: there was none yet.
     """
 
     epochs_done: int
     seconds: float
     skipped_images: tuple[str, ...]
     parts: dict[str, Tensors]
+    best: Best | None = None
 
 
 class StateInfo(Record):
@@ -48,6 +51,7 @@ class StateInfo(Record):
     seconds: float | None = None
     # No `str`, which pydantic requires to be valid Unicode: not every file name is.
     skipped_images: tuple[Any, ...] = ()
+    best: Best | None = None
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
@@ -57,7 +61,9 @@ def save_state(folder: Path, state: TrainingState) -> None:
         for part, group in state.parts.items()
         for name, tensor in group.items()
     }
-    info = StateInfo(epochs_done=state.epochs_done, seconds=state.seconds, skipped_images=state.skipped_images)
+    info = StateInfo(
+        epochs_done=state.epochs_done, seconds=state.seconds, skipped_images=state.skipped_images, best=state.best
+    )
     metadata = {METADATA_KEY: json.dumps(info.model_dump())}
     atomic_write_bytes(folder / STATE_FILE, save(tensors, metadata=metadata))
 
@@ -85,7 +91,7 @@ def load_state(folder: Path) -> TrainingState:
             info = info.model_copy(update=_fields_of_version_1(parts))
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
-    return TrainingState(info.epochs_done, info.seconds or 0.0, info.skipped_images, parts)
+    return TrainingState(info.epochs_done, info.seconds or 0.0, info.skipped_images, parts, info.best)
 
 
 def _fields_of_version_1(parts: dict[str, Tensors]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from ciod_core.config.schema import TrainingConfig
 from ciod_core.data.loading.dataset import Batch
 from ciod_core.data.loading.loader import BatchLoader
 from ciod_core.errors import CiodError
+from ciod_core.experiment.manifest import RunEnd
 from ciod_core.methods.base import Method, supervised
 from ciod_core.model.base import Detector, Predictions
 from ciod_core.runtime.device import autocast
 from ciod_core.runtime.distributed import parallel, union_across_processes
 from ciod_core.teachers.base import Teacher
 from ciod_core.training.ema import WeightAverage
+from ciod_core.training.ending import Best, evaluation_is_due, what_ends
 from ciod_core.training.meter import IntervalMeter
 from ciod_core.training.optimizer import build_optimizer, set_learning_rates
 from ciod_core.training.progress import TrainingListener
@@ -73,6 +75,8 @@ class Trainer:
         self.iterations_per_epoch = len(load_epoch(0))
         self.epochs_done = 0
         self.seconds = 0.0
+        # Who evaluates during training notes it here and adds the time to the seconds.
+        self.best: Best | None = None
         self.skipped = SkippedImages()
         self._reported_skipped = 0
         self._model = parallel(self.student, device)
@@ -81,6 +85,16 @@ class Trainer:
     def iterations(self) -> int:
         """Iterations of the whole run."""
         return self.config.epochs * self.iterations_per_epoch
+
+    @property
+    def ended_by(self) -> RunEnd | None:
+        """What ends training now; None: another epoch follows."""
+        return what_ends(self.config, self.epochs_done, self.seconds, self.best)
+
+    @property
+    def evaluation_is_due(self) -> bool:
+        """Whether to evaluate now, after an epoch."""
+        return evaluation_is_due(self.config, self.epochs_done, ends=self.ended_by is not None)
 
     @property
     def weights(self) -> Tensors:
@@ -97,7 +111,7 @@ class Trainer:
         }
         if self.average is not None:
             parts["average"] = self.average.state
-        return TrainingState(self.epochs_done, self.seconds, self.skipped.names, parts)
+        return TrainingState(self.epochs_done, self.seconds, self.skipped.names, parts, self.best)
 
     def restore(self, state: TrainingState) -> None:
         """Continue from what `state` returned.
@@ -114,6 +128,7 @@ class Trainer:
         self.scaler.load_state_dict(self.scaler.state_dict() | scaler)
         self.epochs_done = state.epochs_done
         self.seconds = state.seconds
+        self.best = state.best
         self.skipped = SkippedImages(state.skipped_images)
         self._reported_skipped = len(self.skipped)
 

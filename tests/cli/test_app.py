@@ -28,8 +28,8 @@ FLAGS = {
         "--model --negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
-        "--backbone-weights --batch-size --config --data --data-root --device --epochs --experiment --image-size "
-        "--images --init --json --knowledge --lr --method --model --name --negatives --overwrite "
+        "--backbone-weights --batch-size --config --data --data-root --device --epochs --evaluate-every --experiment "
+        "--image-size --images --init --json --knowledge --lr --method --model --name --negatives --overwrite "
         "--precision --replay --resume --seed --set --step --teacher --unlabeled --val --val-images --workers"
     ),
     "distill": (

@@ -11,7 +11,7 @@ from ciod_cli import console, progress
 from ciod_cli.comparison import SuiteDisplay
 from ciod_cli.progress import TrainingDisplay, describe, progress_counter
 from ciod_core.runs.compare.runner import RunProgress
-from ciod_core.training.progress import TrainingRecord
+from ciod_core.training.progress import EpochEvaluation, TrainingRecord
 
 
 def record(iteration: int, epoch: int = 1, kept: float | None = None) -> TrainingRecord:
@@ -62,6 +62,19 @@ def test_a_log_has_a_line_per_epoch_and_few_between(
     lines = captured.err.splitlines()
     assert lines[:2] == ["Training step2: 100 iterations in 2 epochs", "  from step1"]
     assert [line.split()[1] for line in lines[2:]] == ["10/100", "30/100", "60/100", "100/100"]
+
+
+def test_an_evaluation_is_one_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingDisplay() as display:
+        display.begin("step2", 9, 100, [])
+        display.measured(EpochEvaluation(1, 10, ap=0.41234, old=0.4, new=0.45, best=True))
+        display.measured(EpochEvaluation(2, 20, ap=0.4, old=None, new=0.4, best=False))
+        display.ended_early("Training ends after 2 of 9 epochs: enough")
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "epoch 1/9  AP 41.2  old classes 40.0  new classes 45.0  best so far",
+        "epoch 2/9  AP 40.0",
+        "Training ends after 2 of 9 epochs: enough",
+    ]
 
 
 def test_a_warning_is_one_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

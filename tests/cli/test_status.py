@@ -16,13 +16,16 @@ def test_tree_of_runs(ciod: Ciod, tmp_path: Path) -> None:
     make_run(experiment, "step1", 1)
     record = make_run(experiment, "step2", 2, parent="step1")
     make_run(experiment, "step2-finetune", 2, parent="step1", method="finetune", status="interrupted")
-    experiment.put_run(record.model_copy(update={"metrics": {"all": 0.42, "old": 0.5, "new": 0.26, "step1": 0.5}}))
+    metrics = {"all": 0.42, "old": 0.5, "new": 0.26, "step1": 0.5}
+    early = {"epochs": 4, "ended_by": "patience"}
+    experiment.put_run(record.model_copy(update={"metrics": metrics} | early))
 
     lines = ciod("status", tmp_path).out.splitlines()
 
     tree = lines[lines.index("runs") + 1 :]
     assert tree[0].startswith("└── step1")
     assert tree[1].startswith("    ├── step2")
+    assert "finished  ended after 4 epochs (patience)" in tree[1] and "ended" not in tree[0]
     assert "AP 42.0  old 50.0  new 26.0" in tree[1]
     assert "step2-finetune  finetune  interrupted" in tree[2]
 

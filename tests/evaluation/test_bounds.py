@@ -54,6 +54,15 @@ def test_shorter_training_than_the_chain(experiment: Experiment) -> None:
     assert "no upper bound" in line and line.endswith("it was trained for 1 epoch, step1 → step2 for 6")
 
 
+def test_what_counts_is_how_long_a_run_was_trained(experiment: Experiment) -> None:
+    aps = {"all": 0.5, "old": 0.4, "new": 0.6}
+    assert doubts(experiment, 6, aps, aps) == []
+    joint = experiment.read().run("joint2")
+    experiment.put_run(joint.model_copy(update={"epochs": 3, "ended_by": "patience"}))
+    [line] = doubtful_bounds(experiment.read())
+    assert "it was trained for 3 epochs" in line
+
+
 def test_runs_of_other_steps_and_seeds_are_not_compared(experiment: Experiment) -> None:
     add(experiment, "joint2", 2, 6, {"all": 0.1})
     add(experiment, "step1", 1, 4, {"all": 0.5})

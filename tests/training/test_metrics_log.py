@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ciod_core.training.metrics_log import FIXED_COLUMNS, MetricsLog, last_epoch
-from ciod_core.training.progress import TrainingRecord
+from ciod_core.training.progress import EpochEvaluation, TrainingRecord
 
 
 def record(iteration: int, **losses: float) -> TrainingRecord:
@@ -55,6 +55,20 @@ def test_a_fresh_run_replaces_the_file(path: Path) -> None:
     write(path, [5, 10, 15])
     write(path, [5])
     assert [row["iteration"] for row in rows(path)] == ["5"]
+
+
+def test_evaluations_have_a_file_of_their_own_that_is_resumed_alike(path: Path) -> None:
+    log = MetricsLog(path)
+    for epoch in (1, 2, 3):
+        log.record(record(10 * epoch))
+        log.measured(EpochEvaluation(epoch, 10 * epoch, ap=epoch / 8, old=None, new=0.25, best=True))
+    resumed = MetricsLog(path, after_iteration=20)
+    resumed.measured(EpochEvaluation(3, 30, ap=0.5, old=None, new=0.25, best=True))
+    expected = ["epoch,iteration,all,old,new", "1,10,0.125,,0.25", "2,20,0.25,,0.25", "3,30,0.5,,0.25"]
+    assert path.with_name("evaluations.csv").read_text().splitlines() == expected
+    assert [row["iteration"] for row in rows(path)] == ["10", "20"]
+    MetricsLog(path)
+    assert not path.with_name("evaluations.csv").exists()
 
 
 def test_nothing_is_written_before_the_first_record(path: Path) -> None:
