@@ -139,7 +139,7 @@ def _manifest_3(document: Document) -> Document:
 
 
 def _manifest_4(document: Document) -> Document:
-    """Runs have `epochs` and `ended_by`; none ended before its planned epochs."""
+    """Runs have `epochs`, `ended_by` and `inherited`: none ended early, and all had settings of their own."""
     return document
 
 

@@ -19,7 +19,7 @@ from ciod_cli.options import (
     warn_about_data,
     with_options,
 )
-from ciod_cli.settings import settings
+from ciod_cli.settings import SETTING_OPTIONS, settings
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     "training.seed",
     "training.precision",
     "evaluation.negatives",
+    texts={
+        key: f"{SETTING_OPTIONS[key].text[:-1]}; with a teacher, as in its run."
+        for key in ("data.image_size", "training.epochs", "training.batch_size", "training.lr")
+    },
 )
 def train_step(
     *,

@@ -165,6 +165,9 @@ class RunRecord(Record):
     step: int = Field(ge=1)
     method: str
     choice: str | None = Field(None, description="why 'auto' chose the method; None: it was set")
+    inherited: tuple[str, ...] = Field(
+        (), description="settings that were not given, and are those of the parent's run"
+    )
     parent: str | None = None
     status: RunStatus
     inputs: dict[str, FileRecord] = Field({})

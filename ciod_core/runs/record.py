@@ -56,6 +56,7 @@ def start_record(
         step=spec.step,
         method=method_name(spec),
         choice=spec.choice,
+        inherited=spec.inherited,
         parent=spec.teacher.run.name if spec.teacher and spec.teacher.run else None,
         status="running",
         inputs=inputs,

@@ -18,6 +18,7 @@ from ciod_core.experiment.teacher import taught_by
 from ciod_core.files import sha256_of_file
 from ciod_core.methods.registry import AUTO, method_class
 from ciod_core.model.checkpoint import read_info
+from ciod_core.runs.inherited import inherit, with_set
 from ciod_core.runtime.device import pick_device, pick_precision
 from ciod_core.training.resume import STATE_FILE
 
@@ -50,6 +51,7 @@ class RunSpec:
         config: its settings.
         begun: the record of the interrupted run that it continues; None for a run that starts.
         choice: why `auto` chose the method; None: it was set.
+        inherited: keys of the settings that are those of the teacher's run.
         consolidates: makes one network of a teacher with branches, with the labels of its last step.
     """
 
@@ -61,6 +63,7 @@ class RunSpec:
     config: Config
     begun: RunRecord | None = None
     choice: str | None = None
+    inherited: tuple[str, ...] = ()
     consolidates: bool = False
 
     @property
@@ -191,9 +194,11 @@ def on_device(spec: RunSpec) -> tuple[RunSpec, torch.device]:
 def settle(spec: RunSpec) -> RunSpec:
     """With the settings it really uses: architecture and, unless set, image size are those of the weights at its start.
 
+    Further settings of a step are those of its teacher's run; see `ciod_core.runs.inherited`.
+
     Raises:
         ConfigError: another architecture than that of these weights is set.
-        CheckpointError: weights that cannot be read.
+        CheckpointError: weights that cannot be read, or a teacher's record that holds an impossible value.
     """
     start = spec.init if spec.teacher is None else spec.teacher.path
     if start is None:
@@ -207,11 +212,25 @@ def settle(spec: RunSpec) -> RunSpec:
     update: dict[str, Any] = {"model": model}
     if "image_size" not in config.data.model_fields_set:
         update["data"] = config.data.model_copy(update={"image_size": info.preprocessing.image_size})
+    spec = _inheriting(replace(spec, config=config.model_copy(update=update)), pretrained=info.source is not None)
+    config = spec.config
     # `auto` is settled again when the method is known.
     changes_what_it_keeps = spec.teacher and config.method.name != AUTO and method_class(config.method.name).needs
     if changes_what_it_keeps and info.source is not None and "lr" not in config.training.model_fields_set:
-        update["training"] = config.training.model_copy(update={"lr": PRETRAINED_LR})
-    return replace(spec, config=config.model_copy(update=update))
+        spec = replace(spec, config=with_set(config, {"training.lr": PRETRAINED_LR}))
+    return spec
+
+
+def _inheriting(spec: RunSpec, *, pretrained: bool) -> RunSpec:
+    """A step that starts now, with settings of its teacher's run.
+
+    How fast pretrained weights learn depends on the method alone.
+    """
+    run = spec.teacher.run if spec.teacher else None
+    if spec.kind != "step" or spec.begun is not None or run is None or run.kind not in ("step", "joint"):
+        return spec
+    config, keys = inherit(spec.config, run, learning_rate=not pretrained)
+    return replace(spec, config=config, inherited=spec.inherited + keys)
 
 
 def as_decided(config: Config, record: RunRecord) -> Config:
@@ -269,4 +288,4 @@ def _resumed(spec: RunSpec, record: RunRecord) -> RunSpec:
             "data": began.data.model_copy(update=data),
         }
     )
-    return replace(spec, config=config, begun=record, choice=record.choice)
+    return replace(spec, config=config, begun=record, choice=record.choice, inherited=record.inherited)

@@ -29,6 +29,7 @@ from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
 from ciod_core.runs.choice import choose_method
 from ciod_core.runs.execute import PreparedRun, execute
+from ciod_core.runs.inherited import describe_inherited
 from ciod_core.runs.replay import TrainingData, choose_replayed, replay_table, resumed_replay
 from ciod_core.runs.spec import RunSpec, claim, on_device, plan_run, settle
 from ciod_core.runtime.determinism import reproducible
@@ -52,7 +53,8 @@ def train_step(
 
     Args:
         experiment: where the run belongs.
-        config: all settings; `model` is taken from the teacher where there is one.
+        config: all settings. Of a teacher, `model` is taken, and from its run the settings of
+            `ciod_core.runs.inherited` that are not set.
         teacher: run name or weights of the previous step; without it the run is step 1.
         step: for `joint` only: the last step whose classes are learned (default: the plan's last).
         run: a name other than the default one.
@@ -109,6 +111,9 @@ def _labeled_images(data: TrainingData) -> LocatedTable:
 def _notes(spec: RunSpec, student: Detector, teacher: Detector | None) -> list[str]:
     """What was decided about a run, and what a branch costs."""
     notes = [] if spec.choice is None else [spec.choice]
+    if spec.teacher is not None and spec.teacher.run is not None and spec.begun is None:
+        line = describe_inherited(spec.config, spec.inherited, spec.teacher.run.name)
+        notes += [line] if line is not None else []
     if teacher is not None and len(student.head_classes) > len(teacher.head_classes):
         parameters = num_parameters(student) / num_parameters(teacher) - 1
         side = spec.config.data.image_size

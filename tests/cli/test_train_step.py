@@ -16,6 +16,7 @@ from ciod_core.data.formats.source import DatasetSource
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.files import sha256_of_file
+from ciod_core.runs.inherited import INHERITED
 from tests.cli.conftest import TINY, Ciod
 
 TRAIN = [sys.executable, "-m", "ciod_cli", "train-step", "--model", "yolox-micro", *TINY]
@@ -79,6 +80,16 @@ def test_what_was_measured_is_said_at_the_end(ciod: Ciod, own_copy: Path, traine
     step2, before = shown["step2"], shown["step1"]["all"]
     sentence = f"AP {step2['all']}; old classes {step2['old']} ({before} before); new classes {step2['new']}. Next:"
     assert f": {sentence}" in outcome.err
+
+
+def test_settings_of_the_teachers_run(ciod: Ciod, own_copy: Path) -> None:
+    step2 = ("train-step", "--experiment", own_copy, "--teacher", "step1", "--method", "finetune", "--device", "cpu")
+    outcome = ciod(*step2, "--set", "data.workers=0", "--json")
+    assert outcome.code == 0, outcome.err
+    run = json.loads(outcome.out)
+    assert (run["config"]["training"]["batch_size"], run["config"]["training"]["epochs"]) == (8, 1)
+    assert "  batch size 8, 1 epoch, lr 0.001 as in step1; change with --batch-size, --epochs, --lr\n" in outcome.err
+    assert run["inherited"] == list(INHERITED) and (run["epochs"], run["ended_by"]) == (1, "epochs")
 
 
 def test_the_replay_flag(ciod: Ciod, own_copy: Path) -> None:

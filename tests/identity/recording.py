@@ -124,7 +124,9 @@ def _results(folder: Path) -> Iterator[tuple[str, Any]]:
          "--plan", "3+2", "--out", experiment)  # fmt: skip
 
     def run(*arguments: object, command: tuple[object, ...] = ("train-step",), epochs: int = 2) -> dict[str, Any]:
-        result = ciod(*command, "--experiment", experiment, *TINY, "--epochs", epochs, *arguments)
+        # Every run has its own settings: none is that of a teacher's run.
+        own = ("--epochs", epochs, "--lr", 0.001)
+        result = ciod(*command, "--experiment", experiment, *TINY, *own, *arguments)
         return _of_run(Path(result["experiment"]), result["name"])
 
     fresh = ("--model", "yolox-micro", "--backbone-weights", "none", "--image-size", SIDE,

@@ -21,6 +21,7 @@ from ciod_core.runs.compare import runner
 from ciod_core.runs.compare.plan import Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.runs.compare.results import Spread, _ceiling, suite_rows
 from ciod_core.runs.compare.runner import RunProgress, run_suite
+from ciod_core.runs.inherited import INHERITED
 from ciod_core.training.progress import TrainingListener
 
 TINY = {
@@ -103,6 +104,16 @@ def test_upper_bounds_train_as_long_as_the_steps_they_cover() -> None:
 def test_methods_that_cannot_be_compared(methods: list[str], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         suite_runs(2, methods, [0])
+
+
+def test_no_setting_is_left_to_a_teachers_run() -> None:
+    config = resolve_config(flags={"training.lr": 0.5})
+    for run in suite_runs(2, ["finetune"], [0]):
+        found = config_of(run, config, EPOCHS)
+        for key in INHERITED:
+            section, name = key.split(".")
+            assert name in getattr(found, section).model_fields_set
+        assert (found.training.lr, found.training.batch_size) == (0.5, Config().training.batch_size)
 
 
 def test_replay_is_added_to_the_methods_that_ask_for_it() -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from ciod_core.classes import ClassTable, class_table
+from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config, DataConfig, MethodConfig, ModelConfig, TrainingConfig
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.experiment import step_data
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import FileRecord
 from ciod_core.files import sha256_of_file
-from ciod_core.model.checkpoint import CheckpointInfo, save_detector
+from ciod_core.model.checkpoint import CheckpointInfo, Source, save_detector
 from ciod_core.model.preprocessing import Preprocessing
-from ciod_core.runs.spec import find_change, on_device, plan_run, settle
+from ciod_core.runs.inherited import INHERITED, describe_inherited
+from ciod_core.runs.spec import PRETRAINED_LR, RunSpec, claim, find_change, on_device, plan_run, settle
 from ciod_core.runs.train import train_step, training_table
 from ciod_core.training.resume import STATE_FILE
 from tests.helpers.experiments import make_experiment, make_run
@@ -37,7 +39,7 @@ def experiment(tmp_path: Path) -> Experiment:
     return make_experiment(tmp_path / "experiment")
 
 
-def write_weights(path: Path, classes: ClassTable, run: str = "step1") -> None:
+def write_weights(path: Path, classes: ClassTable, run: str = "step1", source: Source | None = None) -> None:
     info = CheckpointInfo(
         model=MODEL,
         classes=classes,
@@ -46,6 +48,7 @@ def write_weights(path: Path, classes: ClassTable, run: str = "step1") -> None:
         step=classes.last_step,
         method="base",
         parent_sha256=None,
+        source=source,
     )
     save_detector(path, lively_detector(MODEL.name, len(classes)).state_dict(), info)
 
@@ -197,6 +200,88 @@ class TestTeachers:
         asked = config(model=ModelConfig(name="yolox-nano"), data=DataConfig(image_size=128))
         assert settle(replace(plan, config=asked)).config.model == MODEL
         assert settle(replace(plan, config=asked)).config.data.image_size == 128
+
+
+class TestSettingsOfTheTeachersRun:
+    THEIRS: ClassVar[dict[str, Any]] = {
+        "batch_size": 4, "epochs": 24, "optimizer": "sgd", "lr": 0.02, "evaluate_every": 3, "seed": 7,
+    }  # fmt: skip
+
+    def settled(self, experiment: Experiment, method: str = "finetune", **training: Any) -> RunSpec:
+        plan = plan_run(experiment, config(method, training=TrainingConfig(**training)), teacher="step1")
+        return settle(plan)
+
+    def teach(self, experiment: Experiment, source: Source | None = None, **fields: Any) -> None:
+        path = add_teacher(experiment)
+        write_weights(path, experiment.read().classes.up_to(1), source=source)
+        recorded = {"training": self.THEIRS, "data": {"multi_scale": False}, "gone": {"away": 1}}
+        outputs = {WEIGHTS_KEY: FileRecord.of(path, experiment.folder)}
+        update = {"config": recorded, "outputs": outputs} | fields
+        experiment.put_run(experiment.read().run("step1").model_copy(update=update))
+
+    def test_they_are_taken_where_none_is_set(self, experiment: Experiment) -> None:
+        self.teach(experiment)
+        spec = self.settled(experiment)
+        training = spec.config.training
+        assert (training.batch_size, training.epochs, training.optimizer, training.lr) == (4, 24, "sgd", 0.02)
+        assert not spec.config.data.multi_scale
+        assert (training.evaluate_every, training.seed) == (0, 0)
+        assert spec.inherited == tuple(INHERITED)
+        assert settle(spec) == spec, "settled again when `auto` has chosen"
+        assert describe_inherited(spec.config, spec.inherited, "step1") == (
+            "batch size 4, 24 epochs, optimizer sgd, lr 0.02, multi-scale False as in step1; change with "
+            "`training.batch_size`, `training.epochs`, `training.optimizer`, `training.lr`, `data.multi_scale`"
+        )
+        assert describe_inherited(Config(), ("training.optimizer",), "step1") is None
+
+    def test_what_is_set_stays(self, experiment: Experiment) -> None:
+        self.teach(experiment)
+        spec = self.settled(experiment, epochs=12, lr=0.001)
+        training = spec.config.training
+        assert (training.batch_size, training.epochs, training.optimizer, training.lr) == (4, 12, "sgd", 0.001)
+        assert spec.inherited == ("training.batch_size", "training.optimizer", "data.multi_scale")
+
+    @pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.02), ("adamw", TrainingConfig().lr)])
+    def test_a_learning_rate_is_that_of_its_optimizer(self, experiment: Experiment, optimizer: str, lr: float) -> None:
+        self.teach(experiment)
+        assert self.settled(experiment, optimizer=optimizer).config.training.lr == lr
+
+    def test_a_preset_stands_above_them(self, experiment: Experiment) -> None:
+        self.teach(experiment)
+        preset = resolve_config("published")
+        asked = preset.model_copy(update={"model": ModelConfig(), "method": MethodConfig(name="finetune")})
+        spec = settle(plan_run(experiment, asked, teacher="step1"))
+        assert spec.config.training == preset.training and spec.inherited == ()
+
+    @pytest.mark.parametrize(("method", "lr"), [("crs-ckd", PRETRAINED_LR), ("finetune", TrainingConfig().lr)])
+    def test_how_fast_pretrained_weights_learn_depends_on_the_method(
+        self, experiment: Experiment, method: str, lr: float
+    ) -> None:
+        self.teach(experiment, source=Source(file="x.pth", sha256="0" * 64))
+        training = self.settled(experiment, method).config.training
+        assert (training.epochs, training.optimizer, training.lr) == (24, "adamw", lr)
+
+    @pytest.mark.parametrize("kind", ["imported", "distilled"])
+    def test_other_runs_have_none_for_a_step(self, experiment: Experiment, kind: str) -> None:
+        self.teach(experiment, kind=kind)
+        spec = self.settled(experiment)
+        assert spec.inherited == () and spec.config.training == TrainingConfig()
+
+    def test_a_resumed_run_keeps_its_own(self, experiment: Experiment) -> None:
+        self.teach(experiment)
+        path, method = experiment.weights_path("step1"), MethodConfig(name="finetune")
+        began = Config(model=MODEL, method=method, training=TrainingConfig(epochs=5))
+        teacher = FileRecord.of(path, experiment.folder)
+        update = {"config": began.model_dump(mode="json"), "inputs": {"teacher": teacher}}
+        record = make_run(experiment, "step2-finetune", 2, parent="step1", status="interrupted")
+        experiment.put_run(record.model_copy(update=update))
+        plan = plan_run(experiment, Config(method=method), teacher="step1")
+        spec = settle(claim(experiment, plan, resume=True, overwrite=False))
+        assert spec.config.training == TrainingConfig(epochs=5) and spec.inherited == ()
+
+    def test_a_value_that_cannot_be(self, experiment: Experiment) -> None:
+        self.teach(experiment, config={"training": {"epochs": "many"}})
+        assert "training.epochs" in refused(experiment, CheckpointError, teacher="step1")
 
 
 class TestJoint:

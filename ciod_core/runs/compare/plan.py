@@ -9,6 +9,7 @@ from ciod_core.config.schema import Config, ModelConfig, ReplayConfig, Section
 from ciod_core.errors import ConfigError, did_you_mean
 from ciod_core.experiment.folder import run_name
 from ciod_core.methods.registry import METHODS
+from ciod_core.runs.inherited import spelled_out
 
 BASE = "base"
 JOINT = "joint"
@@ -92,7 +93,7 @@ def suite_runs(
 def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
     """The settings of one run: the common ones with its method, seed and length, and replay where the method says so.
 
-    Runs with a teacher start from it, the others from `model.init`.
+    Runs with a teacher start from it, the others from `model.init`; no setting is left to the teacher's run.
 
     Raises:
         ConfigError: replay was asked for without a budget.
@@ -101,6 +102,7 @@ def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
         raise ConfigError(
             f"`methods` {run.method}: nothing is replayed without a budget; set `replay.images`, for example to 60"
         )
+    config = spelled_out(config)
     training = config.training.model_copy(update={"seed": run.seed, "epochs": epochs.of(run)})
     name = run.method.removesuffix(REPLAY_SUFFIX)
     method = config.method if run.method == BASE else config.method.model_copy(update={"name": name})
