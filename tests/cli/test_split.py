@@ -163,6 +163,7 @@ class TestHoldOut:
         outcome = ciod(*arguments, "--hold-out-seed", "2", "--json")
         assert outcome.code == 0, outcome.err
         assert "Held out for validation: 6 of 24 images (seed 2)" in outcome.err
+        assert outcome.err.count("Looking for images that are alike …\n") == 1
         record = {"amount": 0.25, "seed": 2, "images": 6, "of_images": 24}
         assert json.loads(outcome.out)["held_out"] == record
         assert len(json.loads((tmp_path / "e" / "splits" / "step2.val.json").read_text())["images"]) == 6
