@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ciod_core.config.schema import Config
 from ciod_core.data.formats.source import resolve_dataset
+from ciod_core.data.hold_out import HoldOut
 from ciod_core.evaluation import evaluate_run
 from ciod_core.evaluation.evaluate_run import RunEvaluation
 from ciod_core.experiment import add_step as steps
@@ -25,6 +26,8 @@ def create_experiment(
     leave_out: str | None = None,
     protocol: str = "overlap",
     seed: int = 0,
+    hold_out: float | None = None,
+    hold_out_seed: int = 0,
     data_root: Path | None = None,
     overwrite: bool = False,
 ) -> Experiment:
@@ -35,15 +38,25 @@ def create_experiment(
         plan: classes per step, such as `70+10`, or a plan.yaml.
         out: the experiment's folder.
         order, leave_out, protocol, seed, overwrite: see `ciod_core.experiment.create.create_experiment`.
+        hold_out: makes the validation half of a dataset that has none: a share of the training images (0.2), or their
+            number.
+        hold_out_seed: of that choice.
         data_root: root folder of the datasets `coco` and `voc`.
 
     Raises:
-        ConfigError: a plan that does not fit, or an experiment that may not be replaced.
+        ConfigError: a plan or `hold_out` that does not fit, or an experiment that may not be replaced.
         DataError: annotations that cannot be used.
     """
-    source = resolve_dataset(str(dataset), data_root=data_root)
     return create.create_experiment(
-        source, plan, order, Path(out), overwrite, leave_out=leave_out, protocol=protocol, seed=seed
+        resolve_dataset(str(dataset), data_root=data_root),
+        plan,
+        order,
+        Path(out),
+        overwrite,
+        leave_out=leave_out,
+        protocol=protocol,
+        seed=seed,
+        hold_out=None if hold_out is None else HoldOut(hold_out, hold_out_seed),
     )
 
 
@@ -54,6 +67,8 @@ def add_step(
     teacher: str | Path | None = None,
     finished: int = 0,
     val: Path | None = None,
+    hold_out: float | None = None,
+    hold_out_seed: int = 0,
 ) -> Experiment:
     """Add a step with the classes of a dataset after those that the teacher has learned.
 
@@ -63,14 +78,20 @@ def add_step(
         teacher: run or weights to continue; None for step 1 and joint training.
         finished: without a teacher: the number of steps that come before.
         val: COCO file of the validation split, where it is not beside the dataset.
+        hold_out, hold_out_seed: as for `create_experiment`.
 
     Raises:
-        ConfigError: a teacher that does not fit, or a step that is there already from other data.
+        ConfigError: a teacher or `hold_out` that does not fit, or a step that is there already from other data.
         DataError: data that cannot be used.
     """
-    source = resolve_dataset(str(dataset), val=val, val_optional=True)
-    folder = Path(experiment) if experiment else None
-    return steps.add_step(source, experiment=folder, teacher=teacher, finished=finished).experiment
+    added = steps.add_step(
+        resolve_dataset(str(dataset), val=val),
+        experiment=Path(experiment) if experiment else None,
+        teacher=teacher,
+        finished=finished,
+        hold_out=None if hold_out is None else HoldOut(hold_out, hold_out_seed),
+    )
+    return added.experiment
 
 
 def evaluate(

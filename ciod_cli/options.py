@@ -17,15 +17,19 @@ import typer
 
 from ciod_cli import console
 from ciod_cli.settings import SETTING_OPTIONS, SETTINGS_PANEL, setting
+from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ciod_core.data.formats.source import DatasetSource
+    from ciod_core.data.hold_out import HoldOut
     from ciod_core.experiment.folder import Experiment, Teacher
     from ciod_core.experiment.manifest import SplitFilesRecord
 
 DATASET_PANEL = "Dataset"
+# What holding out images does for a while, for a progress display.
+LOOKING_AT_IMAGES = "Looking for images that are alike …"
 
 
 def argument(metavar: str, text: str, default: Any = ...) -> Any:
@@ -68,7 +72,7 @@ TRAINING_KEYS = (
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """Where the files of a dataset are, as far as its name does not say it."""
+    """Where the files of a dataset are, as far as its name does not say it, and what its validation half is."""
 
     data_root: Path | None = option(
         "--data-root",
@@ -88,12 +92,41 @@ class DatasetFiles:
         panel=DATASET_PANEL,
         metavar="FOLDER",
     )
+    hold_out: float | None = option(
+        "--hold-out",
+        "Data without validation images: make them out of this share of the training images (0.2), or of so many.",
+        panel=DATASET_PANEL,
+        metavar="SHARE|NUMBER",
+    )
+    hold_out_seed: int | None = option(
+        "--hold-out-seed",
+        "Seed of the choice of --hold-out. Default: 0.",
+        panel=DATASET_PANEL,
+        min=0,
+        max=2**32 - 1,
+    )
 
-    def find(self, dataset: str, *, val_optional: bool = False) -> DatasetSource:
+    def find(self, dataset: str) -> DatasetSource:
         """The dataset; see `resolve_dataset` for the errors."""
         from ciod_core.data.formats.source import resolve_dataset
 
-        return resolve_dataset(dataset, **vars(self), val_optional=val_optional)
+        return resolve_dataset(
+            dataset, data_root=self.data_root, val=self.val, images=self.images, val_images=self.val_images
+        )
+
+    def to_hold_out(self) -> HoldOut | None:
+        """What --hold-out asks for; None without it.
+
+        Raises:
+            ConfigError: neither a share nor a number, or a seed alone.
+        """
+        if self.hold_out is None:
+            if self.hold_out_seed is not None:
+                raise ConfigError("`hold_out_seed`: nothing is held out; pass `hold_out`, too, or leave it out")
+            return None
+        from ciod_core.data.hold_out import HoldOut
+
+        return HoldOut(self.hold_out, self.hold_out_seed or 0)
 
 
 def with_options(
@@ -163,6 +196,13 @@ def locate_weights(weights: str, experiment: Path | None) -> tuple[Experiment | 
         experiment = path.parent
     found = Experiment.find(experiment)
     return found, found.resolve_teacher(weights)
+
+
+def note_held_out(val: SplitFilesRecord | None) -> None:
+    """Say how many of the training images a dataset's validation half was made of, if it was."""
+    if val is not None and val.held_out is not None:
+        held = val.held_out
+        console.note(f"Held out for validation: {held.images:,} of {held.of_images:,} images (seed {held.seed})")
 
 
 def warn_about_data(halves: Iterable[SplitFilesRecord | None], classes: Iterable[str]) -> None:

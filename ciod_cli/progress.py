@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
@@ -156,13 +157,15 @@ def status_line(what: str) -> Iterator[None]:
 
 def announce_once(what: str, *, at_once: bool = False) -> Callable[[int], None]:
     """Return a function that takes the number of finished units and prints `what` once: now or with the first call."""
-    said = False
+    said, lock = False, Lock()
 
     def say(count: int) -> None:
         nonlocal said
-        if not said:
-            console.note(what)
-        said = True
+        # Threads that scan images report at the same time.
+        with lock:
+            if not said:
+                console.note(what)
+            said = True
 
     if at_once:
         say(0)

@@ -134,7 +134,7 @@ def _manifest_2(document: Document) -> Document:
 
 
 def _manifest_3(document: Document) -> Document:
-    """Runs have a `choice`; no method was chosen automatically."""
+    """Runs have a `choice`; no method was chosen automatically. Validation images may be `held_out`; none were."""
     return document
 
 

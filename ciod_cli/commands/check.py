@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ciod_cli import console
 from ciod_cli.options import JSON, DatasetFiles, argument, option, with_options
-from ciod_core.errors import DataError
+from ciod_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,9 +30,12 @@ def check(
     from ciod_core.data.annotations.findings import Severity
     from ciod_core.data.check import check_dataset
 
-    source = files.find(dataset, val_optional=True)
+    hold_out = files.to_hold_out()
+    if hold_out is not None and skip_images:
+        raise ConfigError("`hold_out`: which images are alike is seen only in them; leave `skip_images` out")
+    source = files.find(dataset)
     with progress_counter(f"Checking {source.name} …", "images") as progress:
-        health = check_dataset(source, look_at_images=not skip_images, progress=progress)
+        health = check_dataset(source, look_at_images=not skip_images, hold_out=hold_out, progress=progress)
     if json:
         console.show_json({**asdict(health), "errors": health.count(Severity.ERROR)})
     else:

@@ -6,10 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciod_cli import console
-from ciod_cli.options import JSON, OVERWRITE, DatasetFiles, argument, option, warn_about_data, with_options
+from ciod_cli.options import (
+    JSON,
+    LOOKING_AT_IMAGES,
+    OVERWRITE,
+    DatasetFiles,
+    argument,
+    note_held_out,
+    option,
+    warn_about_data,
+    with_options,
+)
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ciod_core.data.hold_out import HoldOut
     from ciod_core.experiment.folder import Experiment
     from ciod_core.experiment.manifest import ExperimentManifest, StepRecord
 
@@ -44,11 +55,13 @@ def split(
     json: bool = JSON,
 ) -> None:
     """Split a dataset into the steps of a plan and write an experiment folder."""
+    from ciod_cli.progress import progress_counter
     from ciod_core.experiment.create import check_replaceable, create_experiment
     from ciod_core.experiment.plan.file import is_plan_file
     from ciod_core.experiment.plan.plan import load_plan
 
-    _check_flags(dataset, data, protocol, seed)
+    hold_out = files.to_hold_out()
+    _check_flags(dataset, data, protocol, seed, hold_out)
     # Before the demo images are generated, which takes a while.
     load_plan(plan, order, leave_out)
     found = None if dataset == DEMO else files.find(dataset)
@@ -61,12 +74,23 @@ def split(
         images = data or folder / "data"
         console.note(f"Generating the demo images in {images} …")
         found = generate_shapes(images, seed=seed or 0)
-    experiment = create_experiment(
-        found, plan, order, folder, overwrite, leave_out=leave_out, protocol=protocol, seed=seed or 0
-    )
+    with progress_counter(LOOKING_AT_IMAGES, "images", at_once=False) as on_image:
+        experiment = create_experiment(
+            found,
+            plan,
+            order,
+            folder,
+            overwrite,
+            leave_out=leave_out,
+            protocol=protocol,
+            seed=seed or 0,
+            hold_out=hold_out,
+            on_image=on_image,
+        )
     manifest = experiment.read()
     assert manifest.dataset is not None and manifest.plan is not None
     classes = (*manifest.classes.names, *manifest.plan.left_out)
+    note_held_out(manifest.dataset.val)
     warn_about_data((manifest.dataset.train, manifest.dataset.val), classes)
     if json:
         console.show_json(_document(experiment, manifest))
@@ -75,9 +99,11 @@ def split(
     console.note(f"Experiment written to {folder}. Next: ciod train-step --experiment {folder}")
 
 
-def _check_flags(dataset: str, data: Path | None, protocol: str, seed: int | None) -> None:
+def _check_flags(dataset: str, data: Path | None, protocol: str, seed: int | None, hold_out: HoldOut | None) -> None:
     from ciod_core.data.annotations.protocols import SEEDED, parse_protocol
 
+    if dataset == DEMO and hold_out is not None:
+        raise ConfigError(f"`hold_out`: the dataset '{DEMO}' has a validation half; leave it out")
     if dataset != DEMO and data is not None:
         raise ConfigError(f"`data` belongs to the dataset '{DEMO}', not to '{dataset}'; leave it out")
     if parse_protocol(protocol) not in SEEDED and dataset != DEMO and seed is not None:
@@ -89,6 +115,7 @@ def _check_flags(dataset: str, data: Path | None, protocol: str, seed: int | Non
 
 def _document(experiment: Experiment, manifest: ExperimentManifest) -> dict[str, Any]:
     assert manifest.dataset is not None and manifest.plan is not None
+    held_out = manifest.dataset.val.held_out
     steps = [
         {
             "step": step.step,
@@ -104,6 +131,7 @@ def _document(experiment: Experiment, manifest: ExperimentManifest) -> dict[str,
         "dataset": manifest.dataset.name,
         "format": manifest.dataset.format,
         "plan": manifest.plan.model_dump(mode="json"),
+        "held_out": held_out.model_dump(mode="json") if held_out else None,
         "steps": steps,
     }
 

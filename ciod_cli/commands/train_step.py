@@ -11,10 +11,12 @@ from ciod_cli.options import (
     DATASET_PANEL,
     EXPERIMENT,
     JSON,
+    LOOKING_AT_IMAGES,
     OVERWRITE,
     RESUME,
     TRAINING_KEYS,
     DatasetFiles,
+    note_held_out,
     option,
     warn_about_data,
     with_options,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from ciod_core.config.schema import Config
     from ciod_core.data.formats.source import DatasetSource
+    from ciod_core.data.hold_out import HoldOut
     from ciod_core.evaluation.chain import Outcome
     from ciod_core.experiment.add_step import AddedStep
     from ciod_core.experiment.folder import Experiment
@@ -85,13 +88,20 @@ def train_step(
     def run_of(added_step: int) -> str:
         return name or run_name(added_step, config.method.name, replay=config.replay.on)
 
+    hold_out = files.to_hold_out()
     _check_data(data, files, config, step, name)
+    sources = [files.find(dataset) for dataset in data or ()]
+    all_have_val = all(source.val is not None for source in sources)
     with ExitStack() as undone_on_failure:
         if not data:
             found = Experiment.find(experiment, teacher)
-        for finished, dataset in enumerate(data or ()):
-            source, overwrites = files.find(dataset, val_optional=True), run_of if overwrite else None
-            added = undone_on_failure.enter_context(_add_step(source, experiment, teacher, finished, overwrites))
+        for finished, source in enumerate(sources):
+            overwrites = run_of if overwrite else None
+            # Where several datasets are given, it is for those without a validation half.
+            wanted = hold_out if source.val is None or all_have_val else None
+            added = undone_on_failure.enter_context(
+                _add_step(source, experiment, teacher, finished, overwrites, wanted)
+            )
             found, experiment = added.experiment, added.experiment.folder
         if data and config.method.name == "joint":
             step = len(data)
@@ -122,7 +132,7 @@ def train_step(
     took = "" if run.seconds is None else f" in {console.duration(run.seconds)}"
     following = f"Next: ciod evaluate {run.name} --experiment {found.folder}"
     if not run.metrics:
-        following = "Not evaluated: there is no validation data (`val`)"
+        following = "Not evaluated: there is no validation data (`val`, `hold_out`)"
     console.note(f"Trained {run.name}{took}{f': {_describe(outcome)}' if outcome else ''}. {following}")
     console.show(str(weights))
 
@@ -144,10 +154,21 @@ def _add_step(
     teacher: Path | None,
     finished: int,
     overwrites: Callable[[int], str] | None,
+    hold_out: HoldOut | None,
 ) -> AddedStep:
+    from ciod_cli.progress import progress_counter
     from ciod_core.experiment.add_step import add_step
 
-    added = add_step(source, experiment=experiment, teacher=teacher, finished=finished, overwrites=overwrites)
+    with progress_counter(LOOKING_AT_IMAGES, "images", at_once=False) as on_image:
+        added = add_step(
+            source,
+            experiment=experiment,
+            teacher=teacher,
+            finished=finished,
+            overwrites=overwrites,
+            hold_out=hold_out,
+            on_image=on_image,
+        )
     _report_added_step(added.experiment, added.experiment.read().step(added.number))
     return added
 
@@ -180,9 +201,11 @@ def _report_added_step(experiment: Experiment, step: StepRecord) -> None:
     classes = ", ".join(step.classes) or "no new class"
     place = f"Step {step.step} of {experiment.folder.resolve()}"
     console.note(f"{place}: {classes}{more} ({step.statistics.images:,} images)")
+    note_held_out(step.data.val)
     warn_about_data((step.data.train, step.data.val), (*step.classes, *step.extended_classes, *step.data.left_out))
     if step.data.left_out:
         console.warn(f"no training image shows {', '.join(step.data.left_out)}; skipped")
     unmeasured = [name for name in step.classes if name not in step.data.val_classes]
     if unmeasured:
-        console.warn(f"no validation image shows {', '.join(unmeasured)}; their AP is not measured")
+        remedy = "" if step.data.val else "; pass `val`, or `hold_out` to hold out some of the training images"
+        console.warn(f"no validation image shows {', '.join(unmeasured)}; their AP is not measured{remedy}")

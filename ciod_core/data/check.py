@@ -16,6 +16,7 @@ from ciod_core.data.annotations.inspection import inspect
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.source import DatasetSource, parse_dataset
+from ciod_core.data.hold_out import HoldOut, cut, held_out_images
 from ciod_core.data.images.scan import ScannedImage, image_findings, leakage, scan_images
 
 # Upper limits of COCO's area ranges, in square pixels of the original image.
@@ -81,18 +82,26 @@ class DatasetHealth:
 
 
 def check_dataset(
-    source: DatasetSource, *, look_at_images: bool = True, progress: Callable[[int], None] = lambda count: None
+    source: DatasetSource,
+    *,
+    look_at_images: bool = True,
+    hold_out: HoldOut | None = None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> DatasetHealth:
     """Survey a dataset.
 
     Args:
         source: the dataset.
         look_at_images: decode and hash every image.
+        hold_out: show the dataset with a validation split made out of its training images, of which it looks at all.
         progress: called with the number of further images that are done.
 
     Raises:
+        ConfigError: images are to be held out of a dataset that has a validation split, or too many of them.
         DataError: the annotations cannot be read at all.
     """
+    if hold_out is not None:
+        hold_out.check_use(source)
     splits: list[SplitHealth] = []
     scans: list[list[ScannedImage]] = []
     raws = parse_dataset(source)
@@ -102,13 +111,16 @@ def check_dataset(
         # YOLO labels are relative to an image of any size.
         stated = source.format != "yolo"
         scanned = scan_images(table, split.image_dir, sizes_stated=stated, progress=progress) if look_at_images else []
-        splits.append(survey(raw, table, (*found, *image_findings(scanned))))
+        halves = (table,) if hold_out is None else cut(table, held_out_images(table, scanned, hold_out))
+        # Those of a file whose images are divided are shown with the first half.
+        own = (*found, *image_findings(scanned))
+        splits += [survey(raw, half, own if half is halves[0] else ()) for half in halves]
         scans.append(scanned)
         all_read &= not any(finding.severity is Severity.ERROR for finding in found)
     train, *vals = splits
     # A class without boxes may be one whose boxes could not be read.
     untrained = [name for name, count in train.boxes_per_class.items() if count == 0] if all_read else []
-    findings = (*_class_findings(raws, untrained), *(leakage(*scans) if vals else ()))
+    findings = (*_class_findings(raws, untrained), *(leakage(*scans) if len(scans) > 1 else ()))
     return DatasetHealth(source.name, source.format, train, next(iter(vals), None), findings)
 
 

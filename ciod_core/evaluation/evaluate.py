@@ -13,7 +13,7 @@ import torch
 
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import EvaluationConfig
-from ciod_core.data.annotations.merging import merge_located, unite_images
+from ciod_core.data.annotations.merging import merge_located
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.data.loading.dataset import Batch, DetectionDataset
 from ciod_core.data.loading.loader import make_loader
@@ -25,7 +25,7 @@ from ciod_core.evaluation.detections import Detections
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
-from ciod_core.experiment.step_data import check_step_files, read_validation
+from ciod_core.experiment.step_data import check_step_files, read_validation, unite_steps
 from ciod_core.files import sha256_of_file
 from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector
@@ -120,8 +120,7 @@ def _ground_truth(
         )
     parts = [read_validation(experiment, manifest, number) for number in steps]
     if len(parts) > 1:
-        hashes = experiment.image_hashes()
-        parts = unite_images(parts, [hashes.for_table(*part) for part in parts])
+        parts = unite_steps(experiment, parts)
     labeled = LabeledSets.of([part.table for part in parts], classes)
     table, images = merge_located(parts)
     if labeled.complete:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from ciod_core.classes import ClassEntry
 from ciod_core.data.annotations.fitting import fit_step, objects_per_class
+from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.data.annotations.split import StepStatistics
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
-from ciod_core.data.formats.source import DatasetSource, read_dataset
+from ciod_core.data.formats.source import DatasetSource
+from ciod_core.data.hold_out import Earlier, HoldOut, ReadDataset, read_halves
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.experiment.create import split_record, write_table
@@ -26,12 +28,15 @@ from ciod_core.experiment.folder import LOCK_NAME, MANIFEST_NAME, SPLITS_NAME, E
 from ciod_core.experiment.manifest import (
     ExperimentManifest,
     FileRecord,
+    SplitFilesRecord,
     StepDataRecord,
     StepRecord,
 )
 from ciod_core.experiment.new_chain import find_or_begin
 from ciod_core.experiment.teacher import taught_by
 from ciod_core.experiment.transaction import Transaction, remove_empty, transaction
+
+HALVES = ("train", "val")
 
 
 class AddedStep:
@@ -67,6 +72,8 @@ def add_step(
     teacher: Path | str | None = None,
     finished: int = 0,
     overwrites: Callable[[int], str] | None = None,
+    hold_out: HoldOut | None = None,
+    on_image: Callable[[int], None] = lambda count: None,
 ) -> AddedStep:
     """Add a step after those that the teacher has finished.
 
@@ -80,12 +87,15 @@ def add_step(
         teacher: run or weights to continue; None for step 1 and joint training.
         finished: without a teacher: the number of steps that come before.
         overwrites: names the run that will be trained anew, by its step; None: no run will.
+        hold_out: how many training images become the validation split of data that has none. Images of earlier steps,
+            and those that look like them, stay in the half that they were in.
+        on_image: called with the number of further images that were looked at, to hold some out.
 
     Returns:
         the experiment with the step in its manifest; train it in a `with` block to have it taken back on failure.
 
     Raises:
-        ConfigError: the teacher does not fit, or the chain has other plans for the step.
+        ConfigError: the teacher or `hold_out` does not fit, or the chain has other plans for the step.
         CheckpointError: weights or a manifest that are damaged.
         DataError: data that cannot be used.
         OSError: the folder cannot be written.
@@ -98,7 +108,11 @@ def add_step(
     _check_room(chain, before, finished)
     there = before.steps[finished] if finished < len(before.steps) else None
     with transaction(chain) as staged:
-        record, classes = _prepare(chain, before.first_steps(finished), source, staged)
+        base = before.first_steps(finished)
+        data = read_halves(
+            source, hold_out, lambda: Earlier(*(_earlier(chain, base, half) for half in HALVES)), on_image
+        )
+        record, classes = _prepare(chain, base, data, staged)
         if there is not None:
             if _content(record) == _content(there):
                 return AddedStep(chain, record.step, undo=None)
@@ -165,28 +179,24 @@ def _check_replaceable(
 
 
 def _prepare(
-    chain: Experiment, base: ExperimentManifest, source: DatasetSource, staged: Transaction
+    chain: Experiment, base: ExperimentManifest, data: ReadDataset, staged: Transaction
 ) -> tuple[StepRecord, tuple[ClassEntry, ...]]:
-    """Read and check the data, and stage the files of the step that follows `base`."""
-    train, *vals = read_dataset(source)
-    for table, split in zip((train, *vals), source.splits, strict=True):
-        check_images_exist(table, split.image_dir)
+    """Check the data, and stage the files of the step that follows `base`."""
+    for as_read, split in zip(data.tables, data.source.splits, strict=True):
+        check_images_exist(as_read, split.image_dir)
     number = len(base.steps) + 1
     fitted = fit_step(
-        train,
-        vals[0] if vals else None,
+        data.train,
+        data.val,
         base.classes,
-        earlier_train=_earlier(chain, base, "train"),
-        earlier_val=_earlier(chain, base, "val") if vals else (),
+        earlier_train=[part.table for part in _earlier(chain, base, "train")],
+        earlier_val=[part.table for part in _earlier(chain, base, "val")] if data.val is not None else (),
     )
-    splits = {"train": (source.train, train, fitted.train)}
-    if source.val is not None and fitted.val is not None:
-        splits["val"] = (source.val, vals[0], fitted.val)
     records, origins = {}, {}
-    for name, (split, as_read, table) in splits.items():
+    for name in HALVES[: len(data.tables)]:
+        table: AnnotationTable = getattr(fitted, name)
         records[name] = write_table(table, staged, _free_name(chain.folder / SPLITS_NAME, number, name))
-        converted = None if source.format == "coco" else records[name]
-        origins[name] = split_record(split, as_read, chain.folder, converted)
+        origins[name] = split_record(data, name, chain.folder, None if data.as_on_disk else records[name])
     record = StepRecord(
         step=number,
         classes=tuple(category.name for category in fitted.new_classes),
@@ -194,8 +204,8 @@ def _prepare(
         val=records.get("val"),
         statistics=StepStatistics(images=fitted.train.num_images, boxes_per_class=objects_per_class(fitted.train)),
         data=StepDataRecord(
-            name=source.name,
-            format=source.format,
+            name=data.source.name,
+            format=data.source.format,
             train=origins["train"],
             val=origins.get("val"),
             val_classes=tuple(category.name for category in fitted.val.categories) if fitted.val else (),
@@ -208,18 +218,20 @@ def _prepare(
     return record, classes
 
 
-def _earlier(chain: Experiment, base: ExperimentManifest, split: str) -> list[AnnotationTable]:
-    """The tables whose ids are taken: those of the steps, and the dataset that has images which no step uses."""
-    tables = []
+def _earlier(chain: Experiment, base: ExperimentManifest, half: str) -> list[LocatedTable]:
+    """The images of the steps, and the dataset that has images which no step uses."""
+    parts = []
     if base.dataset is not None:
         with suppress(CheckpointError):  # It may have gone since it was split; then nothing reads it any more.
-            whole: FileRecord = getattr(base.dataset, split).annotations
-            tables.append(read_coco(chain.verified_split(whole)))
+            whole: SplitFilesRecord = getattr(base.dataset, half)
+            folder = chain.folder / whole.images
+            parts.append(LocatedTable(read_coco(chain.verified_split(whole.annotations), folder), folder))
     for step in base.steps:
-        file: FileRecord | None = getattr(step, split)
+        file: FileRecord | None = getattr(step, half)
         if file is not None:
-            tables.append(read_coco(chain.verified_split(file)))
-    return tables
+            images = base.train_images(step.step) if half == "train" else base.val_images(step.step)
+            parts.append(LocatedTable(read_coco(chain.verified_split(file)), chain.folder / images))
+    return parts
 
 
 def _free_name(splits: Path, number: int, split: str) -> str:

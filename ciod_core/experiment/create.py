@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -12,8 +13,10 @@ from ciod_core.classes import ClassTable, class_table
 from ciod_core.data.annotations.protocols import SEEDED, parse_protocol
 from ciod_core.data.annotations.split import StepData, StepPartition, split_steps
 from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.formats.base import load_format
 from ciod_core.data.formats.coco import write_coco
-from ciod_core.data.formats.source import DatasetSource, SplitFiles, read_dataset
+from ciod_core.data.formats.source import DatasetSource, SplitFiles
+from ciod_core.data.hold_out import HoldOut, ReadDataset, read_halves
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.experiment.folder import MANIFEST_NAME, SPLITS_NAME, Experiment
@@ -40,6 +43,8 @@ def create_experiment(
     leave_out: str | None = None,
     protocol: str = "overlap",
     seed: int = 0,
+    hold_out: HoldOut | None = None,
+    on_image: Callable[[int], None] = lambda count: None,
 ) -> Experiment:
     """Cut a dataset into steps and write the experiment's folder.
 
@@ -56,16 +61,23 @@ def create_experiment(
         leave_out: classes that no step learns: names separated by commas, or `rest`.
         protocol: which images a step trains on: `overlap`, `disjoint` or `loco`.
         seed: of the protocols that shuffle; `overlap` does not.
+        hold_out: how many training images become the validation split of a dataset that has none.
+        on_image: called with the number of further images that were looked at, to hold some out.
 
     Raises:
-        ConfigError: plan, order or protocol that does not fit, or an experiment that may not be replaced.
+        ConfigError: plan, order, protocol or `hold_out` that does not fit, or an experiment that may not be replaced.
         DataError: annotations that cannot be used, or no validation split.
         OSError: `out` cannot be written.
     """
     check_replaceable(out, overwrite)
-    if source.val is None:
-        raise DataError(f"{source.name}: there is no validation half; a split needs one to evaluate its steps on")
-    train, val = read_dataset(source)
+    if source.val is None and hold_out is None:
+        raise DataError(
+            f"{source.train.annotations}: there is no validation half to evaluate the steps on; hold out some of the "
+            f"training images with `hold_out`, or {load_format(source.format).ADD_VAL}"
+        )
+    data = read_halves(source, hold_out, on_image=on_image)
+    train, val = data.train, data.val
+    assert val is not None
     planned = plan_classes(plan, train.categories, order, leave_out)
     rule = parse_protocol(protocol)
     split = split_steps(train, val, planned.groups, rule, seed)
@@ -73,7 +85,7 @@ def create_experiment(
     with transaction(experiment) as staged:
         manifest = empty_manifest().model_copy(
             update={
-                "dataset": _dataset_record(source, train, val, staged, out),
+                "dataset": _dataset_record(data, staged, out),
                 "plan": PlanRecord(
                     text=planned.text,
                     order=planned.order,
@@ -86,7 +98,7 @@ def create_experiment(
                 "classes": class_table(
                     [[(category.name, category.id) for category in group] for group in planned.groups]
                 ),
-                "steps": _write_steps(staged, split, source, train, val),
+                "steps": _write_steps(staged, split, data),
             }
         )
         old = out / SPLITS_NAME
@@ -126,13 +138,11 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
         )
 
 
-def _write_steps(
-    staged: Transaction, split: StepPartition, source: DatasetSource, train: AnnotationTable, val: AnnotationTable
-) -> tuple[StepRecord, ...]:
+def _write_steps(staged: Transaction, split: StepPartition, data: ReadDataset) -> tuple[StepRecord, ...]:
     """Write the files of all steps, and make sure meanwhile that the images are there."""
     with ThreadPoolExecutor(2) as pool:
         # Folders are listed and one step's text is put together while another's waits for the disk.
-        checks = pool.map(check_images_exist, (train, val), (split.image_dir for split in source.splits))
+        checks = pool.map(check_images_exist, data.tables, (split.image_dir for split in data.source.splits))
         steps = tuple(pool.map(partial(_write_step, staged), split.steps))
         list(checks)
     return steps
@@ -148,28 +158,25 @@ def _write_step(staged: Transaction, split: StepData) -> StepRecord:
     )
 
 
-def _dataset_record(
-    source: DatasetSource, train: AnnotationTable, val: AnnotationTable, staged: Transaction, out: Path
-) -> DatasetRecord:
+def _dataset_record(data: ReadDataset, staged: Transaction, out: Path) -> DatasetRecord:
     records = {}
-    for name, split, table in zip(("train", "val"), source.splits, (train, val), strict=True):
-        # A split of another format is written as a COCO file: from then on, only that one is read.
-        converted = None if source.format == "coco" else write_table(table, staged, f"dataset.{name}.json")
-        records[name] = split_record(split, table, out, converted)
-    return DatasetRecord(name=source.name, format=source.format, train=records["train"], val=records["val"])
+    for name, table in zip(("train", "val"), data.tables, strict=True):
+        converted = None if data.as_on_disk else write_table(table, staged, f"dataset.{name}.json")
+        records[name] = split_record(data, name, out, converted)
+    return DatasetRecord(name=data.source.name, format=data.source.format, **records)
 
 
-def split_record(
-    split: SplitFiles, table: AnnotationTable, out: Path, converted: FileRecord | None
-) -> SplitFilesRecord:
+def split_record(data: ReadDataset, name: str, out: Path, converted: FileRecord | None) -> SplitFilesRecord:
     """Where a split came from, seen from the experiment in `out`.
 
     Args:
-        split: its files.
-        table: what was read from them.
+        data: the dataset.
+        name: of the split, `train` or `val`.
         out: the experiment's folder.
-        converted: the COCO file that takes the place of a split of another format; None: it is one itself.
+        converted: the COCO file that is read from now on; None: the dataset's own.
     """
+    split: SplitFiles = getattr(data.source, name)
+    table: AnnotationTable = getattr(data, name)
     own = relative_if_inside(split.annotations, out)
     return SplitFilesRecord(
         annotations=converted or FileRecord(path=own, sha256=table.sha256, bytes=split.annotations.stat().st_size),
@@ -178,6 +185,7 @@ def split_record(
         converted_sha256=table.sha256 if converted else None,
         clipped_boxes=table.clipped_boxes,
         dropped_boxes=table.dropped_boxes,
+        held_out=data.held_out if name == "val" else None,
     )
 
 

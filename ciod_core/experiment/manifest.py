@@ -16,6 +16,7 @@ from ciod_core.classes import ClassEntry, ClassTable
 from ciod_core.data.annotations.protocols import Protocol
 from ciod_core.data.annotations.split import StepStatistics
 from ciod_core.data.formats import FORMATS
+from ciod_core.data.hold_out import HeldOut
 from ciod_core.errors import CheckpointError, ConfigError, listed
 from ciod_core.files import relative_if_inside, sha256_of_file
 from ciod_core.migrations import MANIFEST_VERSION, upgrade_manifest
@@ -56,15 +57,19 @@ class FileRecord(Record):
 class SplitFilesRecord(Record):
     """Annotations and image folder of one split (train or val) of the dataset.
 
-    `annotations` is a COCO file: the dataset's own, or the one that a dataset of another format was converted to.
+    `annotations` is a COCO file: the dataset's own, or one that was written because the dataset is of another format or
+    some of its training images were held out.
     """
 
     annotations: FileRecord
     images: str
-    converted_from: str | None = Field(None, description="the file of another format that lists this split")
+    converted_from: str | None = Field(None, description="the dataset's own file, where `annotations` is another one")
     converted_sha256: str | None = Field(None, description="hash of all annotation files that were converted")
     clipped_boxes: int = Field(0, description="boxes that stuck out of their image and were cut to it")
     dropped_boxes: int = Field(0, description="boxes without extent that were left out")
+    held_out: HeldOut | None = Field(
+        None, description="how these validation images were chosen from the training images; None: the dataset did"
+    )
 
 
 class DatasetRecord(Record):

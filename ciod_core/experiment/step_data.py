@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from ciod_core.data.annotations.merging import LocatedTable, common_folder
+from ciod_core.data.annotations.merging import LocatedTable, common_folder, unite_images
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, RunRecord
@@ -72,6 +73,23 @@ def read_all_labels(experiment: Experiment, manifest: ExperimentManifest, last_s
         image_dir = experiment.folder / manifest.train_images(int(key.removeprefix("train") or 1))
         parts.append(LocatedTable(read_coco(experiment.verified_split(record), image_dir), image_dir))
     return parts
+
+
+def unite_steps(
+    experiment: Experiment, parts: Sequence[LocatedTable], *, skip_unreadable: bool = False
+) -> list[LocatedTable]:
+    """The same tables, where images of equal content have the same id; see `unite_images`.
+
+    Args:
+        experiment: keeps the hashes.
+        parts: tables of several steps, without a common image id.
+        skip_unreadable: take an image that cannot be read for one that no other table has.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    hashes = experiment.image_hashes()
+    return unite_images(parts, [hashes.for_table(*part, skip_unreadable=skip_unreadable) for part in parts])
 
 
 def images_of_run(experiment: Experiment, manifest: ExperimentManifest, run: RunRecord) -> Path:

@@ -19,7 +19,7 @@ from ciod_core.data.images.scan import unlabeled_images
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
-from ciod_core.experiment.step_data import check_step_files, read_all_labels, read_step
+from ciod_core.experiment.step_data import check_step_files, read_all_labels, read_step, unite_steps
 from ciod_core.methods.base import Method
 from ciod_core.methods.registry import AUTO, build_method
 from ciod_core.model.base import Detector
@@ -127,29 +127,29 @@ def _notes(spec: RunSpec, student: Detector, teacher: Detector | None) -> list[s
 
 def training_table(experiment: Experiment, spec: RunSpec) -> LocatedTable:
     """The images and boxes a run may see: its step's file, or for a joint run all labels of the steps so far."""
-    return merge_located(_parts(experiment, spec))
+    return _own_data(experiment, spec)[0]
 
 
-def _parts(experiment: Experiment, spec: RunSpec) -> list[LocatedTable]:
-    manifest = experiment.read()
+def _own_data(experiment: Experiment, spec: RunSpec) -> tuple[LocatedTable, BoolArray | None]:
+    """The same, each image of a joint run once with the labels of all steps, and the mask of `_missing_labels`."""
     if spec.kind != "joint":
-        return [read_step(experiment, manifest, spec.step)]
-    parts = read_all_labels(experiment, manifest, spec.step)
-    return [LocatedTable(_labeled_part(part.table, spec.classes), part.image_dir) for part in parts]
-
-
-def _labeled_part(table: AnnotationTable, classes: ClassTable) -> AnnotationTable:
-    wanted_N = classes.labels_of(table.category_ids_N) >= 0
-    return table.select(wanted_N, table.images_with(wanted_N & ~table.crowd_N))
+        return read_step(experiment, experiment.read(), spec.step), None
+    parts = read_all_labels(experiment, experiment.read(), spec.step)
+    if len(parts) > 1:
+        parts = unite_steps(experiment, parts, skip_unreadable=spec.config.data.corrupt_images == "skip")
+    parts = [
+        LocatedTable(table.select(spec.classes.labels_of(table.category_ids_N) >= 0), folder) for table, folder in parts
+    ]
+    # Only now: an image without an object may have labels in another part, and then it is known what it does not show.
+    table, images = merge_located(parts)
+    table = table.select(np.ones(table.num_boxes, dtype=np.bool_), table.images_with(~table.crowd_N))
+    return LocatedTable(table, images), _missing_labels(parts, table, spec.classes)
 
 
 def training_data(experiment: Experiment, spec: RunSpec, replayed: tuple[ReplayedImage, ...]) -> TrainingData:
     """The images and boxes of a run, those that it replays included."""
-    parts = _parts(experiment, spec)
-    own = merge_located(parts)
-    data = TrainingData(*own)
-    if spec.kind == "joint":
-        data = data._replace(missing_IC=_missing_labels(parts, own.table, spec.classes))
+    own, missing_IC = _own_data(experiment, spec)
+    data = TrainingData(*own, missing_IC)
     if replayed:
         # Those of the step's own images that are replayed, too, gain their old labels.
         merged, folder = merge_located([own, replay_table(experiment, replayed)])

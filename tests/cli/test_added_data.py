@@ -104,6 +104,23 @@ def test_joint_training_on_datasets_that_label_different_classes(ciod: Ciod, gro
     assert again.code == 0 and len(Experiment.open(folder).read().steps) == 3
 
 
+def test_images_are_held_out_of_data_without_a_validation_half(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
+    data, folder = grown.parent, tmp_path / "held"
+    start = ("train-step", "--experiment", folder, "--method", "joint", "--model", "yolox-micro", *TINY, "--json")
+    # Of several datasets, it is for those without one; here the second has one, at its side.
+    write_data(tmp_path, "moons_train", {f"{number}.png": ["moon"] for number in range(5)})
+    write_data(tmp_path, "moons_val", {"a.png": ["moon"]})
+    datasets = ("--data", data / "first.json", "--data", tmp_path / "moons_train.json")
+    outcome = ciod(*start, *datasets, "--hold-out", "1")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("Held out for validation: 1 of 4 images (seed 0)") == 1
+    first, second = (step.data for step in Experiment.open(folder).read().steps)
+    assert first.val.held_out.images == 1 and second.val.held_out is None
+    assert json.loads(outcome.out)["metrics"]
+    refused = ciod(*start, "--name", "b", *("--data", tmp_path / "moons_train.json"), "--hold-out", "1")
+    assert refused.code == 2 and "has a validation half" in refused.error_line
+
+
 def test_weights_without_an_experiment_and_data_without_validation(
     ciod: Ciod, grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,8 +130,8 @@ def test_weights_without_an_experiment_and_data_without_validation(
     outcome = ciod("train-step", "--teacher", "step1.safetensors", "--data", "new.json", *TINY)
     assert outcome.code == 0, outcome.err
     assert outcome.out == "step2.safetensors\n"
-    assert "no validation image shows moon" in outcome.err
-    assert "Not evaluated: there is no validation data (--val)" in outcome.err
+    assert "no validation image shows moon; their AP is not measured; pass --val, or --hold-out to" in outcome.err
+    assert "Not evaluated: there is no validation data (--val, --hold-out)" in outcome.err
     runs = Experiment.open(Path()).read().runs
     assert [(run.name, run.kind, run.parent) for run in runs] == [
         ("step1", "imported", None),
@@ -145,6 +162,8 @@ def test_weights_without_an_experiment_and_data_without_validation(
     [
         (("--images", "x"), 2, "--images: it belongs to the dataset of --data"),
         (("--val-images", "x"), 2, "--val-images: it belongs to the dataset of --data"),
+        (("--hold-out", "0.2"), 2, "--hold-out: it belongs to the dataset of --data"),
+        (("--data", "{data}/third.json", "--hold-out", "2"), 2, "third.json has 1 training image; pass less"),
         (("--data", "{data}/second.json", "--method", "joint"), 2, "has a step 1 from other data already"),
         (
             ("--data", "{data}/first.json", "--data", "{data}/second.json"),

@@ -18,10 +18,10 @@ from tests.cli.conftest import Ciod
 
 # Scripts depend on these names: change them only on purpose.
 FLAGS = {
-    "check": "--data-root --images --json --skip-images --strict --val --val-images",
+    "check": "--data-root --hold-out --hold-out-seed --images --json --skip-images --strict --val --val-images",
     "split": (
-        "--data --data-root --images --json --leave-out --order --out --overwrite --plan --protocol --seed --val "
-        "--val-images"
+        "--data --data-root --hold-out --hold-out-seed --images --json --leave-out --order --out --overwrite --plan "
+        "--protocol --seed --val --val-images"
     ),
     "run": (
         "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --json --lr --methods "
@@ -29,8 +29,9 @@ FLAGS = {
     ),
     "train-step": (
         "--backbone-weights --batch-size --config --data --data-root --device --epochs --evaluate-every --experiment "
-        "--image-size --images --init --json --knowledge --lr --method --model --name --negatives --overwrite "
-        "--precision --replay --resume --seed --set --step --teacher --unlabeled --val --val-images --workers"
+        "--hold-out --hold-out-seed --image-size --images --init --json --knowledge --lr --method --model --name "
+        "--negatives --overwrite --precision --replay --resume --seed --set --step --teacher --unlabeled --val "
+        "--val-images --workers"
     ),
     "distill": (
         "--config --device --draw --experiment --flip --json --out --overwrite --scales --set --step --teacher "

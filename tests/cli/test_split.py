@@ -10,6 +10,7 @@ import pytest
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.experiment.folder import Experiment
 from tests.cli.conftest import Ciod
+from tests.helpers.exports import EXPORTS
 
 # Under every protocol it leaves each class of the few images a box.
 SEED = 5
@@ -145,6 +146,71 @@ def test_invalid_arguments(
     assert expected in outcome.error_line
     assert outcome.out == ""
     assert not (tmp_path / "e").exists()
+
+
+class TestHoldOut:
+    @pytest.fixture
+    def export(self, shapes_dataset: DatasetSource, tmp_path: Path) -> Path:
+        """A dataset of one annotation file."""
+        EXPORTS["Label Studio COCO"](shapes_dataset.train, tmp_path / "export")
+        return tmp_path / "export"
+
+    def test_the_validation_half_is_made(self, ciod: Ciod, export: Path, tmp_path: Path) -> None:
+        refused = ciod("split", export, "--plan", "4+4", "--out", tmp_path / "e")
+        assert refused.code == 3
+        assert "hold out some of the training images with --hold-out, or name the" in refused.error_line
+        arguments = ("split", export, "--plan", "4+4", "--out", tmp_path / "e", "--hold-out", "0.25")
+        outcome = ciod(*arguments, "--hold-out-seed", "2", "--json")
+        assert outcome.code == 0, outcome.err
+        assert "Held out for validation: 6 of 24 images (seed 2)" in outcome.err
+        assert outcome.err.count("Looking for images that are alike …\n") == 1
+        record = {"amount": 0.25, "seed": 2, "images": 6, "of_images": 24}
+        assert json.loads(outcome.out)["held_out"] == record
+        assert len(json.loads((tmp_path / "e" / "splits" / "step2.val.json").read_text())["images"]) == 6
+
+    def test_check_shows_it(self, ciod: Ciod, export: Path) -> None:
+        outcome = ciod("check", export, "--hold-out", "5", "--json")
+        assert outcome.code == 0, outcome.err
+        document = json.loads(outcome.out)
+        assert (document["train"]["images"], document["val"]["images"], document["findings"]) == (19, 5, [])
+
+    @pytest.mark.parametrize(
+        ("command", "arguments", "expected"),
+        [
+            *(
+                (command, ("--hold-out", value), f"--hold-out {value}: pass a share of the training images")
+                for command in ("split", "check")
+                for value in ("0", "-1", "1.5", "nan", "inf")
+            ),
+            ("split", ("--hold-out", "many"), "Invalid value for '--hold-out'"),
+            ("split", ("--hold-out", "24"), "has 24 training images; pass less"),
+            ("check", ("--hold-out", "0.99"), "has 24 training images; pass less"),
+            ("split", ("--hold-out", "0.2", "--hold-out-seed", "-1"), "Invalid value for '--hold-out-seed'"),
+            ("split", ("--hold-out-seed", "1"), "--hold-out-seed: nothing is held out; pass --hold-out, too"),
+            ("check", ("--hold-out", "5", "--skip-images"), "leave --skip-images out"),
+        ],
+    )
+    def test_invalid_arguments(
+        self, ciod: Ciod, export: Path, tmp_path: Path, command: str, arguments: tuple[str, ...], expected: str
+    ) -> None:
+        plan = ("--plan", "4+4", "--out", tmp_path / "e") if command == "split" else ()
+        outcome = ciod(command, export, *plan, *arguments)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert expected in outcome.error_line
+        assert not (tmp_path / "e").exists()
+
+    @pytest.mark.parametrize("command", ["split", "check"])
+    def test_a_dataset_with_a_validation_half(self, ciod: Ciod, dataset: Path, tmp_path: Path, command: str) -> None:
+        plan = ("--plan", "4+4", "--out", tmp_path / "e") if command == "split" else ()
+        outcome = ciod(command, dataset, *plan, "--hold-out", "0.2")
+        assert outcome.code == 2
+        assert "--hold-out: shapes has a validation half" in outcome.error_line
+        assert "leave --hold-out out" in outcome.error_line
+
+    def test_the_demo_has_one(self, ciod: Ciod, tmp_path: Path) -> None:
+        outcome = ciod("split", "demo", "--plan", "4+4", "--out", tmp_path / "e", "--hold-out", "0.2")
+        assert outcome.code == 2 and "'demo' has a validation half" in outcome.error_line
+        assert not (tmp_path / "e").exists()
 
 
 def test_missing_dataset(ciod: Ciod, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def edit(shapes_copy: Path, half: str, change: Callable[[dict[str, Any]], None])
 
 
 def check(folder: Path, look_at_images: bool = True) -> DatasetHealth:
-    return check_dataset(resolve_dataset(str(folder), val_optional=True), look_at_images=look_at_images)
+    return check_dataset(resolve_dataset(str(folder)), look_at_images=look_at_images)
 
 
 def counts(health: DatasetHealth) -> dict[str, int]:

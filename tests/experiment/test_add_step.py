@@ -100,7 +100,7 @@ class TestFirstStep:
         self, shapes_dataset: DatasetSource, tmp_path: Path, export: str
     ) -> None:
         EXPORTS[export](shapes_dataset.val, tmp_path / "export")
-        source = resolve_dataset(str(tmp_path / "export"), val_optional=True)
+        source = resolve_dataset(str(tmp_path / "export"))
         with add_step(source, experiment=tmp_path / "chain") as added:
             (step,) = added.experiment.read().steps
             assert (step.statistics.images, step.val) == (12, None)
@@ -491,7 +491,7 @@ class TestAfterAPlan:
 @pytest.mark.parametrize("write", [as_yolo, as_voc])
 def test_other_formats_become_coco_files(shapes_dataset: DatasetSource, tmp_path: Path, write: object) -> None:
     folder = write(shapes_dataset, tmp_path / "data")  # type: ignore[operator]
-    with add_step(resolve_dataset(str(folder), val_optional=True), experiment=tmp_path / "chain") as added:
+    with add_step(resolve_dataset(str(folder)), experiment=tmp_path / "chain") as added:
         step = added.experiment.read().steps[0]
         assert step.data is not None and step.data.val is not None
         assert step.data.train.annotations == step.train and step.data.val.annotations == step.val

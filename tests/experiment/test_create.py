@@ -13,18 +13,20 @@ from ciod_core.data.annotations.protocols import parse_protocol
 from ciod_core.data.annotations.split import split_steps
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
+from ciod_core.data.hold_out import HeldOut, HoldOut
 from ciod_core.data.images.files import check_images_exist
-from ciod_core.errors import ConfigError
+from ciod_core.errors import ConfigError, DataError
 from ciod_core.experiment import folder as experiment_folder
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import PlanRecord
 from ciod_core.experiment.plan.plan import plan_classes
-from ciod_core.experiment.step_data import read_all_labels, read_step
+from ciod_core.experiment.step_data import read_all_labels, read_step, read_validation
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import training_table
 from tests.helpers.experiments import check_files, make_run
+from tests.helpers.exports import EXPORTS
 
 # Under every protocol it leaves each class of the few images a box.
 SEED = 5
@@ -168,6 +170,49 @@ def test_a_failure_while_writing_leaves_nothing(
     with pytest.raises(OSError, match="No space left"):
         create_experiment(shapes_dataset, "5+3", "name", tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
+
+
+class TestWithoutValidationHalf:
+    @pytest.mark.parametrize(
+        ("export", "remedy"),
+        [
+            ("Label Studio COCO", "result.json: .* name the validation file as .* or pass it with `val`"),
+            ("CVAT YOLO", "obj.data: .* name the folder or list of its images under val in that file"),
+            (
+                "CVAT Pascal VOC",
+                "default.txt: .* list its images in ImageSets/Main/val.txt, and the others in train.txt",
+            ),
+        ],
+    )
+    def test_it_is_refused(self, shapes_dataset: DatasetSource, tmp_path: Path, export: str, remedy: str) -> None:
+        EXPORTS[export](shapes_dataset.train, tmp_path / "export")
+        expected = remedy.replace(".* ", "there is no validation half .*; hold out some .* with `hold_out`, or ", 1)
+        with pytest.raises(DataError, match=expected):
+            create_experiment(resolve_dataset(str(tmp_path / "export")), "4+4", None, tmp_path / "e")
+        assert not (tmp_path / "e").exists()
+
+    @pytest.mark.parametrize("export", ["Label Studio COCO, uploads", "CVAT YOLO"])
+    def test_images_are_held_out(self, shapes_dataset: DatasetSource, tmp_path: Path, export: str) -> None:
+        EXPORTS[export](shapes_dataset.train, tmp_path / "export")
+        source = resolve_dataset(str(tmp_path / "export"))
+        seen: list[int] = []
+        first, second = (
+            create_experiment(source, "4+4", None, tmp_path / name, hold_out=HoldOut(0.25, 1), on_image=seen.append)
+            for name in "ab"
+        )
+        assert sum(seen) == 48
+        manifest = first.read()
+        assert manifest.steps == second.read().steps
+        assert manifest.dataset is not None and manifest.dataset.train.held_out is None
+        assert manifest.dataset.val.held_out == HeldOut(amount=0.25, seed=1, images=6, of_images=24)
+        (train,), val = read_all_labels(first, manifest, 2), read_validation(first, manifest, 2)
+        assert (train.table.num_images, val.table.num_images, train.image_dir) == (18, 6, val.image_dir)
+        assert not set(train.table.file_names_I.tolist()) & set(val.table.file_names_I.tolist())
+        assert all((val.image_dir / name).is_file() for name in val.table.file_names_I.tolist())
+        for step in (1, 2):
+            check_files(first, step)
+            own = read_step(first, manifest, step).table
+            assert set(own.file_names_I.tolist()) <= set(train.table.file_names_I.tolist())
 
 
 class TestOverwrite:

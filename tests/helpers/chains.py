@@ -58,7 +58,7 @@ def write_data(
 
 def data_source(train: Path, val: Path | None = None) -> DatasetSource:
     """What `write_data` wrote, as a dataset."""
-    return resolve_dataset(str(train), val=val, images=train.with_suffix(""), val_optional=True)
+    return resolve_dataset(str(train), val=val, images=train.with_suffix(""))
 
 
 def write_teacher(path: Path, classes: ClassTable, step: int | None = None) -> Path:

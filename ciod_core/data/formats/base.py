@@ -39,7 +39,7 @@ class DatasetSource:
     Attributes:
         name: of the dataset.
         train: the training split.
-        val: the validation split; None only where it was allowed to be missing.
+        val: the validation split; None without one.
         format: a key of `FORMATS`.
         categories: the classes, where the format had to read them to find the splits.
     """
@@ -63,13 +63,11 @@ class FindOptions(NamedTuple):
         val: the COCO file of the validation split.
         images: the folder of the training images of a COCO dataset.
         val_images: the folder of its validation images.
-        val_optional: accept a dataset without a validation split.
     """
 
     val: Path | None = None
     images: Path | None = None
     val_images: Path | None = None
-    val_optional: bool = False
 
     def refuse_files(self, name: str, listed_in: str) -> None:
         """Refuse options that only COCO datasets take.
@@ -85,9 +83,14 @@ class FindOptions(NamedTuple):
 
 
 class Format(Protocol):
-    """The members of a format's module; `LAYOUT` says in a few words, for messages, how its datasets are laid out."""
+    """The members of a format's module.
+
+    For messages, `LAYOUT` says in a few words how its datasets are laid out, and `ADD_VAL` how one gets a validation
+    split.
+    """
 
     LAYOUT: str
+    ADD_VAL: str
 
     def find(self, path: Path, options: FindOptions) -> DatasetSource | None:
         """The dataset in a folder, or the one that an annotation file belongs to; None where the format is another.

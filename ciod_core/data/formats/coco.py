@@ -34,6 +34,7 @@ LAYOUT = (
     "COCO (annotations/instances_train*.json and instances_val*.json), Roboflow's COCO (train/ and valid/ with "
     "_annotations.coco.json), exports of one COCO file (result.json, labels.json, annotations/instances_default.json)"
 )
+ADD_VAL = "name the validation file as the training file with val in place of train, or pass it with `val`"
 # Beyond 2**53 JSON readers no longer agree on the value of an integer.
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 COORDINATE_DECIMALS = 3

@@ -52,23 +52,14 @@ def _in_folder(folder: Path, options: FindOptions) -> DatasetSource | None:
     train = _file_in(folder, ("train",)) or _only_file(folder)
     if train is None:
         return None
-    val = options.val or _file_in(folder, VAL_NAMES) or _file_in(folder, ("test",))
-    if val is None and not options.val_optional:
-        raise DataError(
-            f"{folder}: {train.relative_to(folder).as_posix()} has no validation file beside it; "
-            "name it as the training file with val in place of train, or pass it with `val`"
-        )
-    return _source(folder, train, val, options)
+    return _source(folder, train, options.val or _file_in(folder, VAL_NAMES) or _file_in(folder, ("test",)), options)
 
 
 def _around_file(train: Path, options: FindOptions) -> DatasetSource:
     folder = train.absolute().parent
     if folder.name == "annotations" or (train.name == ROBOFLOW_NAME and folder.name == "train"):
         folder = folder.parent
-    val = options.val or _sibling(train)
-    if val is None and not options.val_optional:
-        raise DataError(f"{train}: no validation file found beside it; pass it with `val`")
-    return _source(folder, train, val, options)
+    return _source(folder, train, options.val or _sibling(train), options)
 
 
 def first_file_name(path: Path) -> str | None:

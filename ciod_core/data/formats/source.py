@@ -49,7 +49,6 @@ def resolve_dataset(
     val: Path | None = None,
     images: Path | None = None,
     val_images: Path | None = None,
-    val_optional: bool = False,
 ) -> DatasetSource:
     """Find the files of a dataset.
 
@@ -63,13 +62,15 @@ def resolve_dataset(
         val: COCO: the JSON file of the validation split; None looks for it beside the training split.
         images: COCO: folder of the training images; None looks where the first of them is.
         val_images: COCO: the same for the validation split.
-        val_optional: accept a dataset that has no validation split.
+
+    Returns:
+        the dataset; one without a validation split, too.
 
     Raises:
         DataError: nothing is there, or it is laid out differently; the message says what is understood.
         ConfigError: `val`, `images` or `val_images` for a dataset that is not COCO, or images without their file.
     """
-    options = FindOptions(val, images, val_images, val_optional)
+    options = FindOptions(val, images, val_images)
     path = Path(dataset).expanduser()
     if dataset in KNOWN_DATASETS and not path.is_dir():
         return _known(dataset, data_root, options)

@@ -20,6 +20,7 @@ from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
 
 LAYOUT = "Pascal VOC (Annotations/ with ImageSets/Main/ or images/)"
+ADD_VAL = "list its images in ImageSets/Main/val.txt, and the others in train.txt"
 LISTS = Path("ImageSets", "Main")
 DEVKIT = "VOCdevkit"
 IMAGE_DIRS = ("JPEGImages", "images")
@@ -148,13 +149,10 @@ def _source(folder: Path, options: FindOptions) -> DatasetSource:
         del splits["test"]  # VOC2012 does not publish the annotations of its test images.
     pairs = [("trainval", "test"), ("train", "val"), ("train", "test")]
     pair = next((pair for pair in pairs if {*pair} <= splits.keys()), None)
-    if pair is None and options.val_optional:
+    if pair is None:
         pair = next(((train, "") for train in ("trainval", "train", "default") if train in splits), None)
     if pair is None:
-        raise DataError(
-            f"{folder / LISTS}: no pair of lists for training and validation; "
-            "put train.txt and val.txt there, or trainval.txt and a test.txt whose images have annotations"
-        )
+        raise DataError(f"{folder / LISTS}: no list of training images; put train.txt or trainval.txt there")
     name = folder.resolve().name
     options.refuse_files(name, "its ImageSets/Main")
     return DatasetSource(name, splits[pair[0]], splits.get(pair[1]), "voc")

@@ -30,6 +30,7 @@ from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
 
 LAYOUT = "YOLO (data.yaml, or obj.data or classes.txt as in exports)"
+ADD_VAL = "name the folder or list of its images under val in that file"
 YAML_NAMES = ("data.yaml", "data.yml")
 DARKNET_NAME, CLASSES_NAME = "obj.data", "classes.txt"
 
@@ -56,10 +57,9 @@ def find(path: Path, options: FindOptions) -> DatasetSource | None:
         raise DataError(f"{path}: kpt_shape: keypoint labels are not read; export the dataset for detection")
     roots = _roots(path, content)
     categories = _categories(path, content)
-    val_key = next((key for key in HELD_OUT_NAMES if content.get(key)), "val")
-    has_val = bool(content.get(val_key)) or not options.val_optional
+    val_key = next((key for key in HELD_OUT_NAMES if content.get(key)), None)
     train = _split(path, "train", content, roots)
-    val = _split(path, val_key, content, roots) if has_val else None
+    val = None if val_key is None else _split(path, val_key, content, roots)
     name = path.absolute().parent.name if path.name in (*YAML_NAMES, DARKNET_NAME, CLASSES_NAME) else path.stem
     options.refuse_files(name, f"its {path.name}")
     return DatasetSource(name, train, val, "yolo", categories)

@@ -75,15 +75,24 @@ class ImageHashes:
             self.save()
         return sha256
 
-    def for_table(self, table: AnnotationTable, image_dir: Path) -> tuple[str, ...]:
-        """The hash of every image of a table, in its order.
+    def for_table(self, table: AnnotationTable, image_dir: Path, *, skip_unreadable: bool = False) -> tuple[str, ...]:
+        """The hash of every image of a table, in its order; with `skip_unreadable` the path of one that has none.
 
         Raises:
             DataError: a file cannot be read.
         """
+
+        def get(path: Path) -> str:
+            try:
+                return self.get(path)
+            except DataError:
+                if skip_unreadable:
+                    return str(path)
+                raise
+
         with ThreadPoolExecutor(THREADS) as pool:
             paths = (image_path(image_dir, name, table.path) for name in table.file_names_I.tolist())
-            hashes = tuple(pool.map(self.get, paths))
+            hashes = tuple(pool.map(get, paths))
         self.save()
         return hashes
 

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ciod_core.arrays import UInt8Array
+from ciod_core.arrays import Int64Array, UInt8Array
 from ciod_core.data.annotations.findings import Finding, Findings, Severity
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.images.decode import decode_image, read_header, upright_size
 from ciod_core.data.images.files import image_path, images_below, there_is
-from ciod_core.data.images.similarity import similar_pairs, thumbnail
+from ciod_core.data.images.similarity import THUMBNAIL_SIZE, join_look_alikes, similar_pairs, thumbnail
 from ciod_core.errors import DataError
 
 _MEMORY = "results on it measure memory, remove it from one split"
@@ -112,6 +112,19 @@ def leakage(train: list[ScannedImage], val: list[ScannedImage]) -> Findings:
         message = f"{others[one].file_name}: looks like the training image {shown[other].file_name}; {_MEMORY}"
         findings.add("near-duplicate", message, severity=Severity.WARNING)
     return findings
+
+
+def content_groups(scanned: Sequence[ScannedImage]) -> Int64Array:
+    """Shape (I,): a number for every image, the same for images of equal content and for look-alikes.
+
+    An image that could not be decoded has no look-alikes.
+    """
+    first: dict[object, int] = {}
+    group_I = [first.setdefault(image.digest or index, index) for index, image in enumerate(scanned)]
+    # An image of one color has no look-alikes.
+    plain = np.zeros(THUMBNAIL_SIZE[::-1], dtype=np.uint8)
+    thumbnails = [plain if image.thumbnail is None else image.thumbnail for image in scanned]
+    return join_look_alikes(thumbnails, np.array(group_I, dtype=np.int64))
 
 
 def unlabeled_images(image_dir: Path) -> AnnotationTable:

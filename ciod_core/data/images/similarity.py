@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from ciod_core.arrays import BoolArray, Float32Array, UInt8Array
+from ciod_core.arrays import BoolArray, Float32Array, Int64Array, UInt8Array
 
 # In blocks of 3 by 3 it becomes the 9 by 8 pixels of a difference hash.
 THUMBNAIL_SIZE = (27, 24)
@@ -31,6 +31,35 @@ def thumbnail(image: Image.Image) -> UInt8Array:
 
 def similar_pairs(thumbnails_I: Sequence[UInt8Array], others_J: Sequence[UInt8Array]) -> Iterator[tuple[int, int]]:
     """For every image that has a look-alike among the others: its index, and that of the most similar one."""
+    for index, found in _candidates(thumbnails_I, others_J):
+        correlation = _correlation(thumbnails_I[index], [others_J[other] for other in found.tolist()])
+        if correlation.max() >= LEAST_CORRELATION:
+            yield index, int(found[correlation.argmax()])
+
+
+def join_look_alikes(thumbnails_I: Sequence[UInt8Array], group_I: Int64Array) -> Int64Array:
+    """Join groups of images that hold look-alikes of each other.
+
+    Args:
+        thumbnails_I: of all images.
+        group_I: the number of every image's group so far.
+
+    Returns:
+        Shape (I,): the group of every image; joined groups have the number of one of them.
+    """
+    group_I = group_I.copy()
+    for index, found in _candidates(thumbnails_I, thumbnails_I):
+        # Of many frames of one scene, most are together by now and need no second look.
+        others = found[group_I[found] != group_I[index]]
+        if len(others):
+            correlation = _correlation(thumbnails_I[index], [thumbnails_I[other] for other in others.tolist()])
+            joined = group_I[others[correlation >= LEAST_CORRELATION]]
+            group_I[np.isin(group_I, joined)] = group_I[index]
+    return group_I
+
+
+def _candidates(thumbnails_I: Sequence[UInt8Array], others_J: Sequence[UInt8Array]) -> Iterator[tuple[int, Int64Array]]:
+    """For every image that shares its hash with others, nearly: its index and theirs."""
     if not thumbnails_I or not others_J:
         return
     signs_IB, signs_JB = _hash_signs(thumbnails_I), _hash_signs(others_J)
@@ -38,11 +67,13 @@ def similar_pairs(thumbnails_I: Sequence[UInt8Array], others_J: Sequence[UInt8Ar
     for start in range(0, len(thumbnails_I), ROWS_AT_ONCE):
         candidates_RJ: BoolArray = signs_IB[start : start + ROWS_AT_ONCE] @ signs_JB.T >= least_product
         for row in np.flatnonzero(candidates_RJ.any(axis=1)).tolist():
-            found = np.flatnonzero(candidates_RJ[row])
-            steps = _steps(thumbnails_I[start + row])
-            correlation = np.array([_steps(others_J[index]) @ steps for index in found.tolist()])
-            if correlation.max() >= LEAST_CORRELATION:
-                yield start + row, int(found[correlation.argmax()])
+            yield start + row, np.flatnonzero(candidates_RJ[row])
+
+
+def _correlation(thumbnail: UInt8Array, others: Sequence[UInt8Array]) -> Float32Array:
+    """How alike the steps from pixel to pixel are, shape (others,): 1 for a copy."""
+    steps = _steps(thumbnail)
+    return np.array([_steps(other) @ steps for other in others], dtype=np.float32)
 
 
 def _hash_signs(thumbnails: Sequence[UInt8Array]) -> Float32Array:

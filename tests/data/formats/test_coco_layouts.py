@@ -98,8 +98,7 @@ class TestRoot:
     def test_without_a_validation_half(self, tmp_path: Path) -> None:
         make_root(tmp_path)
         (tmp_path / "annotations" / "instances_val.json").unlink()
-        with pytest.raises(DataError, match=r"annotations/instances_train.json has no validation file .* `val`"):
-            resolve_dataset(str(tmp_path))
+        assert resolve_dataset(str(tmp_path)).val is None
 
     def test_without_images(self, tmp_path: Path) -> None:
         folder = make_root(tmp_path)
@@ -190,8 +189,7 @@ class TestFile:
     @pytest.mark.parametrize("name", ["train.json", "all.json", "train/all.json"])
     def test_without_a_sibling(self, tmp_path: Path, name: str) -> None:
         path = write_json(tmp_path / name)
-        with pytest.raises(DataError, match=r"no validation file found beside it; pass it with `val`"):
-            resolve_dataset(str(path))
+        assert resolve_dataset(str(path), images=tmp_path).val is None
 
     def test_with_several_siblings(self, tmp_path: Path) -> None:
         for half in ("train", "val", "valid"):
@@ -249,11 +247,7 @@ class TestOptionalValidation:
         make_root(tmp_path)
         (tmp_path / "annotations" / "instances_val.json").unlink()
         dataset = str(tmp_path if by == "folder" else tmp_path / "annotations" / "instances_train.json")
-        source = resolve_dataset(dataset, val_optional=True)
+        source = resolve_dataset(dataset)
         assert source.val is None and source.train.image_dir == tmp_path / "train"
         with pytest.raises(ConfigError, match="`val_images`: there is no validation file"):
-            resolve_dataset(dataset, val_optional=True, val_images=tmp_path)
-
-    def test_it_is_found_where_it_is(self, tmp_path: Path) -> None:
-        make_root(tmp_path)
-        assert resolve_dataset(str(tmp_path), val_optional=True) == resolve_dataset(str(tmp_path))
+            resolve_dataset(dataset, val_images=tmp_path)

@@ -56,16 +56,18 @@ def test_a_test_list_without_annotations_is_no_half(tmp_path: Path) -> None:
     (folder / "Annotations" / "test1.xml").unlink()
     assert resolve_dataset(str(folder)).val.annotations.stem == "val"
     (folder / "ImageSets" / "Main" / "val.txt").unlink()
-    with pytest.raises(DataError, match=r"no pair of lists for training and validation; put train\.txt and val\.txt"):
-        resolve_dataset(str(folder))
+    assert resolve_dataset(str(folder)).val is None
 
 
 @pytest.mark.parametrize(("lists", "expected"), [(("train",), "train"), (("trainval", "train"), "trainval")])
 def test_validation_that_may_be_missing(tmp_path: Path, lists: tuple[str, ...], expected: str) -> None:
     folder = make_voc(tmp_path / "pets", *lists)
-    source = resolve_dataset(str(folder), val_optional=True)
+    source = resolve_dataset(str(folder))
     assert (source.train.annotations.stem, source.val, source.splits) == (expected, None, (source.train,))
-    with pytest.raises(DataError, match="no pair of lists"):
-        resolve_dataset(str(folder))
     make_voc(folder, "train", "val")
-    assert resolve_dataset(str(folder), val_optional=True).val is not None
+    assert resolve_dataset(str(folder)).val is not None
+
+
+def test_without_a_list_of_training_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no list of training images; put train\.txt or trainval\.txt there"):
+        resolve_dataset(str(make_voc(tmp_path, "val")))

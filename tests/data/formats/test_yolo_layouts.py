@@ -191,7 +191,6 @@ class TestNames:
     ("changes", "message"),
     [
         ({"train": None}, r"train: is missing; name the folder or the \.txt list"),
-        ({"val": None}, r"val: is missing"),
         ({"train": 7}, r"train: 7 is neither a path nor a list of paths"),
         ({"train": ["images/train", 7]}, r"train: \['images/train', 7\] is neither a path nor a list"),
         ({"val": "nowhere"}, r"val: .*nowhere does not exist; correct val or path"),
@@ -236,10 +235,8 @@ def test_a_broken_file(tmp_path: Path, text: bytes, message: str) -> None:
 @pytest.mark.parametrize("val", [None, "", []])
 def test_validation_that_may_be_missing(tmp_path: Path, val: Any) -> None:
     folder = make_yolo(tmp_path / "pets", val=val)
-    source = resolve_dataset(str(folder), val_optional=True)
+    source = resolve_dataset(str(folder))
     assert source.val is None and source.train.image_dir == folder / "images" / "train"
-    with pytest.raises(DataError, match=r"val: (is missing|.* is neither a path)"):
-        resolve_dataset(str(folder))
     make_yolo(folder, val="images/gone")
     with pytest.raises(DataError, match="does not exist"):
-        resolve_dataset(str(folder), val_optional=True)
+        resolve_dataset(str(folder))

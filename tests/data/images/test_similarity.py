@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from ciod_core.data.images.similarity import similar_pairs, thumbnail
+from ciod_core.data.images.similarity import join_look_alikes, similar_pairs, thumbnail
 
 
 def texture(seed: int, slope: float = 0.0) -> Image.Image:
@@ -46,6 +46,21 @@ def test_copies_are_found(change: Callable[[Image.Image], Image.Image]) -> None:
     assert list(similar_pairs(changed, [thumbnail(image) for image in images])) == [(0, 69), (1, 3)]
 
 
+def test_look_alikes_are_joined_directly_and_through_others() -> None:
+    """Of 90 images, every thirtieth is alike; two more were together before, for another reason."""
+    first, *_ = images = [texture(seed) for seed in range(30)]
+    copies = [image.resize((100, 100)) for image in images] + [jpeg(image, 40) for image in images]
+    thumbnails = [thumbnail(image.convert("RGB")) for image in [*images, *copies]]
+    before = np.arange(90)
+    before[41] = before[7]
+    joined = join_look_alikes(thumbnails, before)
+    groups = {frozenset(np.flatnonzero(joined == number).tolist()) for number in joined.tolist()}
+    expected = {frozenset((seed, seed + 30, seed + 60)) for seed in range(30) if seed not in (7, 11)}
+    assert groups == {*expected, frozenset((7, 37, 67, 11, 41, 71))}
+    assert before[7] == before[41] == 7, "the numbers that were passed stay as they are"
+    assert len(set(join_look_alikes([thumbnail(first)] * 3, np.arange(3)).tolist())) == 1
+
+
 def test_textures_with_the_same_large_shapes_are_told_apart() -> None:
     """A ramp gives all of them nearly the same hash."""
     thumbnails = [thumbnail(texture(seed, slope=1.0)) for seed in range(40)]
@@ -54,4 +69,5 @@ def test_textures_with_the_same_large_shapes_are_told_apart() -> None:
 
 def test_images_of_one_color_are_no_look_alikes() -> None:
     plain = [thumbnail(Image.new("RGB", (64, 64), color)) for color in ("black", "white")]
+    assert join_look_alikes(plain, np.arange(2)).tolist() == [0, 1]
     assert list(similar_pairs(plain, plain)) == list(similar_pairs([], plain)) == list(similar_pairs(plain, [])) == []
