@@ -12,10 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ciod_core.config.schema import NonNegative, ResamplerConfig, Section, UnitInterval
-from ciod_core.distiller.responses import boxes_at, class_logits_at, squared_error
+from ciod_core.distiller.responses import class_logits_at, squared_error
 from ciod_core.methods.base import Method
 from ciod_core.model.base import Detector, Losses, Predictions, Targets
-from ciod_core.model.common.boxes import iou
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.resampler.rules import elastic_class_response, elastic_location_response
 from ciod_core.resampler.select import select
@@ -33,8 +32,8 @@ class ErdConfig(Section):
 class Erd(Method):
     """The student matches the teacher's outstanding responses; ground truth acts on the new classes alone.
 
-    Class anchors (A): class and other logits by squared error. Box anchors (B, thinned to B′): 1 − IoU² to the
-    teacher's box. Neither A nor B′ is background for the detector's own loss.
+    Class anchors (A): class and other logits by squared error. Box anchors (B, thinned to B′): the family's location
+    error. Neither A nor B′ is background for the detector's own loss.
 
     The paper has no labels of old classes; on replayed images there are some. The rule stays: they train box and
     presence, and that the object is of no new class; its old class is left to the teacher. So a response with the class
@@ -86,12 +85,12 @@ class Erd(Method):
         return {
             **own,
             **squared_error(student, knowledge, self.config.class_weight),
-            "old box": self.config.box_weight * _box_loss(student, boxes),
+            "old box": self.config.box_weight * _box_loss(student, knowledge.dense, boxes),
         }
 
 
-def _box_loss(student: Predictions, kept: Knowledge) -> Tensor:
-    """w · (1 − IoU²) summed over an image's responses, the mean over images; w: the student's best old-class score."""
+def _box_loss(student: Predictions, teacher: Predictions, kept: Knowledge) -> Tensor:
+    """w · location error summed over an image's responses, the mean over images; w: the student's best old class."""
     weight_K = class_logits_at(student, kept).detach().sigmoid().amax(dim=1)
-    error_K = 1 - iou(boxes_at(student, kept), kept.boxes_K4).square()
+    error_K = student.location_error(teacher, kept.image_K, kept.anchor_K)
     return (weight_K * error_K).sum() / len(student.boxes_BA4)

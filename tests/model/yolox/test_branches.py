@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from ciod_core.config.schema import ModelConfig, ResamplerConfig
 from ciod_core.model.base import ABSENT_LOGIT, BranchDepth, Targets
+from ciod_core.model.common.class_rows import PRIOR_BIAS
 from ciod_core.model.common.nms import ImageDetections, join_heads
+from ciod_core.model.common.point_predictions import concatenate_heads, pad_classes
 from ciod_core.model.registry import DETECTORS, build_detector
 from ciod_core.model.yolox.detector import YoloxDetector
-from ciod_core.model.yolox.head import PRIOR_BIAS
-from ciod_core.model.yolox.predictions import YoloxPredictions, concatenate_heads, pad_classes
+from ciod_core.model.yolox.predictions import YoloxPredictions
 from ciod_core.model.yolox.simota import assign
 from ciod_core.resampler.select import resample
 from tests.helpers.networks import lively_detector
