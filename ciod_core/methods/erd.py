@@ -14,7 +14,7 @@ from torch import Tensor
 from ciod_core.config.schema import NonNegative, ResamplerConfig, Section, UnitInterval
 from ciod_core.distiller.responses import class_logits_at, squared_error
 from ciod_core.methods.base import Method
-from ciod_core.model.base import Detector, Losses, Predictions, Targets
+from ciod_core.model.base import PRESENCE, Detector, Losses, Predictions, Targets
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.resampler.rules import elastic_class_response, elastic_location_response
 from ciod_core.resampler.select import select
@@ -33,7 +33,7 @@ class Erd(Method):
     """The student matches the teacher's outstanding responses; ground truth acts on the new classes alone.
 
     Class anchors (A): class and other logits by squared error. Box anchors (B, thinned to B′): the family's location
-    error. Neither A nor B′ is background for the detector's own loss.
+    error. Neither A nor B′ is background for the detector's own loss of objectness.
 
     The paper has no labels of old classes; on replayed images there are some. The rule stays: they train box and
     presence, and that the object is of no new class; its old class is left to the teacher. So a response with the class
@@ -72,15 +72,18 @@ class Erd(Method):
         """The labels' losses over new classes, squared errors of A, and the weighted box loss of B′."""
         assert knowledge.dense is not None
         boxes = self.reconcile(self.select_boxes(knowledge.dense), objects)
-        response_BA = torch.zeros_like(student.presence(), dtype=torch.bool)
-        response_BA[knowledge.image_K, knowledge.anchor_K] = True
-        response_BA[boxes.image_K, boxes.anchor_K] = True
+        if PRESENCE in student.responses():
+            # Objectness is of no class in particular, and labels say nothing of old ones.
+            response_BA = torch.zeros_like(student.presence(), dtype=torch.bool)
+            response_BA[knowledge.image_K, knowledge.anchor_K] = True
+            response_BA[boxes.image_K, boxes.anchor_K] = True
+            ignored_BA = response_BA if ignored_BA is None else response_BA | ignored_BA
         own = detector.losses(
             student,
             objects,
             detector.assign(student, objects),
             first_class=knowledge.num_classes,
-            ignored_BA=response_BA if ignored_BA is None else response_BA | ignored_BA,
+            ignored_BA=ignored_BA,
         )
         return {
             **own,

@@ -19,7 +19,7 @@ from ciod_core.model.gfl.predictions import GflPredictions
 STRIDES = (8, 16, 32, 64, 128)
 # An edge is 0 to 16 strides from its anchor point.
 NUM_BINS = 17
-WEIGHT_STD = 0.01
+PRIOR_STD = 0.01
 
 
 class GflHead(Head):
@@ -32,17 +32,17 @@ class GflHead(Head):
             return nn.Sequential(*(_normalized_conv(channels, num_groups) for _ in range(num_convs)))
 
         self.class_tower, self.edge_tower = tower(), tower()
-        self.class_conv = prior_conv(channels, num_classes, kernel=3, std=WEIGHT_STD)
+        self.class_conv = prior_conv(channels, num_classes, kernel=3, std=PRIOR_STD)
         self.edge_conv = nn.Conv2d(channels, 4 * NUM_BINS, 3, padding=1)
         assert self.edge_conv.bias is not None
-        nn.init.normal_(self.edge_conv.weight, std=WEIGHT_STD)
+        nn.init.normal_(self.edge_conv.weight, std=PRIOR_STD)
         nn.init.zeros_(self.edge_conv.bias)
         # What one convolution gives at all levels is scaled for each.
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
 
     def add_classes(self, count: int) -> None:
         """Predict `count` further classes."""
-        self.class_conv = with_rows(self.class_conv, fresh_rows(self.class_conv, count, WEIGHT_STD))
+        self.class_conv = with_rows(self.class_conv, fresh_rows(self.class_conv, count, PRIOR_STD))
 
     @property
     def num_classes(self) -> int:
@@ -52,7 +52,7 @@ class GflHead(Head):
     def branch(self, num_classes: int) -> GflHead:
         """A copy for other classes: towers and edges start as here, class rows afresh."""
         twin = copy.deepcopy(self)
-        twin.class_conv = fresh_rows(self.class_conv, num_classes, WEIGHT_STD)
+        twin.class_conv = fresh_rows(self.class_conv, num_classes, PRIOR_STD)
         return twin
 
     def forward(self, pyramid: tuple[Tensor, ...], *, features: bool = False) -> GflPredictions:
@@ -89,5 +89,5 @@ def decode_boxes(edges_BA4R: Tensor, points_A2: Tensor, stride: int) -> Tensor:
 
 def _normalized_conv(channels: int, num_groups: int) -> nn.Sequential:
     conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    nn.init.normal_(conv.weight, std=WEIGHT_STD)
+    nn.init.normal_(conv.weight, std=PRIOR_STD)
     return nn.Sequential(conv, nn.GroupNorm(num_groups, channels), nn.ReLU(inplace=True))
