@@ -79,7 +79,7 @@ class ModelConfig(Section):
     def pretrained(self) -> bool:
         """Whether the backbone starts from given weights (and, for a ResNet, keeps its statistics)."""
         if self.backbone_weights == "auto":
-            return self.name.startswith("resnet")
+            return import_module(DETECTOR_REGISTRY).DETECTORS[self.name].imagenet is not None
         return self.backbone_weights != "none"
 
 

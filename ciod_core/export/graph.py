@@ -15,6 +15,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as symbolic_config
 from torchvision.ops import nms
 
 from ciod_core.export.description import PADDING_ID, NmsSettings
@@ -30,7 +31,7 @@ NOISY_LOGGERS = ("onnx_ir", "onnxscript", "torch.onnx", "torch.export")
 
 # What an exported model returns, a plain tuple because a pt2 archive cannot hold types of ciod:
 # boxes: xyxy in pixels of the input; (B, A, 4), with suppression (B, M, 4).
-# scores: class probability × objectness; (B, A, C), with suppression (B, M) from high to low, 0 in unused rows.
+# scores: those of `Predictions.scores`; (B, A, C), with suppression (B, M) from high to low, 0 in unused rows.
 # category_ids: the dataset's ids, int64; (C,) for the score columns, with suppression (B, M), −1 in unused rows.
 GraphOutput = tuple[Tensor, Tensor, Tensor]
 
@@ -151,7 +152,8 @@ def capture(graph: nn.Module, size_multiple: int) -> ExportedProgram:
     sides = {2: size_multiple * Dim("rows", min=2), 3: size_multiple * Dim("columns", min=2)}
     sizes = {0: Dim("batch", min=1)} | sides
     example = torch.zeros(2, 3, 2 * size_multiple, 3 * size_multiple)
-    with torch.no_grad(), quiet():
+    # Maps of a single cell, on coarse levels of small images, are as dynamic as all others.
+    with torch.no_grad(), quiet(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(graph, (example,), dynamic_shapes={"images": sizes})
     for node in program.graph.nodes:
         # Stack traces would carry the folder names of this machine into the file.

@@ -46,8 +46,8 @@ class FrozenBranch(Method):
 class HeldBranch(Method):
     """A branch on a trunk that keeps learning, while the old head, itself frozen, must predict what its teacher does.
 
-    Labels train the branch. The old head's presence is held at all anchor points, its classes and boxes as far as the
-    teacher sees an object there; so the trunk changes only in ways that old predictions do not notice.
+    Labels train the branch. The old head's scores are held at all anchor points, its boxes as far as the teacher sees
+    an object there; so the trunk changes only in ways that old predictions do not notice.
     """
 
     Config = BranchConfig
@@ -86,15 +86,15 @@ class HeldBranch(Method):
 def divergences(student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
     """Divergence of a head from its teacher, summed over the anchor points of each image: (B,) by name.
 
-    Classes and boxes count as far as the teacher sees an object.
+    Boxes count as far as the teacher sees an object, and so do classes that are conditional on one.
     """
-    num_classes, presence_BA = teacher.class_logits_BAC.shape[2], teacher.presence()
+    num_classes = teacher.class_logits_BAC.shape[2]
     divergences_BA = {
         f"old {name}": _divergence(student.responses()[name], logits) for name, logits in teacher.responses().items()
     }
     class_BAC = _divergence(student.class_logits_BAC[..., :num_classes], teacher.class_logits_BAC)
-    divergences_BA["old class"] = presence_BA * class_BAC.sum(dim=2)
-    divergences_BA["old box"] = presence_BA * box_loss(student.boxes_BA4, teacher.boxes_BA4)
+    divergences_BA["old class"] = teacher.objectness() * class_BAC.sum(dim=2)
+    divergences_BA["old box"] = teacher.presence() * box_loss(student.boxes_BA4, teacher.boxes_BA4)
     return {name: values_BA.sum(dim=1) for name, values_BA in divergences_BA.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ciod_core.methods.base import Method, supervised
@@ -43,11 +44,12 @@ class Consolidation(Method):
         knowledge: Knowledge,
         ignored_BA: Tensor | None = None,
     ) -> Losses:
-        """Divergence from the merged teacher per anchor point with an object; class and box of labeled objects."""
+        """Divergence from the merged teacher per anchor point with an object; the losses of labeled objects."""
         assert knowledge.dense is not None
         teacher = knowledge.dense.merged()
         points_B = teacher.presence().sum(dim=1).clamp(min=FEWEST_POINTS)
         taught = {name: (loss_B / points_B).mean() for name, loss_B in divergences(student, teacher).items()}
         # The teacher, who knows these objects, says better than labels where none is: old objects have no label.
-        labeled = supervised(detector, student, objects)
-        return {name: labeled[name] for name in ("class", "box")} | taught
+        everywhere_BA = torch.ones(student.boxes_BA4.shape[:2], dtype=torch.bool, device=student.boxes_BA4.device)
+        labeled = supervised(detector, student, objects, everywhere_BA)
+        return {name: loss for name, loss in labeled.items() if name not in student.responses()} | taught

@@ -35,7 +35,7 @@ class DistillerConfig(Section):
 class CrsCkd(Method):
     """Positives of new objects learn from their labels, positives of old objects from the teacher.
 
-    Where nothing is labeled, the teacher's presence may be the target instead of the published 0.
+    Where nothing is labeled, what the teacher sees may be the target instead of the published 0.
     """
 
     Config = DistillerConfig
@@ -60,13 +60,10 @@ class CrsCkd(Method):
         ignored_BA: Tensor | None = None,
     ) -> Losses:
         """The detector's own losses, with class and box at the positives of labels alone; CKD at all others."""
+        knowledge = knowledge.in_terms_of(student)
         all_objects = knowledge.before(objects)
         assignment = detector.assign(student, all_objects)
         old_P = assignment.object_P < len(knowledge)
-        background_BA = None
-        if self.config.background == "teacher":
-            assert knowledge.dense is not None
-            background_BA = knowledge.dense.presence()
         own = detector.losses(
             student,
             all_objects,
@@ -74,7 +71,7 @@ class CrsCkd(Method):
             chosen_P=~old_P,
             ignored_BA=ignored_BA,
             presence_P=self.presence_targets(assignment, knowledge),
-            background_BA=background_BA,
+            background=knowledge.dense if self.config.background == "teacher" else None,
         )
         return {**own, **self._transfer(student, assignment, old_P, knowledge)}
 

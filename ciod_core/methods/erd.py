@@ -11,10 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ciod_core.config.schema import NonNegative, Section, UnitInterval
-from ciod_core.distiller.responses import boxes_at, class_logits_at, squared_class_error
+from ciod_core.distiller.responses import class_logits_at, squared_class_error
 from ciod_core.methods.matching import MatchingMethod, OldObjects
 from ciod_core.model.base import Losses, Predictions
-from ciod_core.model.common.boxes import iou
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.resampler.rules import elastic_class_response, elastic_location_response
 from ciod_core.resampler.select import select
@@ -46,12 +45,12 @@ class Erd(MatchingMethod):
         boxes = select(teacher, box_BA, nms_iou=self.config.nms_iou)
         return {
             "old class": self.config.class_weight * squared_class_error(student, teacher, class_BA),
-            "old box": self.config.box_weight * _box_loss(student, boxes),
+            "old box": self.config.box_weight * _box_loss(student, teacher, boxes),
         }
 
 
-def _box_loss(student: Predictions, kept: Knowledge) -> Tensor:
-    """w · (1 − IoU²) summed over an image's responses, the mean over images; w: the student's best old-class score."""
+def _box_loss(student: Predictions, teacher: Predictions, kept: Knowledge) -> Tensor:
+    """w · location error summed over an image's responses, the mean over images; w: the student's best old class."""
     weight_K = class_logits_at(student, kept).detach().sigmoid().amax(dim=1)
-    error_K = 1 - iou(boxes_at(student, kept), kept.boxes_K4).square()
+    error_K = student.location_error(teacher, kept.image_K, kept.anchor_K)
     return (weight_K * error_K).sum() / len(student.boxes_BA4)

@@ -80,7 +80,8 @@ class MatchingMethod(Method):
             assignment,
             first_class=knowledge.num_classes,
             ignored_BA=ignored_BA,
-            background_BA=teacher.presence() * trusted_BA,
+            background=teacher,
+            background_mask_BA=trusted_BA,
         )
         if not detector.classifies_background:
             losses["new absent"] = absence_loss(student, teacher, assignment, trusted_BA) / num_positives

@@ -23,4 +23,4 @@ def unlabeled_mask(student: Predictions, missing_BC: Tensor, *, min_score: float
         min_score: detection score from which the student detects an object.
     """
     scores_BAC = student.class_logits_BAC.sigmoid() * missing_BC.unsqueeze(1)
-    return (scores_BAC.amax(dim=2) * student.presence() >= min_score) & missing_BC.any(dim=1, keepdim=True)
+    return (scores_BAC.amax(dim=2) * student.objectness() >= min_score) & missing_BC.any(dim=1, keepdim=True)

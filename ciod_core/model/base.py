@@ -16,13 +16,14 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ciod_core.model.common.boxes import iou
 from ciod_core.model.common.nms import ImageDetections, detections_after_nms, join_heads
 
 # The logit of a class that an anchor point has no output for: a probability of exactly 0, and finite, so that
 # differences and cross-entropies with it are 0 and not NaN.
 ABSENT_LOGIT = -1e4
 
-# The response with the logits of `Predictions.presence`, in families that predict them apart from the classes.
+# The response with the logits of `Predictions.objectness`, in families that predict it apart from the classes.
 PRESENCE = "objectness"
 
 BranchDepth = Literal["head", "neck"]
@@ -60,21 +61,39 @@ class Predictions(ABC):
     num_heads: int = 1
     features: Features | None = None
 
-    @abstractmethod
-    def presence(self) -> Tensor:
-        """(B, A) probability that there is an object of any class; an upper bound of `scores`."""
+    def objectness(self) -> Tensor:
+        """(B, A) what class probabilities are multiplied by for scores: 1 in a family whose class probabilities are."""
+        logits = self.responses().get(PRESENCE)
+        return torch.ones_like(self.boxes_BA4[..., 0]) if logits is None else logits.sigmoid()
 
-    def presence_at(self, image_P: Tensor, anchor_P: Tensor) -> Tensor:
-        """(P,) `presence` of some anchor points."""
-        return self.presence()[image_P, anchor_P]
+    def objectness_at(self, image_P: Tensor, anchor_P: Tensor) -> Tensor:
+        """(P,) `objectness` of some anchor points."""
+        logits = self.responses().get(PRESENCE)
+        return self.boxes_BA4.new_ones(len(image_P)) if logits is None else logits[image_P, anchor_P].sigmoid()
+
+    def presence(self) -> Tensor:
+        """(B, A) probability that there is an object of any class: objectness, or without it the best score."""
+        return self.objectness() if PRESENCE in self.responses() else self.scores().amax(dim=2)
+
+    def scores(self) -> Tensor:
+        """(B, A, C) detection scores, 0..1."""
+        scores_BAC = self.class_logits_BAC.sigmoid()
+        return scores_BAC * self.objectness().unsqueeze(-1) if PRESENCE in self.responses() else scores_BAC
 
     @abstractmethod
     def location_confidence(self) -> Tensor:
         """(B, A) how sure the detector is of each box, on any scale."""
 
-    @abstractmethod
+    def location_error(self, teacher: Predictions, image_K: Tensor, anchor_K: Tensor) -> Tensor:
+        """(K,) how far the boxes at some anchor points are from those of a teacher of the same family: 1 − IoU².
+
+        A family that predicts more of a location than its box compares that.
+        """
+        return 1 - iou(self.boxes_BA4[image_K, anchor_K], teacher.boxes_BA4[image_K, anchor_K].detach()).square()
+
     def responses(self) -> dict[str, Tensor]:
-        """Further logits that may be distilled beside the class logits, by name, (B, A) or (B, A, any) each."""
+        """Further logits that scores are made of beside the class logits, by name, (B, A) each; they are distilled."""
+        return {}
 
     @abstractmethod
     def box_deltas(self, boxes_K4: Tensor, anchor_K: Tensor) -> Tensor:
@@ -88,13 +107,9 @@ class Predictions(ABC):
     def merged(self) -> Predictions:
         """What a single head would predict: at every place what the head with the larger score predicts there.
 
-        Its presence is that head's, and so is its box. A class keeps its score as far as the presence allows: its
-        probability becomes score / presence.
+        Its objectness is that head's, and so is its box. A class keeps its score as far as the objectness allows: its
+        probability becomes score / objectness.
         """
-
-    def scores(self) -> Tensor:
-        """(B, A, C) detection scores, 0..1."""
-        return self.class_logits_BAC.sigmoid() * self.presence().unsqueeze(-1)
 
     def class_logits_at(self, image_P: Tensor, anchor_P: Tensor) -> Tensor:
         """(P, C) class logits of some anchor points."""
@@ -181,9 +196,10 @@ class Detector(nn.Module, ABC):
         first_class: int = 0,
         ignored_BA: Tensor | None = None,
         presence_P: Tensor | None = None,
-        background_BA: Tensor | None = None,
+        background: Predictions | None = None,
+        background_mask_BA: Tensor | None = None,
     ) -> Losses:
-        """The family's own losses, each divided by its number of positives.
+        """The family's own losses, each divided by its number of positives: `class`, `box`, and what else it has.
 
         Args:
             predictions: of the batch.
@@ -193,7 +209,9 @@ class Detector(nn.Module, ABC):
             first_class: the class loss leaves out the classes before this one.
             ignored_BA: mask of anchor points that are not background, even if they are no positives.
             presence_P: target presence of the positives; None: 1.
-            background_BA: target presence of all other anchor points; None: 0.
+            background: what there is at all other anchor points, as a teacher of the first classes predicts it; None:
+                nothing. A family without objectness takes the scores of these classes for targets.
+            background_mask_BA: where `background` is right, elsewhere there is nothing; None: everywhere.
         """
 
     def detect(

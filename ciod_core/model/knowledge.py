@@ -14,6 +14,9 @@ from torch import Tensor
 from ciod_core.model.base import PRESENCE, Predictions, Targets
 from ciod_core.model.common.boxes import pairwise_iou
 
+# How near to 0 and 1 a probability may come when it is split anew: a logit is finite, and no detector is as sure.
+CLAMP = 1e-4
+
 
 @dataclass(frozen=True)
 class Knowledge:
@@ -105,14 +108,31 @@ class Knowledge:
             dense=self.dense,
         )
 
-    def presence_of(self, chosen: Tensor) -> Tensor:
+    def presence_of(self, chosen: Tensor | slice) -> Tensor:
         """Probability that there is an object of any class; the score where a family predicts none.
 
         Args:
-            chosen: mask or indices of boxes.
+            chosen: mask, indices or slice of boxes.
         """
         logits = self.responses.get(PRESENCE)
         return self.scores_K[chosen] if logits is None else logits[chosen].sigmoid()
+
+    def in_terms_of(self, student: Predictions) -> Knowledge:
+        """The same scores with a student's split of them: into class and objectness, or as class alone.
+
+        Without objectness, a teacher's best score of a box stands for it, as it does in boxes that list their scores.
+        """
+        split, wanted = PRESENCE in self.responses, PRESENCE in student.responses()
+        if split == wanted:
+            return self
+        class_KC = self.class_logits_KC.sigmoid()
+        if split:
+            scores_KC = class_KC * self.presence_of(slice(None)).unsqueeze(1)
+            others = {name: logits for name, logits in self.responses.items() if name != PRESENCE}
+            return replace(self, class_logits_KC=_logit(scores_KC), responses=others)
+        best_K1 = class_KC.amax(dim=1, keepdim=True)
+        objectness = {PRESENCE: _logit(best_K1.squeeze(1))}
+        return replace(self, class_logits_KC=_logit(class_KC / best_K1), responses=self.responses | objectness)
 
     def before(self, objects: Targets) -> Targets:
         """The kept boxes put before the ground truth, so that object k < len(self) is knowledge entry k."""
@@ -141,3 +161,7 @@ class Knowledge:
         if keep_same_class:
             covered_KN &= self.labels_K.unsqueeze(1) != objects.labels_N
         return self.pick(~covered_KN.any(dim=1))
+
+
+def _logit(probability: Tensor) -> Tensor:
+    return torch.logit(probability, eps=CLAMP)

@@ -12,6 +12,7 @@ from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.model.base import Detector
 from ciod_core.model.common.backbones import ResNet
 from ciod_core.model.foreign import read_tensors
+from ciod_core.model.registry import DETECTORS
 
 
 def load_backbone_weights(detector: Detector, config: ModelConfig) -> None:
@@ -44,11 +45,12 @@ def load_backbone_weights(detector: Detector, config: ModelConfig) -> None:
 
 
 def _download_imagenet(config: ModelConfig) -> dict[str, Tensor]:
-    if not config.name.startswith("resnet"):
+    network = DETECTORS[config.name].imagenet
+    if network is None:
         raise ConfigError(
             f"`model.backbone_weights`: no ImageNet weights are published for {config.name}; pass 'none' or a file"
         )
-    weights = ResNet18_Weights.IMAGENET1K_V1 if config.name == "resnet18" else ResNet50_Weights.IMAGENET1K_V1
+    weights = ResNet18_Weights.IMAGENET1K_V1 if network == "resnet18" else ResNet50_Weights.IMAGENET1K_V1
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:

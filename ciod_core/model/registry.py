@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ciod_core.config.schema import ModelConfig
     from ciod_core.model.base import BranchDepth, Detector
 
-# Values of `model.name`, each with the module whose `build` makes it.
-DETECTORS: dict[str, str] = {
-    "resnet18": "ciod_core.model.yolox.detector",
-    "resnet50": "ciod_core.model.yolox.detector",
-    "yolox-micro": "ciod_core.model.yolox.detector",
-    "yolox-nano": "ciod_core.model.yolox.detector",
-    "yolox-tiny": "ciod_core.model.yolox.detector",
-    "yolox-s": "ciod_core.model.yolox.detector",
-    "yolox-m": "ciod_core.model.yolox.detector",
-    "yolox-l": "ciod_core.model.yolox.detector",
-    "yolox-x": "ciod_core.model.yolox.detector",
+
+class DetectorEntry(NamedTuple):
+    """The module whose `build` makes a detector, and the network of torchvision that its backbone is, if it is one."""
+
+    module: str
+    imagenet: str | None = None
+
+
+_YOLOX, _GFL = "ciod_core.model.yolox.detector", "ciod_core.model.gfl.detector"
+
+# Values of `model.name`.
+DETECTORS: dict[str, DetectorEntry] = {
+    "resnet18": DetectorEntry(_YOLOX, imagenet="resnet18"),
+    "resnet50": DetectorEntry(_YOLOX, imagenet="resnet50"),
+    "yolox-micro": DetectorEntry(_YOLOX),
+    "yolox-nano": DetectorEntry(_YOLOX),
+    "yolox-tiny": DetectorEntry(_YOLOX),
+    "yolox-s": DetectorEntry(_YOLOX),
+    "yolox-m": DetectorEntry(_YOLOX),
+    "yolox-l": DetectorEntry(_YOLOX),
+    "yolox-x": DetectorEntry(_YOLOX),
+    "gfl-micro": DetectorEntry(_GFL),
+    "gfl-r18": DetectorEntry(_GFL, imagenet="resnet18"),
+    "gfl-r50": DetectorEntry(_GFL, imagenet="resnet50"),
 }
 
 
@@ -31,5 +44,5 @@ def build_detector(config: ModelConfig, num_classes: int, *branches: tuple[int, 
         num_classes: classes of the first head.
         branches: classes and depth of each branch, oldest first; nothing is frozen.
     """
-    detector: Detector = import_module(DETECTORS[config.name]).build(config, num_classes, *branches)
+    detector: Detector = import_module(DETECTORS[config.name].module).build(config, num_classes, *branches)
     return detector

@@ -1,7 +1,7 @@
 """Selection rules: which of a teacher's anchor points are kept before NMS, as (B, A) masks.
 
 Center re-sampling (CRS), the rules it is compared with, and ERD's. With s the score of an anchor point's best class and
-f = s · presence its detection score.
+f = s · objectness its detection score.
 
 Legend: B images, A anchor points, C old classes, Q anchor points to look at.
 """
@@ -34,7 +34,7 @@ def best_class(teacher: Predictions) -> BestClass:
     # The largest logit has the largest score: one sigmoid per anchor point is enough.
     best_logit_BA, label_BA = teacher.class_logits_BAC.max(dim=-1)
     class_score_BA = best_logit_BA.sigmoid()
-    return BestClass(label_BA, class_score_BA, class_score_BA * teacher.presence())
+    return BestClass(label_BA, class_score_BA, class_score_BA * teacher.objectness())
 
 
 def center_resampling(teacher: Predictions, *, center_score: float, other_iou: float, min_score: float) -> Tensor:

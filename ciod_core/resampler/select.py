@@ -59,7 +59,7 @@ def knowledge_at(teacher: Predictions, image_K: Tensor, anchor_K: Tensor) -> Kno
     return Knowledge(
         boxes_K4=teacher.boxes_BA4[image_K, anchor_K],
         labels_K=labels_K,
-        scores_K=best_logit_K.sigmoid() * teacher.presence_at(image_K, anchor_K),
+        scores_K=best_logit_K.sigmoid() * teacher.objectness_at(image_K, anchor_K),
         class_logits_KC=class_logits_KC,
         responses={name: rows_at(logits, image_K, anchor_K) for name, logits in teacher.responses().items()},
         image_K=image_K,

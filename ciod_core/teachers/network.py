@@ -144,7 +144,9 @@ def average_views(views: Sequence[Knowledge]) -> Knowledge:
         count_K[own_P] += 1
     mean = {name: total / count_K.view(-1, *[1] * (total.ndim - 1)) for name, total in sums.items()}
     own_logit_K = mean["class_logits_KC"].gather(1, first.labels_K[:, None]).squeeze(1)
-    scores_K = _sigmoid(own_logit_K) * _sigmoid(mean[PRESENCE])
+    scores_K = _sigmoid(own_logit_K)
+    if PRESENCE in mean:
+        scores_K = scores_K * _sigmoid(mean[PRESENCE])
     boxes_K4, class_logits_KC = mean.pop("boxes_K4"), mean.pop("class_logits_KC")
     return replace(first, boxes_K4=boxes_K4, class_logits_KC=class_logits_KC, responses=mean, scores_K=scores_K)
 

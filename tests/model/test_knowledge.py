@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ciod_core.model.knowledge import Knowledge
-from tests.helpers.scenes import make_targets
+from tests.helpers.scenes import make_targets, random_gfl_output, random_output
 
 
 def make_knowledge() -> Knowledge:
@@ -84,3 +86,20 @@ def test_nothing_to_compare_with_keeps_everything() -> None:
     nothing = make_knowledge().pick(torch.zeros(5, dtype=torch.bool))
     assert len(nothing.without_overlap(make_targets([(0, (0.0, 0.0, 9.0, 9.0), 1)]), 0.5)) == 0
     assert len(nothing.before(make_targets([])).labels_N) == 0
+
+
+def test_scores_split_as_a_student_splits_them() -> None:
+    with_objectness, without = random_output(1, 3, 32, seed=0), random_gfl_output(1, 3, 32, seed=0)
+    known = replace(make_knowledge(), class_logits_KC=torch.randn(5, 3), responses={"objectness": torch.randn(5)})
+    assert known.in_terms_of(with_objectness) is known
+    scores_KC = known.class_logits_KC.sigmoid() * known.responses["objectness"].sigmoid().unsqueeze(1)
+    joined = known.in_terms_of(without)
+    assert joined.responses == {} and joined.in_terms_of(without) is joined
+    torch.testing.assert_close(joined.class_logits_KC.sigmoid(), scores_KC)
+    split = joined.in_terms_of(with_objectness)
+    presence_K = split.responses["objectness"].sigmoid()
+    torch.testing.assert_close(presence_K, scores_KC.amax(dim=1))
+    torch.testing.assert_close(
+        split.class_logits_KC.sigmoid() * presence_K.unsqueeze(1), scores_KC, rtol=1e-3, atol=1e-4
+    )
+    torch.testing.assert_close(split.scores_K, known.scores_K)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,3 +63,13 @@ def test_every_view_counts_alike() -> None:
     found = average_views([FIRST, *others])
     assert found.class_logits_KC[0, 0] == pytest.approx(5.0)
     assert found.responses["objectness"][0] == pytest.approx(14 / 3)
+
+
+def test_views_without_objectness_have_class_scores() -> None:
+    first, other = (
+        replace(view(([0, 0, 10, 10], 0, [value, -1.0], 0.0)), responses={}, scores_K=torch.tensor([value]).sigmoid())
+        for value in (1.0, 3.0)
+    )
+    found = average_views([first, other])
+    assert found.responses == {} and found.class_logits_KC[0, 0] == pytest.approx(2.0)
+    assert found.scores_K[0] == pytest.approx(1 / (1 + np.exp(-2.0)), rel=1e-5)

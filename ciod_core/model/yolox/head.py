@@ -6,18 +6,18 @@ Legend: B images, A anchor points over all levels, C classes, F channels of the 
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
 
 from ciod_core.model.base import Features
-from ciod_core.model.common.backbones import Pyramid
 from ciod_core.model.common.blocks import ConvBlock, spatial_conv
+from ciod_core.model.common.branches import Head
+from ciod_core.model.common.class_rows import fresh_rows, prior_conv, with_rows
+from ciod_core.model.common.points import anchor_points, at_points
 from ciod_core.model.yolox.predictions import YoloxPredictions
 
 STRIDES = (8, 16, 32)
-PRIOR_BIAS = math.log(0.01 / 0.99)
 # Largest log size of a box in strides: 24,000 pixels at stride 8. An anchor point that is never a positive never learns
 # a size, and one such box grown to infinity would turn every comparison of boxes into NaN.
 LARGEST_LOG_SIZE = 8.0
@@ -37,9 +37,9 @@ class HeadLevel(nn.Module):
 
         self.stem = ConvBlock(in_channels, channels, 1)
         self.cls_tower, self.reg_tower = tower(), tower()
-        self.cls_conv = _prior_conv(channels, num_classes)
+        self.cls_conv = prior_conv(channels, num_classes)
         self.box_conv = nn.Conv2d(channels, 4, 1)
-        self.obj_conv = _prior_conv(channels, 1)
+        self.obj_conv = prior_conv(channels, 1)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = self.stem(feature)
@@ -48,16 +48,10 @@ class HeadLevel(nn.Module):
 
     def add_classes(self, count: int) -> None:
         """Append class rows with the prior bias; rows already there keep their weights."""
-        old = self.cls_conv
-        new = _prior_conv(old.in_channels, count).to(old.weight.device, old.weight.dtype)
-        grown = nn.Conv2d(old.in_channels, old.out_channels + count, 1)
-        grown.weight = nn.Parameter(torch.cat((old.weight.detach(), new.weight.detach())))
-        assert old.bias is not None and new.bias is not None
-        grown.bias = nn.Parameter(torch.cat((old.bias.detach(), new.bias.detach())))
-        self.cls_conv = grown
+        self.cls_conv = with_rows(self.cls_conv, fresh_rows(self.cls_conv, count))
 
 
-class DecoupledHead(nn.Module):
+class DecoupledHead(Head):
     """Heads of all levels and the decoding of their boxes into pixels."""
 
     def __init__(self, in_channels: tuple[int, ...], channels: int, num_classes: int, *, depthwise: bool) -> None:
@@ -84,24 +78,23 @@ class DecoupledHead(nn.Module):
         twin = copy.deepcopy(self)
         for level in twin.levels:
             assert isinstance(level, HeadLevel)
-            old = level.cls_conv
-            level.cls_conv = _prior_conv(old.in_channels, num_classes).to(old.weight.device, old.weight.dtype)
+            level.cls_conv = fresh_rows(level.cls_conv, num_classes)
         return twin
 
-    def forward(self, pyramid: Pyramid, *, features: bool = False) -> YoloxPredictions:
+    def forward(self, pyramid: tuple[Tensor, ...], *, features: bool = False) -> YoloxPredictions:
         """Predict at every anchor point; with `features`, keep what the predictions were made from."""
         cls_logits, obj_logits, boxes, points, strides, cls_features = [], [], [], [], [], []
         for level, feature, stride in zip(self.levels, pyramid, STRIDES, strict=True):
             cls_map, box_map, obj_map, cls_feature_map = level(feature)
             level_points = anchor_points(box_map.shape[-2], box_map.shape[-1], stride, box_map.device)
             # Full precision from here on: exp() of a half-precision size overflows, and losses need the digits.
-            cls_logits.append(_flatten(cls_map).float())
-            obj_logits.append(_flatten(obj_map).float().squeeze(-1))
-            boxes.append(decode_boxes(_flatten(box_map).float(), level_points, stride))
+            cls_logits.append(at_points(cls_map).float())
+            obj_logits.append(at_points(obj_map).float().squeeze(-1))
+            boxes.append(decode_boxes(at_points(box_map).float(), level_points, stride))
             points.append(level_points)
             strides.append(torch.full_like(level_points[:, 0], stride))
             if features:
-                cls_features.append(_flatten(cls_feature_map))
+                cls_features.append(at_points(cls_feature_map))
         return YoloxPredictions(
             class_logits_BAC=torch.cat(cls_logits, dim=1),
             objectness_logits_BA=torch.cat(obj_logits, dim=1),
@@ -112,29 +105,8 @@ class DecoupledHead(nn.Module):
         )
 
 
-def anchor_points(height: int, width: int, stride: int, device: torch.device) -> Tensor:
-    """Corner of every cell of an H×W map in input pixels, (H·W, 2) as (x, y); no half-stride offset (YOLOX)."""
-    y, x = torch.meshgrid(
-        torch.arange(height, device=device, dtype=torch.float32),
-        torch.arange(width, device=device, dtype=torch.float32),
-        indexing="ij",
-    )
-    return torch.stack((x, y), dim=-1).reshape(-1, 2) * stride
-
-
 def decode_boxes(deltas_BA4: Tensor, points_A2: Tensor, stride: int) -> Tensor:
     """Boxes xyxy in pixels: center = delta_xy · stride + point, size = exp(delta_wh) · stride (bounded)."""
     centers = deltas_BA4[..., :2] * stride + points_A2
     half_sizes = deltas_BA4[..., 2:].clamp(max=LARGEST_LOG_SIZE).exp() * (stride / 2)
     return torch.cat((centers - half_sizes, centers + half_sizes), dim=-1)
-
-
-def _prior_conv(channels: int, outputs: int) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, outputs, 1)
-    assert conv.bias is not None
-    nn.init.constant_(conv.bias, PRIOR_BIAS)
-    return conv
-
-
-def _flatten(x_BCHW: Tensor) -> Tensor:
-    return x_BCHW.flatten(2).transpose(1, 2)

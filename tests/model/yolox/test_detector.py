@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from ciod_core.config.schema import ModelConfig
-from ciod_core.model.registry import DETECTORS, build_detector
-from ciod_core.model.yolox.detector import PIXEL_MEAN, PIXEL_STD
-from tests.helpers.networks import lively_detector
+from ciod_core.model.common.branches import PIXEL_MEAN, PIXEL_STD
+from ciod_core.model.registry import build_detector
+from tests.helpers.networks import YOLOX_NAMES, lively_detector
 from tests.helpers.scenes import assert_same_output
 
 # Million parameters with 80 classes, from the README of YOLOX (tables "Standard Models" and "Light Models").
@@ -27,7 +27,7 @@ def config(name: str, weights: str = "none") -> ModelConfig:
     return ModelConfig(name=name, backbone_weights=weights)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", YOLOX_NAMES)
 def test_every_name_builds_and_predicts_in_shape(name: str) -> None:
     with torch.device("meta"):
         detector = build_detector(config(name), 7)

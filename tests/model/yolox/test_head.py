@@ -9,9 +9,11 @@ import torch
 
 from ciod_core.config.schema import ModelConfig
 from ciod_core.model.common.boxes import giou, iou
+from ciod_core.model.common.class_rows import PRIOR_BIAS
+from ciod_core.model.common.points import anchor_points
 from ciod_core.model.registry import build_detector
 from ciod_core.model.yolox.detector import YoloxDetector
-from ciod_core.model.yolox.head import PRIOR_BIAS, anchor_points, decode_boxes
+from ciod_core.model.yolox.head import decode_boxes
 from tests.helpers.networks import levels_of, lively_detector
 
 

@@ -19,7 +19,7 @@ def test_scores_multiply_class_and_objectness() -> None:
 def test_presence_bounds_every_score() -> None:
     output = random_output(2, 3, 32, seed=0)
     assert (output.scores() <= output.presence().unsqueeze(-1)).all()
-    torch.testing.assert_close(output.presence_at(IMAGE_P, ANCHOR_P), output.presence()[IMAGE_P, ANCHOR_P])
+    torch.testing.assert_close(output.objectness_at(IMAGE_P, ANCHOR_P), output.objectness()[IMAGE_P, ANCHOR_P])
 
 
 def test_rows_of_some_anchor_points() -> None:
