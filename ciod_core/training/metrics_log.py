@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ciod_core.files import atomic_write_text
+from ciod_core.files import atomic_write_text, named_in_errors
 from ciod_core.training.progress import TrainingListener, TrainingRecord
 
 METRICS_FILE = "metrics.csv"
@@ -41,7 +41,7 @@ class MetricsLog(TrainingListener):
         if self._columns is None:
             self._columns = list(values)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", newline="", encoding="utf-8") as file:
+        with named_in_errors(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             if header_needed:
                 writer.writerow(self._columns)
