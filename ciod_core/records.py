@@ -12,6 +12,9 @@ from safetensors import SafetensorError, safe_open
 from ciod_core.errors import CheckpointError
 from ciod_core.files import MostBytes, check_readable, parse_json
 
+# In characters; three times what a detector of the most classes needs.
+LONGEST_DESCRIPTION = 2**25
+
 
 class Record(BaseModel):
     """Base of what is written to files: immutable, unknown fields refused."""
@@ -73,6 +76,8 @@ def read_description(
         raise CheckpointError(
             f"{path} is not a readable safetensors file ({reason}) and may be damaged; {remedy}"
         ) from None
+    if len(metadata.get(key, "")) > LONGEST_DESCRIPTION:
+        raise CheckpointError(f"{path}: its description has {len(metadata[key]):,} characters and is damaged; {remedy}")
     if key not in metadata:
         raise CheckpointError(f"{path} has no '{key}' description, so it is no {kind}; {remedy}")
     try:

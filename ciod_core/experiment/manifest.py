@@ -343,11 +343,12 @@ def read_manifest(path: Path) -> ExperimentManifest:
     """Read and check an `experiment.json`.
 
     Raises:
-        CheckpointError: when it is not JSON, contradicts itself or was written by a newer version.
-        OSError: when it cannot be read.
+        CheckpointError: when it cannot be read, is not JSON, contradicts itself or was written by a newer version.
     """
     try:
         return ExperimentManifest.model_validate(upgrade_manifest(parse_json(read_bytes(path, MostBytes.TEXT)), path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_problem(error)}; restore the file or split the dataset again") from None
     except ValueError as error:

@@ -125,27 +125,22 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detec
         CheckpointError: the file is missing, damaged, or its tensors do not fit its description.
     """
     info = read_info(path)
-    shapes = _shapes(path)
     num_classes, *branch_classes = info.head_classes or (len(info.classes),)
     branches = tuple(zip(branch_classes, info.branch_depths, strict=True))
     # A description can ask for more memory than there is: first, without any, see whether the tensors are there.
     with torch.device("meta"):
         described = build_detector(info.model, num_classes, *branches).state_dict()
-    if {name: tuple(tensor.shape) for name, tensor in described.items()} != shapes:
-        raise _unfit(path)
-    detector = build_detector(info.model, num_classes, *branches)
     try:
         with open_tensors(path, "pt") as file:
-            detector.load_state_dict({name: file.get_tensor(name) for name in shapes})
+            if described.keys() != set(file.keys()) or any(
+                file.get_slice(name).get_shape() != list(tensor.shape) for name, tensor in described.items()
+            ):
+                raise _unfit(path)
+            detector = build_detector(info.model, num_classes, *branches)
+            detector.load_state_dict({name: file.get_tensor(name) for name in described})
     except (SafetensorError, OSError) as error:
         raise _unfit(path) from error
     return detector.to(device).eval(), info
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of a checkpoint, read from its header alone."""
-    with open_tensors(path, "pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
 
 
 def _unfit(path: Path) -> CheckpointError:

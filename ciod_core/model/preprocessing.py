@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from ciod_core.config.schema import LARGEST_IMAGE_SIZE
 from ciod_core.records import Record
-
-LARGEST_IMAGE_SIZE = 2**14
 
 
 class Preprocessing(Record):

@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from ciod_core.arrays import Float32Array, Int64Array
+from ciod_core.config.schema import LARGEST_IMAGE_SIZE
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.evaluation.detections import Detections
 from ciod_core.export.runtime import run_session
-from ciod_core.model.preprocessing import LARGEST_IMAGE_SIZE
 
 # The statistics of ImageNet, with which torchvision's backbones and those made from them were trained.
 MEAN_3, STD_3 = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -184,6 +184,8 @@ def _images(entry: Path, root: Path) -> list[Path]:
     if entry.is_dir():
         return images_below(entry)
     names = read_lines(entry, "the list of images")
+    if any("\0" in name for name in names):
+        raise DataError(f"{entry}: holds a zero byte, which no path has; list the path of one image in each line")
     first = names[0] if names else ""
     places = ((base, variant) for variant in _variants(first) for base in (entry.parent, root))
     base, variant = next((place for place in places if exists(_join(*place))), (entry.parent, first))
