@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from typing import Annotated, Any
 
@@ -91,6 +92,10 @@ def main() -> None:
     """Run the command line; always ends in SystemExit with the documented exit code."""
     # Imported modules live to the end; collecting garbage among them again and again would take a tenth of a short run.
     gc.set_threshold(50_000, 20, 20)
+    for name in ("stdout", "stderr"):
+        # Closed by whoever started the command (`>&-`): what is printed is lost, what the command does is not.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show Ω or a class name gets a '?' instead of a crash.
         reconfigure = getattr(stream, "reconfigure", None)

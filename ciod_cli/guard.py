@@ -14,8 +14,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from ciod_cli.console import fail, stderr
+from ciod_cli.console import fail, printable, stderr
 from ciod_core.errors import CiodError
+from ciod_core.runtime.memory import is_out_of_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,17 +48,17 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
-            fail("interrupted")
+            _say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # The reader (`ciod status | head`) has closed the pipe.
-            _give_up_broken_stdout()
+            _give_up_broken_streams()
             raise typer.Exit(1) from None
         except Exception as error:
-            _give_up_broken_stdout()
+            _give_up_broken_streams()
             if os.environ.get(TRACEBACK_VARIABLE) == "1":
                 traceback.print_exc()
-            fail(message_of(error))
+            _say(message_of(error))
             raise typer.Exit(error.exit_code if isinstance(error, CiodError) else 1) from None
 
     return run
@@ -70,6 +71,7 @@ def usage_errors_in_one_line() -> Iterator[None]:
         yield
     except _USAGE_ERROR as error:
         usage: Any = error
+        usage.message = printable(str(usage.message))
         # Without any argument the help is shown, which Typer does by an error of this name.
         if stderr().is_terminal or type(error).__name__ == "NoArgsIsHelpError":
             raise
@@ -77,27 +79,43 @@ def usage_errors_in_one_line() -> Iterator[None]:
         helps = usage.ctx is None or message.endswith("?")
         fail(message if helps else f"{message}; see '{usage.ctx.command_path} --help'")
         raise typer.Exit(usage.exit_code) from None
+    except OSError as error:  # of a help that cannot be printed
+        _give_up_broken_streams()
+        _say(message_of(error))
+        raise typer.Exit(1) from None
 
 
-def _give_up_broken_stdout() -> None:
-    """Point stdout elsewhere when it cannot be written, so that Python does not complain once more at its exit."""
+def _say(message: str) -> None:
+    """Print why the command ends, where there is still somebody to read it."""
     try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        fail(message)
+    except (OSError, SystemExit):  # rich ends the program when its reader is gone
+        _give_up_broken_streams()
+
+
+def _give_up_broken_streams() -> None:
+    """Point stdout and stderr elsewhere where they cannot be written, or Python complains once more at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def message_of(error: Exception) -> str:
     """What a user reads about an exception: what, where and what to do."""
     if isinstance(error, CiodError):
         return _last_line(str(error))
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.strerror and not is_out_of_memory(error):
         remedy = _OS_REMEDIES.get(error.errno or 0)
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")
     name = type(error).__name__
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
-        return "out of memory; lower `training.batch_size` or `data.image_size`"
+    if is_out_of_memory(error):
+        return (
+            "out of memory; lower `data.workers`, `data.image_size`, or the batch size (`training.batch_size`, "
+            "`evaluation.batch_size`)"
+        )
     return f"unexpected {name}: {_last_line(str(error))}; set {TRACEBACK_VARIABLE}=1 to see where it came from"
 
 

@@ -68,15 +68,15 @@ class _JsonPrinter(Printer):
 
     def begin(self) -> None:
         """Open the document and its list."""
-        console.write(self._head + "[")
+        console.write_json(self._head + "[")
 
     def end(self) -> None:
         """Close them."""
-        console.write(("\n" + self._tail if self._started else self._tail.lstrip()) + "\n")
+        console.write_json(("\n" + self._tail if self._started else self._tail.lstrip()) + "\n")
 
     def write_entry(self, text: str) -> None:
         """Append an entry to the list."""
-        console.write((",\n" if self._started else "\n") + text)
+        console.write_json((",\n" if self._started else "\n") + text)
         self._started = True
 
 

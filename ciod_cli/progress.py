@@ -140,7 +140,7 @@ def progress_counter(
         TextColumn("{task.completed:.0f}" + (f"/{total} {unit}" if total is not None else f" {unit}")),
     )
     with Progress(*columns, console=screen, transient=True) as progress:
-        task = progress.add_task(what, total=total, visible=at_once)
+        task = progress.add_task(console.printable(what), total=total, visible=at_once)
         yield lambda count: progress.update(task, advance=count, visible=True)
 
 
@@ -151,7 +151,7 @@ def status_line(what: str) -> Iterator[None]:
     if not screen.is_terminal:
         yield
         return
-    with screen.status(Text(what)):
+    with screen.status(Text(console.printable(what))):
         yield
 
 

@@ -9,14 +9,21 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ciod_core.errors import CheckpointError
 from ciod_core.records import Record
+
+# Far beyond every dataset there is; a detector for more would not fit into memory.
+MOST_CLASSES = 100_000
+LONGEST_NAME = 1000
+
+
+Value = TypeVar("Value", bound=Hashable)
 
 
 class ClassEntry(Record):
@@ -30,7 +37,7 @@ class ClassEntry(Record):
             chain goes, or nothing but the answers of a teacher.
     """
 
-    name: str
+    name: str = Field(max_length=LONGEST_NAME)
     category_id: int
     step: int
     learned_from: Literal["labels", "knowledge"] = "labels"
@@ -39,7 +46,7 @@ class ClassEntry(Record):
 class ClassTable(Record):
     """Ordered classes; the position of an entry is its label in the detector."""
 
-    entries: tuple[ClassEntry, ...]
+    entries: tuple[ClassEntry, ...] = Field(max_length=MOST_CLASSES)
 
     @model_validator(mode="after")
     def _check_unique_and_ordered(self) -> ClassTable:
@@ -144,6 +151,21 @@ def spelling(name: str) -> str:
 def quoted(name: str) -> str:
     """A class name for messages, with escapes where it looks like one that is written otherwise."""
     return repr(name) if unicodedata.is_normalized("NFKC", name) else ascii(name)
+
+
+def first_repeated(values: Iterable[Value]) -> Value | None:
+    """The first value that was there before; None where every value is there once."""
+    seen = set[Value]()
+    # `add` returns None.
+    return next((value for value in values if value in seen or seen.add(value)), None)  # type: ignore[func-returns-value]
+
+
+def refused_list(names: Sequence[str]) -> str | None:
+    """Why a list of class names cannot be used: it is too long, or one of the names is; None where it can."""
+    if len(names) > MOST_CLASSES:
+        return f"{len(names):,} classes, more than {MOST_CLASSES:,}"
+    long = next((name for name in names if len(name) > LONGEST_NAME), None)
+    return long and f"a class name of {len(long):,} characters, more than {LONGEST_NAME:,} ({long[:20]!r}…)"
 
 
 def closest_name(name: str, names: Iterable[str]) -> str | None:

@@ -1,25 +1,97 @@
-"""Reading and writing files so that nobody ever sees half of one."""
+"""Reading files of a bounded size, and writing files so that nobody ever sees half of one."""
 
 from __future__ import annotations
 
+import enum
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+# In characters. No file system has longer paths.
+LONGEST_PATH = 4096
+_MIB, _GIB = 2**20, 2**30
 
-def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+class MostBytes(enum.IntEnum):
+    """The largest size of each kind of file that is read; several times what the largest public datasets need."""
+
+    YAML = 2 * _MIB
+    """Settings, plans and data.yaml: the parser takes seconds for a megabyte."""
+    LABELS = 16 * _MIB
+    """The labels of one image, or the names of all classes."""
+    TEXT = 256 * _MIB
+    """Lists of images, and what ciod itself notes as JSON."""
+    ANNOTATIONS = 16 * _GIB
+    """COCO files and results."""
+    IMAGE = 2 * _GIB
+    TENSORS = 64 * _GIB
+    """Weights, training states, knowledge banks and exported models."""
+
+
+def check_readable(path: Path, most: MostBytes) -> None:
+    """Refuse what must not be read as a file; for libraries that open `path` themselves.
 
     Raises:
-        OSError: when the file cannot be read.
+        OSError: there is no such file, it is no regular file (opening a named pipe waits forever, a device never
+            ends), or it is larger than `most`; `strerror` says which.
     """
-    with path.open("rb") as stream:
+    _refuse_unbounded(path, path.stat(), most)
+
+
+def open_readable(path: Path, most: MostBytes) -> BufferedReader:
+    """Open a file to read its bytes; raises as `check_readable`, and as `open`."""
+    # Without O_NONBLOCK, opening a named pipe waits for a writer; regular files do not know the difference.
+    nonblocking = getattr(os, "O_NONBLOCK", 0)
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))  # noqa: SIM115
+    try:
+        _refuse_unbounded(path, os.fstat(stream.fileno()), most)
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
+def read_bytes(path: Path, most: MostBytes) -> bytes:
+    """The content of a file; raises as `open_readable`."""
+    with open_readable(path, most) as stream:
+        return stream.read()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What ciod itself wrote as JSON.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply or holds an integer of more than 64 bits.
+    """
+    try:
+        return json.loads(text, parse_int=_int64)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def sha256_of_file(path: Path, most: MostBytes = MostBytes.TENSORS) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits; raises as `open_readable`."""
+    with open_readable(path, most) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def named_in_errors(path: Path) -> Iterator[None]:
+    """Give the name of a file to an OSError that has none: what a write to an open stream raises."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -89,6 +161,22 @@ def is_inside(name: str) -> bool:
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     climbs = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts
     return bool(windows.parts) and not climbs
+
+
+def _int64(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError(f"it holds an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _refuse_unbounded(path: Path, status: os.stat_result, most: MostBytes) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is a pipe or a device and no regular file", str(path))
+    if status.st_size > most:
+        size = f"{most // _GIB} GiB" if most >= _GIB else f"{most // _MIB} MiB"
+        raise OSError(errno.EFBIG, f"is larger than {size}, the most for such a file", str(path))
 
 
 def _flush_to_disk(path: Path) -> None:

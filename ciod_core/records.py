@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from ciod_core.errors import CheckpointError
+from ciod_core.files import MostBytes, check_readable, parse_json
+
+# In characters; three times what a detector of the most classes needs.
+LONGEST_DESCRIPTION = 2**25
 
 
 class Record(BaseModel):
@@ -28,6 +31,17 @@ def first_problem(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
+
+
+def open_tensors(path: Path, framework: str = "numpy") -> Any:
+    """Open a safetensors file; a context manager.
+
+    Raises:
+        OSError: the file is missing, no regular file or too large.
+        SafetensorError: it is damaged.
+    """
+    check_readable(path, MostBytes.TENSORS)
+    return safe_open(path, framework=framework)
 
 
 def read_description(
@@ -53,21 +67,24 @@ def read_description(
         CheckpointError: the file is missing, damaged, of another kind, or written by a newer version.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
+        with open_tensors(path) as file:
             metadata = file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; {remedy}") from None
     except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"{path} is not a readable safetensors file ({error}) and may be damaged; {remedy}"
+            f"{path} is not a readable safetensors file ({reason}) and may be damaged; {remedy}"
         ) from None
+    if len(metadata.get(key, "")) > LONGEST_DESCRIPTION:
+        raise CheckpointError(f"{path}: its description has {len(metadata[key]):,} characters and is damaged; {remedy}")
     if key not in metadata:
         raise CheckpointError(f"{path} has no '{key}' description, so it is no {kind}; {remedy}")
     try:
-        return record.model_validate(upgrade(json.loads(metadata[key]), path))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: its description is damaged ({error}); {remedy}") from None
+        return record.model_validate(upgrade(parse_json(metadata[key]), path))
     except ValidationError as error:
         raise CheckpointError(
             f"{path}: its description is unknown to this version ({first_problem(error)}); {remedy}"
         ) from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its description is damaged ({error}); {remedy}") from None

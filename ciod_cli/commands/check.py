@@ -59,7 +59,8 @@ def _show(health: DatasetHealth) -> None:
         ("box sides, px", *(_sides(half) for half in halves)),
     ]
     console.show(console.table(f"{health.name} ({health.format})", ("", *health.splits), rows))
-    console.show("\n".join(f"{f'{name}:':6} {half.annotations}" for name, half in health.splits.items()))
+    for name, half in health.splits.items():
+        console.show(f"{f'{name}:':6} {half.annotations}")
     console.show(_class_table(health))
     if not health.all_findings:
         console.show("No problems found.")

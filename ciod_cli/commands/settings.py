@@ -34,7 +34,8 @@ def settings(
 
 def _show_preset(text: str, json: bool) -> None:
     if not json:
-        console.show(text.rstrip())
+        for line in text.rstrip().splitlines():
+            console.show(line)
         return
     import yaml
 

@@ -75,7 +75,7 @@ def _tree(manifest: ExperimentManifest) -> Tree:
     branches: dict[str, Tree] = {}
     # Parents are recorded before their children, so every branch exists when it is needed.
     for run in manifest.runs:
-        branches[run.name] = branches.get(run.parent or "", tree).add(Text(_describe(run, manifest)))
+        branches[run.name] = branches.get(run.parent or "", tree).add(Text(console.printable(_describe(run, manifest))))
     return tree
 
 

@@ -28,7 +28,10 @@ from ciod_core.migrations import upgrade_settings
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=1)]
+# Beyond these, numbers overflow somewhere in libraries.
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
+LARGEST_IMAGE_SIZE = 2**14
 
 # By their names, because both packages import this module.
 METHOD_REGISTRY = "ciod_core.methods.registry"
@@ -86,7 +89,9 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """How images are loaded and augmented."""
 
-    image_size: Annotated[int, Field(ge=32)] = Field(640, description="longer side after resizing, pixels")
+    image_size: Annotated[int, Field(ge=32, le=LARGEST_IMAGE_SIZE)] = Field(
+        640, description="longer side after resizing, pixels"
+    )
     multi_scale: bool = Field(True, description="draw the longer side per image from 65 to 100 % of image_size")
     photometric: bool = Field(True, description="distort brightness, contrast, saturation and hue")
     flip: UnitInterval = Field(0.5, description="probability that an image is mirrored left and right")
@@ -104,7 +109,7 @@ class DataConfig(Section):
         "student detects as one is no background, or everything is",
     )
     missing_score: UnitInterval = Field(0.1, description="detection score from which the student detects such a class")
-    workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that load images; 0: none but the main one")
+    workers: Natural = Field(2, description="processes that load images; 0: none but the main one")
 
     @model_validator(mode="after")
     def _check_stride(self) -> DataConfig:
@@ -125,7 +130,7 @@ class TrainingConfig(Section):
     schedule: Literal["cosine", "step"] = Field("cosine", description="how the learning rate falls after the warm-up")
     milestones: tuple[Count, ...] = Field((8, 11), description="epochs after which the step schedule divides lr by 10")
     final_lr_ratio: UnitInterval = Field(0.01, description="where the cosine schedule ends, as a share of lr")
-    warmup_iterations: Annotated[int, Field(ge=0)] = Field(
+    warmup_iterations: Natural = Field(
         200, description="iterations in which the learning rate rises, a fifth of all at most"
     )
     warmup_ratio: UnitInterval = Field(0.001, description="where the warm-up begins, as a share of lr")
@@ -143,7 +148,7 @@ class TrainingConfig(Section):
         0, description="evaluations without a better AP after which training ends; 0: it never does"
     )
     max_hours: NonNegative = Field(0.0, description="training ends after the epoch that exceeds this time; 0: no limit")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of all random draws")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of all random draws")
     device: Annotated[str, BeforeValidator(_device_name)] = Field(
         "auto", description="auto (the first CUDA GPU, else the CPU), cpu, cuda, a GPU's number or mps"
     )
@@ -202,8 +207,8 @@ class ResamplerConfig(Section):
 class ReplayConfig(Section):
     """Exemplar replay: a few images of earlier steps are trained on again, with the labels they had then."""
 
-    images: Annotated[int, Field(ge=0)] = Field(0, description="images in all; 0 switches replay off")
-    images_per_class: Annotated[int, Field(ge=0)] = Field(0, description="images of every old class instead")
+    images: Natural = Field(0, description="images in all; 0 switches replay off")
+    images_per_class: Natural = Field(0, description="images of every old class instead")
     choice: Literal["random", "balanced"] = Field(
         "balanced", description="take images of the class with the fewest, or draw from all images alike"
     )

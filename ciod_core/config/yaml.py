@@ -10,17 +10,43 @@ from typing import Any
 import yaml
 
 from ciod_core.errors import ConfigError
+from ciod_core.files import MostBytes, read_bytes
 
 _MERGE = "tag:yaml.org,2002:merge"
-_DECIMAL = re.compile(r"0|-?[1-9][0-9]*")
+_DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,17}")
+# The parser takes seconds for so many.
+MOST_VALUES = 100_000
 
 
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader, without what it does to a text silently.
 
     A repeated key is an error instead of the last one, and only plain decimal integers are integers: 010, 0x1F, 12:30
-    and 1_000, which YAML reads as 8, 31, 750 and 1000, stay texts.
+    and 1_000, which YAML reads as 8, 31, 750 and 1000, stay texts, and so do integers of more than 18 digits.
+
+    A few hundred bytes of aliases to aliases can stand for billions of values, so what an alias repeats counts as if it
+    were written out.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values = 0
+        self._values_in: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        mark = self.peek_event().start_mark
+        before = self._values
+        node = super().compose_node(parent, index)
+        assert node is not None
+        if is_alias and node not in self._values_in:
+            raise yaml.composer.ComposerError(None, None, "an alias stands inside what it repeats", mark)
+        self._values += self._values_in[node] if is_alias else 1
+        self._values_in.setdefault(node, self._values - before)
+        if self._values > MOST_VALUES:
+            problem = f"more than {MOST_VALUES:,} values, counting what aliases repeat"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -50,12 +76,17 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, _StrictLoader)
-    # Besides its own errors, yaml lets those of impossible dates and of endless nesting through.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f" at line {mark.line + 1}"
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ValueError(f"{reason}{place}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    # Impossible dates are ValueErrors; values that do not fit their tags make yaml stumble in many ways.
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else f"a value cannot be read ({error!r})"
+        raise ValueError(" ".join(reason.split())) from None
 
 
 def read_yaml(path: Path, where: str) -> Any:
@@ -69,7 +100,7 @@ def read_yaml(path: Path, where: str) -> Any:
         ConfigError: the file cannot be read, is no text or no YAML, or has a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, MostBytes.YAML).decode("utf-8")
     except OSError as error:
         raise ConfigError(f"{where}: {error.strerror}; pass a readable YAML file") from None
     except UnicodeDecodeError:

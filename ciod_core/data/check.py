@@ -5,6 +5,7 @@ Legend: I images, N boxes of all images.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -137,7 +138,9 @@ def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding,
     sides_N = np.sqrt(extents_N2.prod(axis=1))
     areas_N = table.areas_N[objects_N]
     names = {category.id: category.name for category in table.categories}
-    masks = {identifier: objects_N & (table.category_ids_N == identifier) for identifier in names}
+    ids_N, image_N = table.category_ids_N[objects_N], table.image_of_box_N[objects_N]
+    boxes_of = Counter(ids_N.tolist())
+    images_of = Counter(np.unique(np.stack([ids_N, image_N]), axis=1)[0].tolist())
     by_area = np.argsort(table.widths_I.astype(np.int64) * table.heights_I, kind="stable")
     return SplitHealth(
         annotations=str(raw.path),
@@ -146,8 +149,8 @@ def survey(raw: RawAnnotations, table: AnnotationTable, findings: tuple[Finding,
         boxes=table.num_boxes,
         crowd_boxes=int(table.crowd_N.sum()),
         images_without_boxes=int(np.count_nonzero(np.diff(table.offsets) == 0)),
-        boxes_per_class={name: int(masks[identifier].sum()) for identifier, name in names.items()},
-        images_per_class={name: int(table.images_with(masks[identifier]).sum()) for identifier, name in names.items()},
+        boxes_per_class={name: boxes_of[identifier] for identifier, name in names.items()},
+        images_per_class={name: images_of[identifier] for identifier, name in names.items()},
         box_areas={
             "small": int((areas_N < SMALL_AREA).sum()),
             "medium": int(((areas_N >= SMALL_AREA) & (areas_N <= MEDIUM_AREA)).sum()),

@@ -22,12 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ciod_core.arrays import text_array
 from ciod_core.data.annotations.table import AnnotationTable, Category
 from ciod_core.data.formats.coco import write_coco
 from ciod_core.data.formats.source import DatasetSource, SplitFiles
 from ciod_core.demo.outlines import SHAPE_NAMES
 from ciod_core.demo.painting import PaintedObject, paint_image
 from ciod_core.errors import ConfigError, DataError
+from ciod_core.files import MostBytes, parse_json, read_bytes
 
 RECORD_NAME = "shapes.json"
 JPEG_QUALITY = 92
@@ -105,7 +107,7 @@ def _already_generated(out: Path, record: ShapesRecord) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        found = json.loads((out / RECORD_NAME).read_text(encoding="utf-8"))
+        found = parse_json(read_bytes(out / RECORD_NAME, MostBytes.TEXT))
     except (OSError, ValueError):
         raise DataError(f"{out}: exists and is no generated dataset; choose another folder") from None
     if found != asdict(record):
@@ -157,7 +159,7 @@ def _table(objects: list[list[PaintedObject]], record: ShapesRecord) -> Annotati
     sides_I = np.full(count, record.image_size, dtype=np.int32)
     return AnnotationTable(
         image_ids_I=np.arange(1, count + 1, dtype=np.int64),
-        file_names_I=np.array([_file_name(index) for index in range(count)], dtype=np.str_),
+        file_names_I=text_array(_file_name(index) for index in range(count)),
         widths_I=sides_I,
         heights_I=sides_I.copy(),
         offsets=np.cumsum([0, *(len(of_image) for of_image in objects)]).astype(np.int64),

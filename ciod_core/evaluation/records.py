@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 from pydantic import ValidationError
 
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, RunRecord
-from ciod_core.files import atomic_write_json
+from ciod_core.files import MostBytes, atomic_write_json, parse_json, read_bytes
 from ciod_core.migrations import upgrade_report
 from ciod_core.records import first_problem
 
@@ -66,7 +64,7 @@ def read_report(experiment: Experiment, run: RunRecord) -> EvaluationReport:
         raise ConfigError(f"run '{run.name}' is not evaluated yet ({run.status}); run 'ciod evaluate {run.name}' first")
     path = experiment.verified(record, f"run '{run.name}' was evaluated", f"run 'ciod evaluate {run.name}' again")
     try:
-        return EvaluationReport.model_validate(upgrade_report(json.loads(path.read_bytes()), path))
+        return EvaluationReport.model_validate(upgrade_report(parse_json(read_bytes(path, MostBytes.TEXT)), path))
     except ValueError as error:
         reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise CheckpointError(

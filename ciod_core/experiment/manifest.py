@@ -5,7 +5,6 @@ The models are immutable: a change is a new manifest, written by `ciod_core.expe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +17,7 @@ from ciod_core.data.annotations.split import StepStatistics
 from ciod_core.data.formats import FORMATS
 from ciod_core.data.hold_out import HeldOut
 from ciod_core.errors import CheckpointError, ConfigError, listed
-from ciod_core.files import relative_if_inside, sha256_of_file
+from ciod_core.files import MostBytes, parse_json, read_bytes, relative_if_inside, sha256_of_file
 from ciod_core.migrations import MANIFEST_VERSION, upgrade_manifest
 from ciod_core.records import Record, first_problem
 
@@ -356,11 +355,12 @@ def read_manifest(path: Path) -> ExperimentManifest:
     """Read and check an `experiment.json`.
 
     Raises:
-        CheckpointError: when it is not JSON, contradicts itself or was written by a newer version.
-        OSError: when it cannot be read.
+        CheckpointError: when it cannot be read, is not JSON, contradicts itself or was written by a newer version.
     """
     try:
-        return ExperimentManifest.model_validate(upgrade_manifest(json.loads(path.read_bytes()), path))
+        return ExperimentManifest.model_validate(upgrade_manifest(parse_json(read_bytes(path, MostBytes.TEXT)), path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_problem(error)}; restore the file or split the dataset again") from None
     except ValueError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ from pydantic import ValidationError
 
 from ciod_core.errors import CheckpointError, ConfigError, ExportError
 from ciod_core.export.description import METADATA_KEY, ExportDescription, NmsSettings
+from ciod_core.files import MostBytes, check_readable, parse_json
 from ciod_core.migrations import upgrade_export
 from ciod_core.records import first_problem
 
+# Of one batch of images.
+LONGEST_RUN = 600.0
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -31,14 +35,50 @@ def open_session(path: Path, device: str = "cpu") -> Any:
         import onnxruntime
     except ImportError as error:
         raise ExportError("running an ONNX model needs onnxruntime; run: pip install 'ciod[export]'") from error
-    if not path.is_file():
-        raise ExportError(f"{path}: no such file; pass an ONNX model that ciod exported")
+    try:
+        check_readable(path, MostBytes.TENSORS)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read ({error.strerror}); pass an ONNX model that ciod exported") from None
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
         return onnxruntime.InferenceSession(str(path), providers=providers)
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ExportError(f"{path}: onnxruntime cannot load it ({reason}); export the model again") from error
+
+
+def run_session(session: Any, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
+    """Run a model.
+
+    Args:
+        session: of onnxruntime.
+        outputs: names of the wanted outputs.
+        inputs: arrays by name.
+
+    Raises:
+        ExportError: it takes more than `LONGEST_RUN` seconds: a loop in a graph need not end.
+        Exception: whatever onnxruntime raises.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    ended = threading.Event()
+
+    def end() -> None:
+        ended.set()
+        options.terminate = True
+
+    timer = threading.Timer(LONGEST_RUN, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        return list(session.run(list(outputs), dict(inputs), options))
+    except Exception as error:
+        if ended.is_set():
+            raise ExportError(f"it has not answered for {LONGEST_RUN:.0f} s; does a loop in it ever end?") from error
+        raise
+    finally:
+        timer.cancel()
 
 
 def _providers(device: str, available: list[str]) -> list[Any]:
@@ -68,7 +108,7 @@ def read_exported(path: Path, session: Any) -> tuple[ExportDescription, NmsSetti
     if METADATA_KEY not in metadata:
         raise ExportError(f"{path}: not a model that ciod exported (its metadata has no '{METADATA_KEY}')")
     try:
-        document = upgrade_export(json.loads(metadata[METADATA_KEY]), path)
+        document = upgrade_export(parse_json(metadata[METADATA_KEY]), path)
         description = ExportDescription.model_validate(document)
     except CheckpointError as error:
         raise ExportError(f"{error}, or export the checkpoint again") from error

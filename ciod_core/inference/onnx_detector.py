@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ciod_core.export.runtime import open_session, read_exported
+from ciod_core.export.runtime import open_session, read_exported, run_session
 from ciod_core.inference.detector import FrameDetections, LoadedDetector
 
 
@@ -37,9 +37,8 @@ class OnnxDetector(LoadedDetector):
         super().__init__(path, self.description.classes, self.description.input, nms.score_threshold)
 
     def _infer(self, images_B3HW: npt.NDArray[np.uint8], score: float) -> list[FrameDetections]:
-        outputs = self._session.run(
-            list(self.description.output_names), {self.description.input.name: images_B3HW.astype(np.float32)}
-        )
+        given: dict[str, object] = {self.description.input.name: images_B3HW.astype(np.float32)}
+        outputs = run_session(self._session, self.description.output_names, given)
         return [
             FrameDetections(boxes_M4[used_M], scores_M[used_M], self.class_table.labels_of(category_ids_M[used_M]))
             for boxes_M4, scores_M, category_ids_M in zip(*outputs, strict=True)

@@ -7,21 +7,23 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Count, ModelConfig
 from ciod_core.errors import CheckpointError
-from ciod_core.files import atomic_write_bytes
+from ciod_core.files import MostBytes, atomic_write_bytes, open_readable
 from ciod_core.migrations import CHECKPOINT_VERSION, upgrade_checkpoint
 from ciod_core.model.base import BranchDepth, Detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.model.registry import build_detector
-from ciod_core.records import Record, read_description
+from ciod_core.records import Record, open_tensors, read_description
 
 METADATA_KEY = "ciod"
+# Every step may add a head.
+MOST_HEADS = 256
 
 
 class Source(Record):
@@ -40,7 +42,9 @@ class CheckpointInfo(Record):
     model: ModelConfig
     classes: ClassTable
     head_classes: tuple[Count, ...] | None = Field(
-        None, description="classes of each head, in the table's order; None: one head names them all"
+        None,
+        max_length=MOST_HEADS,
+        description="classes of each head, in the table's order; None: one head names them all",
     )
     branch_depths: tuple[BranchDepth, ...] = Field((), description="depth of each head but the first")
     preprocessing: Preprocessing
@@ -83,7 +87,7 @@ def refuse_foreign(path: Path) -> None:
         CheckpointError: it is an ONNX model, a file that torch wrote, or JSON.
     """
     try:
-        with path.open("rb") as file:
+        with open_readable(path, MostBytes.TENSORS) as file:
             start = file.read(8)
     except OSError:
         return
@@ -108,7 +112,7 @@ def refuse_foreign(path: Path) -> None:
 def has_description(path: Path) -> bool:
     """True for a checkpoint of ciod, whatever its version; False for other files, and where there is none."""
     try:
-        with safe_open(path, framework="numpy") as file:
+        with open_tensors(path) as file:
             return METADATA_KEY in (file.metadata() or {})
     except (OSError, SafetensorError):
         return False
@@ -122,11 +126,22 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detec
     """
     info = read_info(path)
     num_classes, *branch_classes = info.head_classes or (len(info.classes),)
-    detector = build_detector(info.model, num_classes, *zip(branch_classes, info.branch_depths, strict=True))
-    with safe_open(path, framework="pt") as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+    branches = tuple(zip(branch_classes, info.branch_depths, strict=True))
+    # A description can ask for more memory than there is: first, without any, see whether the tensors are there.
+    with torch.device("meta"):
+        described = build_detector(info.model, num_classes, *branches).state_dict()
     try:
-        detector.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: tensors do not fit the architecture it names; the file is damaged") from error
+        with open_tensors(path, "pt") as file:
+            if described.keys() != set(file.keys()) or any(
+                file.get_slice(name).get_shape() != list(tensor.shape) for name, tensor in described.items()
+            ):
+                raise _unfit(path)
+            detector = build_detector(info.model, num_classes, *branches)
+            detector.load_state_dict({name: file.get_tensor(name) for name in described})
+    except (SafetensorError, OSError) as error:
+        raise _unfit(path) from error
     return detector.to(device).eval(), info
+
+
+def _unfit(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: tensors do not fit the architecture it names; the file is damaged")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ciod_core.errors import CheckpointError
+from ciod_core.files import MostBytes, check_readable
 
 # What a NumPy number consists of in a pickle: trainers keep their best AP beside the weights. Nothing else is allowed.
 _NUMPY_NUMBER: list[Any] = [
@@ -46,13 +48,19 @@ def read_tensors(path: Path, where: str = "") -> dict[str, Tensor]:
     """
     state: Any
     try:
+        check_readable(path, MostBytes.TENSORS)
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
+            _refuse_compressed(path, where)
             with torch.serialization.safe_globals(_NUMPY_NUMBER):
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{where}{path} does not exist; pass an existing file") from None
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, where, f" ({error.strerror or error})") from None
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         holds = f" (it holds {found[1]} objects)" if found else ""
@@ -84,9 +92,12 @@ def read_onnx_convolutions(path: Path) -> list[Convolution]:
     except ImportError:
         raise CheckpointError(f"{path}: reading ONNX needs the package onnx; pip install 'ciod[export]'") from None
     try:
+        check_readable(path, MostBytes.TENSORS)
         graph = onnx.load(str(path)).graph
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; pass an existing file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); pass an ONNX model") from None
     # Whatever protobuf stumbles over: DecodeError, ValueError, …
     except Exception as error:
         raise CheckpointError(f"{path}: is no readable ONNX model ({type(error).__name__}); export it again") from None
@@ -100,9 +111,23 @@ def read_onnx_convolutions(path: Path) -> list[Convolution]:
                 f"{path}: convolution {node.name or len(convolutions)} has no constant weight and bias; "
                 "export the model in evaluation mode, or import its .pth file"
             )
-        weight, bias = (torch.tensor(numpy_helper.to_array(constants[name])) for name in node.input[1:])
+        try:
+            weight, bias = (torch.tensor(numpy_helper.to_array(constants[name])) for name in node.input[1:])
+        except Exception as error:  # Shapes that do not fit the data, unknown types, files that are elsewhere, …
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(
+                f"{path}: weights of a convolution cannot be read ({reason}); export it again"
+            ) from None
         convolutions.append(Convolution(weight.float(), bias.float()))
     return convolutions
+
+
+def _refuse_compressed(path: Path, where: str) -> None:
+    """Refuse an archive that grows while it is read; torch stores tensors as they are."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise _unreadable(path, where, " (its content is compressed)")
 
 
 def _unreadable(path: Path, where: str, holds: str = "") -> CheckpointError:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
+from ciod_core.config.schema import LARGEST_IMAGE_SIZE
 from ciod_core.records import Record
 
 
@@ -18,8 +21,8 @@ class Preprocessing(Record):
         value_range: values of black and full color.
     """
 
-    image_size: int
-    stride_multiple: int = 32
-    pad_value: int = 114
+    image_size: int = Field(ge=32, le=LARGEST_IMAGE_SIZE)
+    stride_multiple: int = Field(32, ge=1, le=1024)
+    pad_value: int = Field(114, ge=0, le=255)
     channels: Literal["RGB"] = "RGB"
     value_range: Literal["0-255"] = "0-255"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from ciod_core.data.annotations.merging import LocatedTable
@@ -23,7 +23,7 @@ from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.files import atomic_write_bytes
 from ciod_core.migrations import BANK_VERSION, upgrade_bank
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.records import read_description
+from ciod_core.records import open_tensors, read_description
 from ciod_core.teachers.base import SourceFrameTeacher, TeacherIdentity
 
 METADATA_KEY = "ciod-knowledge"
@@ -33,6 +33,7 @@ LOGIT_TYPE = np.float16
 # So many images are hashed before training at most; of more, each is hashed when it is first trained on.
 HASHED_AHEAD = 1000
 
+_AGAIN = "make it again with `overwrite`"
 _TENSOR_TYPES: Mapping[str, type[np.generic]] = {
     "boxes_K4": np.float32,
     "labels_K": np.int32,
@@ -54,12 +55,17 @@ class KnowledgeBank:
         description = _read_description(path)
         self.identity = description.identity()
         self._responses = description.responses
-        self._file: Any = safe_open(path, framework="numpy")
+        responses = description.responses.values()
+        self._file: Any = open_tensors(path)
         try:
-            self._hashes_I = self._file.get_tensor("hashes_I32").view(f"V{HASH_BYTES}").reshape(-1)
+            hashes_I32 = self._file.get_tensor("hashes_I32")
             self._offsets = self._file.get_tensor("offsets")
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: its index is missing ({error}); make it again with `overwrite`") from None
+            shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in (*_TENSOR_TYPES, *responses)}
+        except (SafetensorError, TypeError) as error:
+            raise CheckpointError(f"{path}: its index is missing ({error}); {_AGAIN}") from None
+        if not _fit_together(hashes_I32, self._offsets, shapes, len(self.identity.classes)):
+            raise CheckpointError(f"{path}: its tensors do not fit together; {_AGAIN}")
+        self._hashes_I = hashes_I32.view(f"V{HASH_BYTES}").reshape(-1)
 
     def __len__(self) -> int:
         return len(self._hashes_I)
@@ -97,15 +103,32 @@ class KnowledgeBank:
             wide = {np.dtype(np.int32): np.int64, np.dtype(LOGIT_TYPE): np.float32}.get(rows.dtype, rows.dtype)
             return torch.from_numpy(rows.astype(wide))
 
+        labels_K, num_classes = tensor("labels_K"), len(self.identity.classes)
+        if ((labels_K < 0) | (labels_K >= num_classes)).any():
+            raise CheckpointError(f"{self.path}: holds labels that are none of its {num_classes} classes; {_AGAIN}")
         return Knowledge(
             boxes_K4=tensor("boxes_K4"),
-            labels_K=tensor("labels_K"),
+            labels_K=labels_K,
             scores_K=tensor("scores_K"),
             class_logits_KC=tensor("class_logits_KC"),
             responses={response: tensor(name) for response, name in self._responses.items()},
             image_K=torch.zeros(last - first, dtype=torch.int64),
             anchor_K=torch.full((last - first,), -1),
         )
+
+
+def _fit_together(
+    hashes_I32: np.ndarray, offsets: np.ndarray, shapes: Mapping[str, tuple[int, ...]], num_classes: int
+) -> bool:
+    """True where the tensors of a bank are as `write_bank` makes them, as far as can be told without the boxes."""
+    if hashes_I32.dtype != np.uint8 or hashes_I32.shape[1:] != (HASH_BYTES,):
+        return False
+    if offsets.dtype != np.int64 or offsets.shape != (len(hashes_I32) + 1,):
+        return False
+    rows = int(offsets[-1])
+    widths = {"boxes_K4": (4,), "class_logits_KC": (num_classes,)}
+    columns = all(shape == (rows, *widths.get(name, ())) for name, shape in shapes.items())
+    return columns and offsets[0] == 0 and bool((np.diff(offsets) >= 0).all())
 
 
 class BankTeacher(SourceFrameTeacher):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ciod_core.classes import ClassTable, class_table, look_alikes
+from ciod_core.classes import ClassTable, class_table, first_repeated, look_alikes
 from ciod_core.data.formats.coco_classes import COCO_CLASSES
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.files import sha256_of_file
@@ -129,7 +129,7 @@ def _class_table(weights: Path, num_classes: int, classes: Path | None) -> tuple
             f"`classes` {classes}: names {len(named.names)} classes, {weights} detects {num_classes}; name all of "
             "them, in the order of training"
         )
-    repeated = next((name for name in named.names if named.names.count(name) > 1), None)
+    repeated = first_repeated(named.names)
     if repeated is not None:
         raise ConfigError(f"`classes` {classes}: '{repeated}' is listed twice; give every class a name of its own")
     return class_table([list(zip(named.names, named.ids, strict=True))]), False

@@ -18,8 +18,10 @@ import numpy as np
 from PIL import Image
 
 from ciod_core.arrays import Float32Array, Int64Array
+from ciod_core.config.schema import LARGEST_IMAGE_SIZE
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.evaluation.detections import Detections
+from ciod_core.export.runtime import run_session
 
 # The statistics of ImageNet, with which torchvision's backbones and those made from them were trained.
 MEAN_3, STD_3 = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -94,6 +96,8 @@ class BoxModel:
         self._session, self._input, self._form = session, inputs[0].name, form
         self._batched = len(shape) == 4
         self._fixed_hw = _fixed_size(shape[-2:], _literal(metadata.get("imgsz")))
+        if self._fixed_hw is not None and not all(1 <= side <= LARGEST_IMAGE_SIZE for side in self._fixed_hw):
+            raise ConfigError(f"{path}: its input is {shape}; export it with sides of {LARGEST_IMAGE_SIZE} at most")
         if self._fixed_hw is None and not form.any_size:
             raise ConfigError(f"{path}: does not fix the size of its input; export it with one, such as 640×640")
 
@@ -105,7 +109,9 @@ class BoxModel:
         """
         image_3HW, scale_4 = self._frame(image.convert("RGB"))
         given = image_3HW[None] if self._batched else image_3HW
-        outputs = [np.asarray(output) for output in self._session.run(self._form.outputs, {self._input: given})]
+        outputs = [
+            np.asarray(output) for output in run_session(self._session, self._form.outputs, {self._input: given})
+        ]
         found = self._form.read(outputs, image_3HW.shape[1:])
         count = np.zeros(len(found.labels_R), dtype=np.int64)
         return Detections(count, found.labels_R, found.boxes_R4 / scale_4, found.scores_R)
@@ -207,7 +213,7 @@ def _takes_one_image(shape: list[Any]) -> bool:
 
 def _named_classes(names: Any) -> tuple[tuple[int, str], ...] | None:
     if not isinstance(names, dict) or not all(
-        isinstance(number, int) and isinstance(name, str) for number, name in names.items()
+        type(number) is int and 0 <= number < 2**53 and isinstance(name, str) for number, name in names.items()
     ):
         return None
     return tuple(names.items())

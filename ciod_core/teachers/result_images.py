@@ -12,6 +12,9 @@ from ciod_core.arrays import Int64Array
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import DataError
 
+# Longer ones are names; ids have up to 2**53.
+_MOST_DIGITS = 15
+
 
 def image_ids(where: str, keys: Sequence[int | str], table: AnnotationTable) -> Int64Array:
     """The image id of every entry; an id that the table does not have where it does not have the image.
@@ -28,7 +31,7 @@ def image_ids(where: str, keys: Sequence[int | str], table: AnnotationTable) -> 
     Raises:
         DataError: a name fits several images.
     """
-    plain = [int(key) if isinstance(key, str) and key.isdecimal() else key for key in keys]
+    plain = [int(key) if isinstance(key, str) and _is_number(key) else key for key in keys]
     distinct = dict.fromkeys(plain, 0)
     known = set(table.image_ids_I.tolist())
     names = _images_by_name(table)
@@ -52,10 +55,14 @@ def _images_by_name(table: AnnotationTable) -> dict[int | str, list[int]]:
     for name, number in pairs:
         path = PurePosixPath(name)
         keys: set[int | str] = {path.name, path.stem}
-        for key in keys | ({int(path.stem)} if path.stem.isdecimal() else set()):
+        for key in keys | ({int(path.stem)} if _is_number(path.stem) else set()):
             found[key].append(number)
     # A whole name is that of one image, even where others are called so in other folders.
     return found | {name: [number] for name, number in pairs}
+
+
+def _is_number(name: str) -> bool:
+    return name.isdecimal() and len(name) <= _MOST_DIGITS
 
 
 def _find(key: int | str, names: Mapping[int | str, list[int]]) -> list[int]:

@@ -20,6 +20,7 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import CocoCategory, Integer
 from ciod_core.data.formats.json_text import collection_paused, decode_json
 from ciod_core.errors import DataError
+from ciod_core.files import MostBytes, read_bytes
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.teachers.base import SourceFrameTeacher
 from ciod_core.teachers.boxes import (
@@ -171,7 +172,7 @@ class _WithClasses(msgspec.Struct):
 def _read_results(path: Path, classes: TeacherClasses | None, table: AnnotationTable) -> _Results:
     """Read and check a results file on images of a table; `classes` are those of a file that does not name them."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MostBytes.ANNOTATIONS)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); pass the path of a results file") from None
     with collection_paused():

@@ -14,12 +14,13 @@ import msgspec
 import numpy as np
 
 from ciod_core.arrays import Int64Array
-from ciod_core.classes import ClassTable, closest_name, look_alikes, quoted, spelling
+from ciod_core.classes import ClassTable, closest_name, first_repeated, look_alikes, quoted, refused_list, spelling
 from ciod_core.data.formats.coco import CocoCategory
 from ciod_core.data.formats.json_text import decode_json
 from ciod_core.errors import ConfigError, DataError
+from ciod_core.files import MostBytes, read_bytes
 
-_NUMBERED = re.compile(r"(\d+)(?:\s*:\s*|\s+)(\S.*)")
+_NUMBERED = re.compile(r"(\d{1,15})(?:\s*:\s*|\s+)(\S.*)")
 _NAMES_IN_A_NOTE = 5
 # The same classes as Pascal VOC and COCO call them, beyond spelling.
 _SYNONYMS = (
@@ -53,16 +54,19 @@ class TeacherClasses:
         """Classes from pairs of id and name.
 
         Raises:
-            DataError: there is none, or an id repeats.
+            DataError: there is none, an id repeats, or there are more or longer names than can be.
         """
         listed = tuple(pairs)
         ids = tuple(number for number, _ in listed)
         if not listed:
             raise DataError(f"{where}: names no class; list the teacher's classes in it")
-        repeated = next((number for number in ids if ids.count(number) > 1), None)
+        repeated = first_repeated(ids)
         if repeated is not None:
             raise DataError(f"{where}: class id {repeated} is listed twice; give every class its own")
-        return cls(where, ids, tuple(name for _, name in listed))
+        names = tuple(name for _, name in listed)
+        if refused := refused_list(names):
+            raise DataError(f"{where}: holds {refused}; list the classes of the teacher alone")
+        return cls(where, ids, names)
 
     def columns_for(self, ids_N: Int64Array) -> Int64Array:
         """The positions of these ids in the list; −1 for unknown ids."""
@@ -115,16 +119,18 @@ def match_classes(teacher: TeacherClasses, old: ClassTable) -> ClassMatch:
     Raises:
         ConfigError: a class is missing or listed twice.
     """
-    missing = [name for name in old.names if name not in teacher.names]
+    column_of = {name: column for column, name in enumerate(teacher.names)}
+    missing = [name for name in old.names if name not in column_of]
     if missing:
         raise ConfigError(
             f"{teacher.where}: {quoted(missing[0])} is not among the teacher's classes ({len(missing)} of {len(old)} "
             f"old classes are missing); {_hint(missing[0], teacher.names)}"
         )
-    for name in old.names:
-        if teacher.names.count(name) > 1:
-            raise ConfigError(f"{teacher.where}: {name!r} is listed twice; give every class a name of its own")
-    return ClassMatch(teacher, np.array([teacher.names.index(name) for name in old.names], dtype=np.int64))
+    wanted = set(old.names)
+    repeated = first_repeated(name for name in teacher.names if name in wanted)
+    if repeated is not None:
+        raise ConfigError(f"{teacher.where}: {repeated!r} is listed twice; give every class a name of its own")
+    return ClassMatch(teacher, np.array([column_of[name] for name in old.names], dtype=np.int64))
 
 
 def choose_classes(path: Path, own: TeacherClasses | None, given: TeacherClasses | None) -> TeacherClasses:
@@ -149,11 +155,12 @@ def read_teacher_classes(path: Path) -> TeacherClasses:
     Raises:
         DataError: the file cannot be read, an entry is malformed, or an id repeats.
     """
+    is_json = path.suffix.lower() == ".json"
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MostBytes.ANNOTATIONS if is_json else MostBytes.LABELS)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); pass the file with the class names") from None
-    if path.suffix.lower() == ".json":
+    if is_json:
         content = decode_json(path, data, _ClassFile, "the class names are the categories of a COCO file")
         return TeacherClasses.from_pairs(path, ((entry.id, entry.name) for entry in content.categories))
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ciod_core.files import atomic_write_text
+from ciod_core.files import MostBytes, atomic_write_text, named_in_errors, read_bytes
 from ciod_core.training.progress import EpochEvaluation, TrainingListener, TrainingRecord
 
 METRICS_FILE = "metrics.csv"
@@ -51,11 +51,10 @@ class _Table:
     def __init__(self, path: Path, after_iteration: int) -> None:
         self._path = path
         self._columns: list[str] | None = None
-        kept = self._rows_up_to(after_iteration) if after_iteration else []
+        kept = self._lines_up_to(after_iteration) if after_iteration else []
         if kept:
-            self._columns = list(kept[0])
-            lines = [self._columns, *([row[name] for name in self._columns] for row in kept)]
-            atomic_write_text(path, "".join(",".join(line) + "\n" for line in lines))
+            self._columns = kept[0]
+            atomic_write_text(path, "".join(",".join(line) + "\n" for line in kept))
         else:
             path.unlink(missing_ok=True)
 
@@ -65,19 +64,24 @@ class _Table:
         if self._columns is None:
             self._columns = list(values)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", newline="", encoding="utf-8") as file:
+        with named_in_errors(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             if header_needed:
                 writer.writerow(self._columns)
             writer.writerow([_cell(values.get(name)) for name in self._columns])
 
-    def _rows_up_to(self, iteration: int) -> list[dict[str, str]]:
+    def _lines_up_to(self, iteration: int) -> list[list[str]]:
+        """The header and the rows up to an iteration; empty where there are none."""
         if not self._path.exists():
             return []
-        with self._path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        text = read_bytes(self._path, MostBytes.TEXT).decode("utf-8", errors="replace")
+        columns, *rows = (line.split(",") for line in text.split("\n"))
+        if "iteration" not in columns:
+            return []
         # The last row may have been cut off while it was written, and then lacks columns.
-        return [row for row in rows if row["iteration"].isdigit() and int(row["iteration"]) <= iteration]
+        numbers = [_count(row[columns.index("iteration")]) if len(row) == len(columns) else None for row in rows]
+        kept = [row for row, number in zip(rows, numbers, strict=True) if number is not None and number <= iteration]
+        return [columns, *kept] if kept else []
 
 
 def last_epoch(path: Path, since: float) -> int:
@@ -88,12 +92,16 @@ def last_epoch(path: Path, since: float) -> int:
         since: the moment, as `time.time` tells it.
     """
     try:
-        text = path.read_text(encoding="utf-8") if path.stat().st_mtime >= since else ""
+        written = read_bytes(path, MostBytes.TEXT) if path.stat().st_mtime >= since else b""
     except OSError:
         return 0
     # What follows the last line's end is still being written.
-    epoch = text.rpartition("\n")[0].rpartition("\n")[2].partition(",")[0]
-    return int(epoch) if epoch.isdigit() else 0
+    last = written.rpartition(b"\n")[0].rpartition(b"\n")[2]
+    return _count(last.partition(b",")[0].decode("utf-8", errors="replace")) or 0
+
+
+def _count(cell: str) -> int | None:
+    return int(cell) if cell.isdecimal() and len(cell) <= 18 else None
 
 
 def _cell(value: float | None) -> str:

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from ciod_core.errors import CheckpointError
-from ciod_core.files import atomic_write_bytes
+from ciod_core.files import atomic_write_bytes, parse_json
 from ciod_core.migrations import STATE_VERSION, upgrade_state
-from ciod_core.records import Record, read_description
+from ciod_core.records import Record, open_tensors, read_description
 from ciod_core.training.ending import Best
 
 STATE_FILE = Path("state") / "last.safetensors"
@@ -47,7 +48,7 @@ class StateInfo(Record):
     """The description inside a state's metadata; in version 1, `seconds` and `skipped_images` were tensors."""
 
     format_version: int = STATE_VERSION
-    epochs_done: int
+    epochs_done: int = Field(ge=0)
     seconds: float | None = None
     # No `str`, which pydantic requires to be valid Unicode: not every file name is.
     skipped_images: tuple[Any, ...] = ()
@@ -83,13 +84,15 @@ def load_state(folder: Path) -> TrainingState:
     info = read_description(path, METADATA_KEY, StateInfo, upgrade_state, kind="training state", remedy=remedy)
     parts: dict[str, Tensors] = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118 - safe_open is no dict
                 part, name = key.split("/", 1)
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
         if info.seconds is None:
             info = info.model_copy(update=_fields_of_version_1(parts))
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        if not all(isinstance(name, str) for name in info.skipped_images):
+            raise ValueError("a skipped image has no name")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
     return TrainingState(info.epochs_done, info.seconds or 0.0, info.skipped_images, parts, info.best)
 
@@ -99,7 +102,7 @@ def _fields_of_version_1(parts: dict[str, Tensors]) -> dict[str, Any]:
     names = parts.pop("skipped", {}).get("names")
     return {
         "seconds": float(parts.pop("clock")["seconds"]),
-        "skipped_images": () if names is None else tuple(json.loads(bytes(names.tolist()))),
+        "skipped_images": () if names is None else tuple(parse_json(bytes(names.tolist()))),
     }
 
 
@@ -125,6 +128,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> Non
 
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     """The tensor in its parameter's memory layout: a fused optimizer step pairs elements by where they lie."""
-    if tensor.shape != parameter.shape:
+    if not tensor.ndim:  # a count of steps
         return tensor
+    if tensor.shape != parameter.shape:
+        raise ValueError(f"it holds {tuple(tensor.shape)} for a parameter of {tuple(parameter.shape)}")
     return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

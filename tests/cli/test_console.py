@@ -69,3 +69,33 @@ def test_percent() -> None:
     assert console.percent(0.33614, 2) == "33.61"
     assert console.percent(-0.0004) == "0.0"
     assert console.percent(None) == "–"
+
+
+HOSTILE = "a\x1b[31mb\x07\x9b2J\u202e\n[/]:smile:"
+HARMLESS = r"a\x1b[31mb\x07\x9b2J\u202e\n[/]:smile:"
+
+
+def test_no_name_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show(HOSTILE)
+    console.show(console.table(HOSTILE, (HOSTILE, "n"), [(HOSTILE, "1")]))
+    for say in (console.note, console.warn, console.fail):
+        say(HOSTILE)
+    captured = capsys.readouterr()
+    assert captured.out.count(HARMLESS) == 4
+    assert captured.err == f"{HARMLESS}\nwarning: {HARMLESS}\nerror: {HARMLESS}\n"
+    assert captured.out.isascii() or not set(captured.out) & set("\x1b\x07\x9b\u202e")
+
+
+def test_json_of_such_a_name_is_harmless_and_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_json({HOSTILE: [HOSTILE, "Ω\u200d"]})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {HOSTILE: [HOSTILE, "Ω\u200d"]}
+    assert not set(printed) & set("\x1b\x07\x9b\u202e")
+    assert "Ω\u200d" in printed
+
+
+def test_a_message_keeps_its_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    console.fail(f"data.yaml: {'a' * 100_000}; correct it")
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: data.yaml: aaa") and printed.endswith("aaa; correct it\n")
+    assert len(printed) < 5000

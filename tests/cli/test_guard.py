@@ -71,8 +71,16 @@ def test_out_of_memory_says_what_helps() -> None:
     class OutOfMemoryError(RuntimeError):
         pass
 
-    assert "`training.batch_size`" in message_of(OutOfMemoryError("CUDA out of memory. Tried to allocate …"))
-    assert "`training.batch_size`" in message_of(MemoryError())
+    on_cpu = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate …"
+    for error in (
+        OutOfMemoryError("CUDA out of memory. Tried to allocate …"),
+        MemoryError(),
+        RuntimeError(on_cpu),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ):
+        assert message_of(error).startswith("out of memory; lower ")
+        assert "`training.batch_size`" in message_of(error)
 
 
 def test_traceback_only_on_demand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,5 +120,31 @@ def test_stdout_on_a_full_disk(tmp_path: Path) -> None:
             text=True,
             check=False,
         )
+    assert result.returncode == 1
+    assert result.stderr == "error: No space left on device; free some space and run the command again\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+@pytest.mark.parametrize(
+    ("arguments", "redirected", "code"),
+    [
+        ("status {0}", ">&-", 0),
+        ("status {0}", ">&- 2>&-", 0),
+        ("status {0}/nowhere", "2>&-", 2),
+        ("status {0}/nowhere", "2>/dev/full", 2),
+        ("--help", ">&-", 0),
+    ],
+)
+def test_nobody_reads(arguments: str, redirected: str, code: int, tmp_path: Path) -> None:
+    make_experiment(tmp_path)
+    command = f"'{sys.executable}' -m ciod_cli {arguments.format(tmp_path)} {redirected}"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (code, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_help_that_cannot_be_printed() -> None:
+    command = f"'{sys.executable}' -m ciod_cli --help >/dev/full"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr == "error: No space left on device; free some space and run the command again\n"

@@ -127,3 +127,24 @@ def test_the_last_epoch_is_read_back(path: Path) -> None:
     assert last_epoch(path, since=1000.5) == 0, "what an earlier run left"
     path.write_text("epoch,iteration\n", encoding="utf-8")
     assert last_epoch(path, since=0.0) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = MetricsLog(path)
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        log.record(record(5))
+    assert caught.value.filename == str(path)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\x80\xff", b"epoch,lr\n1,2\n", b"epoch,iteration\n1\n1,2,3\n\0", b"\xb2,\xb2\n\xb2,1\n"]
+)
+def test_a_damaged_file_begins_anew(damage: bytes, path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(damage)
+    assert last_epoch(path, 0.0) in (0, 1)
+    write(path, [15], after_iteration=10)
+    assert [row["iteration"] for row in rows(path)] == ["15"]

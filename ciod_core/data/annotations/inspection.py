@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ciod_core.arrays import BoolArray, Float64Array, Int64Array
-from ciod_core.classes import look_alikes
+from ciod_core.arrays import BoolArray, Float64Array, Int64Array, text_array
+from ciod_core.classes import look_alikes, refused_list
 from ciod_core.data.annotations.box_form import FORMS, OVERHANG_TOLERATED, other_form, unit_of
 from ciod_core.data.annotations.findings import Finding, Findings, Severity, raise_first_error
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import AnnotationTable, offsets_of
-from ciod_core.files import is_inside
+from ciod_core.files import LONGEST_PATH, is_inside
 
 # COCO train2017 itself holds two boxes of zero height among 860,001; a whole dataset must not fail for those.
 EMPTY_BOXES_TOLERATED = 1e-4
@@ -91,6 +91,9 @@ def _check_categories(raw: RawAnnotations, findings: Findings) -> None:
     if not raw.categories and not _incomplete(raw):
         message = f"{raw.path}: categories is empty; the file must list the classes of its boxes"
         findings.add("no-categories", message)
+    if refused := refused_list([category.name for category in raw.categories]):
+        findings.add("categories-refused", f"{raw.path}: categories holds {refused}; shorten it")
+        return
     nameless = np.array([not category.name.strip() for category in raw.categories], dtype=np.bool_)
     rules = (
         _unique("category-id", [category.id for category in raw.categories], "id", place),
@@ -118,8 +121,15 @@ def _check_images(raw: RawAnnotations, findings: Findings) -> BoolArray:
 
     if not len(raw.image_ids_I) and not _incomplete(raw):
         findings.add("no-images", f"{raw.path}: images is empty; the annotations must list at least one image")
+
+    def too_long(index: int) -> str:
+        name = raw.file_names_I[index]
+        return f"{raw.image_place(index)}: file_name {name[:40]!r}… has {len(name):,} characters, which no path has"
+
     wrong_I2 = (raw.sizes_I2 <= 0) | (raw.sizes_I2 > LARGEST_SIDE)
+    long_I = np.array([len(name) > LONGEST_PATH for name in raw.file_names_I], dtype=np.bool_)
     rules = (
+        _Rule("file-name-length", long_I, too_long),
         _unique("image-id", raw.image_ids_I.tolist(), "id", raw.image_place),
         _Rule("file-name-outside", _outside(raw.file_names_I), outside),
         _Rule("image-size", _any(wrong_I2), no_size),
@@ -219,7 +229,7 @@ def _table(raw: RawAnnotations, sound_I: BoolArray, boxes: _Boxes) -> Annotation
     sizes_I2 = raw.sizes_I2[sound_I].astype(np.int32)
     return AnnotationTable(
         image_ids_I=raw.image_ids_I[sound_I],
-        file_names_I=np.array(names_I, dtype=np.str_),
+        file_names_I=text_array(names_I),
         widths_I=sizes_I2[:, 0].copy(),
         heights_I=sizes_I2[:, 1].copy(),
         offsets=offsets_of(boxes_per_image_I),

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ciod_core.arrays import text_array
 from ciod_core.data.annotations.table import BOX_COLUMNS, IMAGE_COLUMNS, AnnotationTable, offsets_of
 from ciod_core.errors import DataError
 
@@ -56,7 +57,7 @@ def _seen_from(folder: Path, part: LocatedTable) -> AnnotationTable:
         return part.table
     prefix = part.image_dir.resolve().relative_to(folder).as_posix()
     names = [name if prefix == "." else f"{prefix}/{name}" for name in part.table.file_names_I.tolist()]
-    return replace(part.table, file_names_I=np.array(names, dtype=np.str_))
+    return replace(part.table, file_names_I=text_array(names))
 
 
 def unite_images(parts: Sequence[LocatedTable], contents: Sequence[Sequence[str]]) -> list[LocatedTable]:

@@ -11,6 +11,7 @@ from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
 from ciod_core.data.formats import FORMATS
 from ciod_core.errors import ConfigError, DataError
+from ciod_core.files import MostBytes, read_bytes
 
 VAL_NAMES = ("val", "valid", "validation")
 # A test split stands in for the validation split where there is no other.
@@ -133,18 +134,19 @@ def read_lines(path: Path, what: str) -> list[str]:
     return [line.strip() for line in read_text(path, what).splitlines() if line.strip()]
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str, most: MostBytes = MostBytes.TEXT) -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
 
     Args:
         path: the file.
         what: what the file should be, for messages.
+        most: its largest size.
 
     Raises:
         DataError: the file cannot be read or is not UTF-8.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, most)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore {what}") from None
     return decode_text(data, path)

@@ -26,7 +26,7 @@ from ciod_core.data.formats.base import DatasetSource
 from ciod_core.data.formats.coco_layouts import find, names_below
 from ciod_core.data.formats.json_text import collection_paused, decode_json
 from ciod_core.errors import DataError
-from ciod_core.files import atomic_path
+from ciod_core.files import MostBytes, atomic_path, read_bytes
 
 __all__ = ["CocoCategory", "Integer", "find", "parse", "parse_coco", "read_coco", "write_coco"]
 
@@ -114,7 +114,7 @@ def parse_coco(path: Path, image_dir: Path | None = None) -> RawAnnotations:
 
 def _read(path: Path, image_dir: Path | None) -> _File:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MostBytes.ANNOTATIONS)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); pass the path of a COCO annotation file") from None
     with ThreadPoolExecutor(1) as pool, collection_paused():

@@ -21,7 +21,7 @@ from ciod_core.data.formats.base import (
 )
 from ciod_core.data.images.files import near_miss
 from ciod_core.errors import ConfigError, DataError
-from ciod_core.files import is_inside
+from ciod_core.files import LONGEST_PATH, MostBytes, is_inside, open_readable
 
 ROBOFLOW_NAME = "_annotations.coco.json"
 # What programs call the only file of an export: CVAT, Label Studio, FiftyOne, supervision and labelme, labelme2coco.
@@ -36,7 +36,7 @@ ONLY_NAMES = (
     ROBOFLOW_NAME,
 )
 ROOT_PATTERNS = ("instances_{}*.json", "{}*.json")
-FIRST_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+FIRST_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]++|\\.)*+")')
 LAST_TRAIN = re.compile(r"(.*)train(?:ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(r"train(?:ing)?|val(?:id(?:ation)?)?|test", re.IGNORECASE)
 
@@ -69,7 +69,10 @@ def first_file_name(path: Path) -> str | None:
         DataError: the file cannot be read.
     """
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (
+            open_readable(path, MostBytes.ANNOTATIONS) as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             match = FIRST_FILE_NAME.search(content)
             return None if match is None else str(json.loads(match[1]))
     except OSError as error:
@@ -189,7 +192,7 @@ def names_below(image_dir: Path, names: Sequence[str]) -> list[str]:
 def _foreign_parts(folder: Path, name: str) -> int:
     """How many leading parts of a file name to leave out so that the file is in this folder; 0 where none helps."""
     parts = PureWindowsPath(name).parts
-    if ".." in parts or (exists(folder / name) and is_inside(name)):
+    if ".." in parts or len(name) > LONGEST_PATH or (exists(folder / name) and is_inside(name)):
         return 0
     return next((count for count in range(1, len(parts)) if exists(folder.joinpath(*parts[count:]))), 0)
 

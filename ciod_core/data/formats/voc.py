@@ -18,6 +18,7 @@ from ciod_core.data.formats.unpaired import labels_without_image, report_unpaire
 from ciod_core.data.images.decode import upright_size
 from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
+from ciod_core.files import MostBytes, read_bytes
 
 LAYOUT = "Pascal VOC (Annotations/ with ImageSets/Main/ or images/)"
 ADD_VAL = "list its images in ImageSets/Main/val.txt, and the others in train.txt"
@@ -217,7 +218,7 @@ def _read_image(split: SplitFiles, file_name: str, name: str, findings: Findings
         findings.add("object-malformed", f"{path}: object {number} {reason}; correct or remove it")
 
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MostBytes.LABELS)
     except (OSError, ValueError) as error:  # ValueError: a name that holds a zero byte
         reason = getattr(error, "strerror", None) or error
         remedy = f"restore it or remove {name!r} from {split.annotations}{there_is(path)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ciod_core.data.formats.yolo_lines import LINE_FORMAT, KeypointRows, box_of,
 from ciod_core.data.images.decode import upright_size
 from ciod_core.data.images.files import images_below, there_is
 from ciod_core.errors import DataError
+from ciod_core.files import MostBytes, read_bytes
 
 LAYOUT = "YOLO (data.yaml, or obj.data or classes.txt as in exports)"
 ADD_VAL = "name the folder or list of its images under val in that file"
@@ -89,7 +91,7 @@ def parse(source: DatasetSource) -> tuple[RawAnnotations, ...]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    text = read_text(path, "the YAML file of a YOLO dataset")
+    text = read_text(path, "the YAML file of a YOLO dataset", MostBytes.YAML)
     try:
         content = parse_yaml(text)
     except ValueError as error:
@@ -182,6 +184,8 @@ def _images(entry: Path, root: Path) -> list[Path]:
     if entry.is_dir():
         return images_below(entry)
     names = read_lines(entry, "the list of images")
+    if any("\0" in name for name in names):
+        raise DataError(f"{entry}: holds a zero byte, which no path has; list the path of one image in each line")
     first = names[0] if names else ""
     places = ((base, variant) for variant in _variants(first) for base in (entry.parent, root))
     base, variant = next((place for place in places if exists(_join(*place))), (entry.parent, first))
@@ -192,9 +196,7 @@ def _images(entry: Path, root: Path) -> list[Path]:
 def _variants(entry: str) -> list[str]:
     """An entry as it is written, without `../` in front, and without the `data/` of CVAT's exports."""
     written = entry.replace("\\", "/").strip()
-    shorter = written
-    while shorter.startswith("../"):
-        shorter = shorter.removeprefix("../")
+    shorter = re.sub(r"^(\.\./)+", "", written)
     return [written, shorter, shorter.removeprefix("data/")]
 
 
@@ -254,7 +256,7 @@ def _read_labels(
 ) -> tuple[bytes, list[LabeledObject]]:
     """Digest and objects of a label file; an empty digest where there is none."""
     try:
-        data = labels.read_bytes()
+        data = read_bytes(labels, MostBytes.LABELS)
     except FileNotFoundError:
         message = f"{image}: has no label file and is read as an image without objects"
         findings.add("image-without-labels", message, severity=Severity.NOTE)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ciod_core.data.images.files import there_is
 from ciod_core.errors import DataError
+from ciod_core.files import MostBytes, open_readable
 
 EXIF_ORIENTATION = 0x0112
 WHITE_16 = 65535
@@ -25,9 +29,12 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 ON_ITS_SIDE = (5, 6, 7, 8)
+# Rows of a 16-bit image that are converted at a time.
+BAND = 256
 
-# Of damaged metadata and large images, which are read all the same, Pillow warns without naming the file.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+_quiet_lock = threading.Lock()
+_quiet_threads = 0
+_quiet = warnings.catch_warnings()
 
 
 class ImageHeader(NamedTuple):
@@ -73,7 +80,7 @@ def decode_image(
     """
     listed = f" (listed in {annotations})" if annotations else ""
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             stored_size = image.size
             if longer_side is not None and image.format == "JPEG":
                 image.draft(None, _draft_size(stored_size, longer_side))
@@ -106,7 +113,7 @@ def read_header(path: Path) -> ImageHeader:
         DataError: the file is missing, is no image or is too large.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             width, height = image.size
             # TIFF has its orientation elsewhere, and Pillow has applied it to the size already.
             orientation = _orientation(image) if "exif" in image.info else 1
@@ -118,6 +125,35 @@ def read_header(path: Path) -> ImageHeader:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise DataError(f"{path}: is not an image that can be read ({reason}); replace the file") from None
     return ImageHeader((height, width) if orientation in ON_ITS_SIDE else (width, height), orientation)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image of which the header is read; refuses what `open_readable` refuses."""
+    with _pillow_quiet(), open_readable(path, MostBytes.IMAGE) as stream, Image.open(stream) as image:
+        yield image
+
+
+@contextmanager
+def _pillow_quiet() -> Iterator[None]:
+    """Without Pillow's warnings: of damaged metadata and large images, which are read all the same, naming no file.
+
+    Filters belong to the process and not to a thread, so the first thread in sets one and the last one out removes it.
+    """
+    global _quiet, _quiet_threads
+    with _quiet_lock:
+        if not _quiet_threads:
+            _quiet = warnings.catch_warnings()
+            _quiet.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _quiet_threads += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_threads -= 1
+            if not _quiet_threads:
+                _quiet.__exit__(None, None, None)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -178,10 +214,19 @@ def to_rgb(image: Image.Image, where: object) -> Image.Image:
             f"{where}: pixels are floating-point numbers without a defined white; save 8 or 16 bits a channel"
         )
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow's own conversion cuts everything above 255 to white.
-        values_HW = np.clip(np.asarray(image).astype(np.int64), 0, WHITE_16)
-        image = Image.fromarray(((values_HW * 255 + WHITE_16 // 2) // WHITE_16).astype(np.uint8))
+        image = _gray_of_16_bits(image)
     elif image.mode == "P" and "transparency" in image.info:
         # Pillow warns when it has to forget the transparency of a palette by itself.
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _gray_of_16_bits(image: Image.Image) -> Image.Image:
+    """The 8-bit image of one with 16 bits; Pillow's own conversion cuts everything above 255 to white."""
+    gray_HW = np.empty((image.height, image.width), dtype=np.uint8)
+    for top in range(0, image.height, BAND):
+        # In bands: the numbers of a whole large image would take gigabytes.
+        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+        values_HW = np.asarray(band).clip(0, WHITE_16).astype(np.uint32)
+        gray_HW[top : top + BAND] = (values_HW * 255 + WHITE_16 // 2) // WHITE_16
+    return Image.fromarray(gray_HW)

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import DataError
-from ciod_core.files import is_inside
+from ciod_core.files import LONGEST_PATH, is_inside
 
 # Those that Pillow decodes and that photographs and scans have.
 IMAGE_SUFFIXES = (
@@ -71,6 +71,8 @@ def near_miss(path: Path) -> Path | None:
     """The file that was probably meant by one that is missing; see `there_is`."""
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names longer than file systems allow.
         return path
+    if len(str(path)) > LONGEST_PATH:
+        return None
     folder = near_miss(path.parent) if path.parent != path else None
     if folder is None:
         return None

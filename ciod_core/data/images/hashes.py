@@ -14,7 +14,7 @@ import msgspec
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.images.files import image_path, there_is
 from ciod_core.errors import DataError
-from ciod_core.files import atomic_write_bytes, sha256_of_file
+from ciod_core.files import MostBytes, atomic_write_bytes, read_bytes, sha256_of_file
 
 # A file that changed a moment ago may change again without its modification time telling so.
 SETTLED_NS = 2_000_000_000
@@ -65,7 +65,7 @@ class ImageHashes:
         if known is not None:
             return known
         try:
-            sha256 = sha256_of_file(path)
+            sha256 = sha256_of_file(path, MostBytes.IMAGE)
         except OSError as error:
             raise _unreadable(path, error) from None
         if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
@@ -113,7 +113,7 @@ class ImageHashes:
 
 def _read(cache: Path) -> dict[str, _Entry]:
     try:
-        content = msgspec.json.decode(cache.read_bytes(), type=_Cache)
+        content = msgspec.json.decode(read_bytes(cache, MostBytes.TEXT), type=_Cache)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return {}
     return content.files if content.format_version == 1 else {}

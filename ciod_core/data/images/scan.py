@@ -5,7 +5,6 @@ Legend: I images.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ciod_core.arrays import Int64Array, UInt8Array
+from ciod_core.arrays import Int64Array, UInt8Array, text_array
 from ciod_core.data.annotations.findings import Finding, Findings, Severity
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.images.decode import decode_image, read_header, upright_size
 from ciod_core.data.images.files import image_path, images_below, there_is
 from ciod_core.data.images.similarity import THUMBNAIL_SIZE, join_look_alikes, similar_pairs, thumbnail
 from ciod_core.errors import DataError
+from ciod_core.files import MostBytes, sha256_of_file
 
 _MEMORY = "results on it measure memory, remove it from one split"
 
@@ -142,7 +142,7 @@ def unlabeled_images(image_dir: Path) -> AnnotationTable:
     none = np.zeros(0, dtype=np.int64)
     return AnnotationTable(
         image_ids_I=np.arange(1, len(names) + 1, dtype=np.int64),
-        file_names_I=np.array(names, dtype=np.str_),
+        file_names_I=text_array(names),
         widths_I=sizes_I2[:, 0],
         heights_I=sizes_I2[:, 1],
         offsets=np.zeros(len(names) + 1, dtype=np.int64),
@@ -161,7 +161,7 @@ def _scan(
 ) -> ScannedImage:
     path = image_path(image_dir, file_name, annotations)
     try:
-        digest = hashlib.sha256(path.read_bytes()).digest()
+        digest = bytes.fromhex(sha256_of_file(path, MostBytes.IMAGE))
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         remedy = f"restore it or remove it from the list{there_is(path)}"

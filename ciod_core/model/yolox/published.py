@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ciod_core.classes import MOST_CLASSES
 from ciod_core.config.schema import ModelConfig
 from ciod_core.model.common.backbones import CspDarknet
 from ciod_core.model.common.blocks import (
@@ -97,7 +98,7 @@ def from_tensors(tensors: Mapping[str, Tensor], legacy: bool | None = None) -> P
         the detector; None where names or shapes are not those of a published size.
     """
     class_rows = tensors.get("head.cls_preds.0.weight")
-    if class_rows is None:
+    if class_rows is None or not class_rows.ndim or not 0 < len(class_rows) <= MOST_CLASSES:
         return None
     for name in SCALES:
         detector = _skeleton(name, len(class_rows))
@@ -130,11 +131,11 @@ def from_convolutions(convolutions: Sequence[Convolution], legacy: bool | None =
     Returns:
         the detector; None where the shapes are not those of a published size.
     """
-    class_rows = [entry.weight.shape[0] for entry in convolutions]
+    class_rows = [len(entry.weight) if entry.weight.ndim else 0 for entry in convolutions]
     for name in SCALES:
         order = convolution_order(_skeleton(name, 1))
         position = order.index("head.levels.0.cls_conv")
-        if len(order) != len(convolutions):
+        if len(order) != len(convolutions) or not 0 < class_rows[position] <= MOST_CLASSES:
             continue
         detector = _skeleton(name, class_rows[position])
         shapes = {own: tensor.shape for own, tensor in detector.state_dict().items()}

@@ -6,8 +6,10 @@ import re
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -325,3 +327,11 @@ def test_real_images_exist_and_have_their_annotated_size(real_data: Path, name: 
     for image in range(0, table.num_images, 8):
         size = int(table.widths_I[image]), int(table.heights_I[image])
         assert decode_image(root / str(table.file_names_I[image]), size).size == size
+
+
+def test_the_warnings_of_others_stay_as_they_are(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode_image, [tmp_path / "a.png"] * 200))
+    assert list(warnings.filters) == before

@@ -13,6 +13,7 @@ from ciod_core.data.images import hashes as module
 from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.data.images.scan import unlabeled_images
 from ciod_core.errors import DataError
+from ciod_core.files import MostBytes
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     real = module.sha256_of_file
 
-    def watched(path: Path) -> str:
+    def watched(path: Path, most: MostBytes) -> str:
         seen.append(path)
-        return real(path)
+        return real(path, most)
 
     monkeypatch.setattr(module, "sha256_of_file", watched)
     return seen
