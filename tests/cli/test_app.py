@@ -33,8 +33,8 @@ FLAGS = {
         "--precision --replay --resume --seed --set --step --teacher --unlabeled --val --val-images --workers"
     ),
     "distill": (
-        "--config --device --draw --experiment --flip --json --out --overwrite --scales --set --step --teacher "
-        "--teacher-classes --unlabeled --workers"
+        "--config --device --draw --experiment --flip --json --labels-format --out --overwrite --scales --set --step "
+        "--teacher --teacher-classes --unlabeled --workers --write-labels"
     ),
     "distill-into": (
         "--batch-size --config --device --epochs --experiment --flip --image-size --images --json --lr --name --out "

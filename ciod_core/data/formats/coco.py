@@ -38,6 +38,7 @@ LAYOUT = (
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 COORDINATE_DECIMALS = 3
 AREA_DECIMALS = 4
+SCORE_DECIMALS = 6
 CHUNK = 8192
 
 
@@ -59,6 +60,12 @@ class CocoAnnotation(msgspec.Struct, gc=False):
     bbox: tuple[float, float, float, float]
     area: float | None = None
     iscrowd: bool | int = 0
+
+
+class _WrittenAnnotation(CocoAnnotation):
+    """The same as it is written, with a score where there is one."""
+
+    score: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class CocoCategory(msgspec.Struct, gc=False):
@@ -123,10 +130,15 @@ def _read(path: Path, image_dir: Path | None) -> _File:
         return _columns(path, image_dir, digest.result().hexdigest(), content)
 
 
-def write_coco(table: AnnotationTable, path: Path) -> str:
+def write_coco(table: AnnotationTable, path: Path, scores_N: Float64Array | None = None) -> str:
     """Write a table as a COCO detection file that any tool can read; the file appears whole or not at all.
 
     Coordinates are written to a thousandth of a pixel, so that xywh → xyxy → xywh gives the numbers back.
+
+    Args:
+        table: images and boxes.
+        path: the file.
+        scores_N: score of each box, 0..1, NaN for boxes without one; None: no box has one.
 
     Returns:
         the SHA-256 of the file.
@@ -137,7 +149,7 @@ def write_coco(table: AnnotationTable, path: Path) -> str:
     digest = hashlib.sha256()
     try:
         with atomic_path(path, durable=False) as temporary, temporary.open("wb", buffering=0) as stream:
-            for part in _coco_text(table):
+            for part in _coco_text(table, scores_N):
                 digest.update(part)
                 stream.write(part)
     except OSError as error:
@@ -145,11 +157,11 @@ def write_coco(table: AnnotationTable, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _coco_text(table: AnnotationTable) -> Iterator[bytes]:
+def _coco_text(table: AnnotationTable, scores_N: Float64Array | None) -> Iterator[bytes]:
     image_columns = (table.image_ids_I, table.file_names_I, table.widths_I, table.heights_I)
     boxes_N4 = table.boxes_N4.astype(np.float64)
     boxes_xywh_N4 = np.concatenate([boxes_N4[:, :2], boxes_N4[:, 2:] - boxes_N4[:, :2]], axis=1)
-    box_columns = (
+    box_columns: tuple[np.ndarray, ...] = (
         table.annotation_ids_N,
         table.image_ids_I[table.image_of_box_N],
         table.category_ids_N,
@@ -157,10 +169,14 @@ def _coco_text(table: AnnotationTable) -> Iterator[bytes]:
         _rounded(table.areas_N, AREA_DECIMALS),
         table.crowd_N.astype(np.int64),
     )
+    if scores_N is not None:
+        written_N = _rounded(scores_N, SCORE_DECIMALS).astype(object)
+        written_N[np.isnan(scores_N)] = msgspec.UNSET
+        box_columns += (written_N,)
     yield b'{"info":{"description":"COCO detection file written by ciod"},"licenses":[],"images":[\n'
     yield from _rows(CocoImage, image_columns)
     yield b'\n],"annotations":[\n'
-    yield from _rows(CocoAnnotation, box_columns)
+    yield from _rows(_WrittenAnnotation, box_columns)
     categories = [{"id": category.id, "name": category.name} for category in table.categories]
     yield b'\n],"categories":' + msgspec.json.encode(categories) + b"}\n"
 
