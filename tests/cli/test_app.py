@@ -46,8 +46,7 @@ FLAGS = {
     ),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --negatives --per-class "
-        "--per-class-group --set "
-        "--upper-bound --workers"
+        "--per-class-group --save-detections --set --upper-bound --workers"
     ),
     "predict": "--batch-size --classes --crops --device --experiment --format --json --out --recursive --score",
     "export": (

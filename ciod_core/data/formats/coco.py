@@ -1,23 +1,23 @@
 """Reading and writing COCO detection files.
 
-Legend: I images, N boxes of all images.
+Legend: I images, N boxes of all images, D detections.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from ciod_core.arrays import Float64Array, Int64Array
+from ciod_core.arrays import Float32Array, Float64Array, Int64Array
 from ciod_core.data.annotations.findings import Finding, Severity
 from ciod_core.data.annotations.inspection import strict_table
 from ciod_core.data.annotations.raw import RawAnnotations
@@ -28,7 +28,7 @@ from ciod_core.data.formats.json_text import collection_paused, decode_json
 from ciod_core.errors import DataError
 from ciod_core.files import atomic_path
 
-__all__ = ["CocoCategory", "Integer", "find", "parse", "parse_coco", "read_coco", "write_coco"]
+__all__ = ["CocoCategory", "Integer", "find", "parse", "parse_coco", "read_coco", "result_rows", "write_coco"]
 
 LAYOUT = (
     "COCO (annotations/instances_train*.json and instances_val*.json), Roboflow's COCO (train/ and valid/ with "
@@ -155,6 +155,28 @@ def write_coco(table: AnnotationTable, path: Path, scores_N: Float64Array | None
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); check the folder and the free space") from None
     return digest.hexdigest()
+
+
+def result_rows(
+    image_ids_D: Iterable[int], category_ids_D: Iterable[int], boxes_D4: Float32Array, scores_D: Float32Array
+) -> list[dict[str, Any]]:
+    """Rows of a COCO results file: image_id, category_id, bbox (x, y, width, height), score.
+
+    Scores have the fewest digits that give each its value back: rounded ones would tie, and AP depends on their order.
+
+    Args:
+        image_ids_D: image of each detection.
+        category_ids_D: the dataset's id of its class.
+        boxes_D4: boxes, xyxy, pixels of the image.
+        scores_D: confidence, 0..1.
+    """
+    xywh_D4 = boxes_D4.astype(np.float64)
+    xywh_D4[:, 2:] -= xywh_D4[:, :2]
+    boxes, scores = xywh_D4.round(COORDINATE_DECIMALS).tolist(), [float(str(score)) for score in scores_D]
+    return [
+        {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+        for image_id, category_id, box, score in zip(image_ids_D, category_ids_D, boxes, scores, strict=True)
+    ]
 
 
 def _coco_text(table: AnnotationTable, scores_N: Float64Array | None) -> Iterator[bytes]:
