@@ -16,10 +16,12 @@ from ciod_core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ciod_core.data.formats.write import WrittenFormat
     from ciod_core.teachers.report import BankSummary, ClassKnowledge, StepBank
     from ciod_core.teachers.sources import TeacherOptions
 
 _BAR_LENGTH = 40
+LABELS_FORMATS: tuple[WrittenFormat, ...] = ("coco", "yolo")
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,11 @@ class TeacherChoice:
 
     teacher: Path | None = option(
         "--teacher",
-        "Weights (or run), or any detector: COCO results (.json), model (.onnx). Default: the only leaf run.",
+        "Weights (or run), any detector: COCO results (.json), model (.onnx), or labels: COCO file, dataset folder. "
+        "Default: the only leaf run.",
         metavar="FILE",
     )
-    step: int | None = option("--step", "Results and models: step whose images they cover. Default: 2.")
+    step: int | None = option("--step", "All but weights: step whose images they cover. Default: 2.")
     teacher_classes: Path | None = option(
         "--teacher-classes",
         "Results and models that do not name their classes: COCO file, or text with a class per line.",
@@ -79,6 +82,18 @@ def distill(
     teacher: TeacherChoice,
     out: Path | None = BANK,
     draw: int = option("--draw", "Number of sample images to draw, as PNG beside the bank.", 0, min=0),
+    write_labels: Path | None = option(
+        "--write-labels",
+        "New folder for a dataset to review in a labeling tool: the step's labels and the bank's boxes.",
+        metavar="FOLDER",
+    ),
+    labels_format: str = option(
+        "--labels-format",
+        f"Its format: {' or '.join(LABELS_FORMATS)}.",
+        LABELS_FORMATS[0],
+        metavar="|".join(LABELS_FORMATS),
+        autocompletion=lambda: list(LABELS_FORMATS),
+    ),
     overwrite: bool = OVERWRITE,
     json: bool = JSON,
 ) -> None:
@@ -87,6 +102,13 @@ def distill(
 
     config, options = settings(), teacher.options()
     found = Experiment.find(experiment, teacher.teacher)
+    chosen = next((name for name in LABELS_FORMATS if name == labels_format), None)
+    if chosen is None:
+        raise ConfigError(f"`labels_format`: unknown format '{labels_format}'; choose from {', '.join(LABELS_FORMATS)}")
+    if write_labels is not None:
+        from ciod_core.data.formats.write import require_free
+
+        require_free(write_labels, "write_labels")
 
     from ciod_cli.progress import progress_counter
     from ciod_core.teachers.distill import distill
@@ -97,6 +119,14 @@ def distill(
         bank = distill(found, config, options, out=out, overwrite=overwrite, on_images=on_images)
     for note in bank.notes:
         console.note(note)
+    if write_labels is not None:
+        from ciod_core.teachers.review import write_labels as write
+
+        written = write(bank, write_labels, chosen, config.resampler.ground_truth_iou)
+        console.note(
+            f"Wrote {written.num_own:,} labels of the step and {written.num_teacher:,} boxes of old classes to "
+            f"{write_labels}"
+        )
     summary, pictures = summarize(bank), draw_samples(bank, draw) if draw else ()
     if json:
         console.show_json(
@@ -109,6 +139,7 @@ def distill(
                 "description": bank.teacher.identity.model_dump(mode="json"),
                 "summary": summary.model_dump(mode="json"),
                 "pictures": [str(picture) for picture in pictures],
+                "labels": None if write_labels is None else str(write_labels),
             }
         )
         return

@@ -38,6 +38,11 @@ def evaluate(
         "hotcoco",
         autocompletion=lambda: ["hotcoco", "pycocotools"],
     ),
+    save_detections: Path | None = option(
+        "--save-detections",
+        "COCO results file for the detections; the ground truth is written beside it.",
+        metavar="FILE",
+    ),
     json: bool = JSON,
 ) -> None:
     """Evaluate a run on the validation images of its classes and record the result in the experiment."""
@@ -50,7 +55,15 @@ def evaluate(
     found = Experiment.find(experiment, Path(run) if run else None)
     target = evaluation_target(found, run)
     with progress_counter(f"Evaluating {target.path.name}", "images", at_once=False) as on_batch:
-        result = evaluate_run(found, target, config, upper_bound=upper_bound, backend=backend, on_batch=on_batch)
+        result = evaluate_run(
+            found,
+            target,
+            config,
+            upper_bound=upper_bound,
+            backend=backend,
+            on_batch=on_batch,
+            save_detections=save_detections,
+        )
     if config.evaluation.negatives and result.report.false_alarms is None:
         console.warn(
             "`evaluation.negatives` has no effect: no validation image of an earlier step is without new labels"

@@ -124,11 +124,11 @@ def build_report(
     false_alarms = None
     if labeled is not None:
         false_alarms = _false_alarms(ground_truth, detections, classes, step, labeled, backend if negatives else None)
-        ground_truth, detections = _labeled_part(ground_truth, detections, labeled)
+        ground_truth, detections = labeled_part(ground_truth, detections, labeled)
     measured = _Measured.of(ground_truth, detections, classes, backend)
     comparable = measured
     if labeled is not None:
-        first_part = _labeled_part(ground_truth, detections, labeled.first_only())
+        first_part = labeled_part(ground_truth, detections, labeled.first_only())
         comparable = _Measured.of(*first_part, classes, backend)
     of_known_class_N = np.isin(ground_truth.category_ids_N, classes.category_ids)
     groups = {name: measured.group(entries) for name, entries in _class_groups(classes, step).items()}
@@ -177,7 +177,7 @@ def _false_alarms(
     counted_D &= np.isin(detections.image_ids_D, labeled.image_ids_I[unlabeled_I])
     metrics = None
     if backend is not None:
-        everywhere = _labeled_part(ground_truth, detections, labeled.as_negatives(new_C))
+        everywhere = labeled_part(ground_truth, detections, labeled.as_negatives(new_C))
         metrics = _Measured.of(*everywhere, classes, backend).group(new.entries).metrics
     images = int(unlabeled_I.sum())
     return FalseAlarms(
@@ -217,7 +217,7 @@ class _Measured:
         )
 
 
-def _labeled_part(
+def labeled_part(
     ground_truth: AnnotationTable, detections: Detections, labeled: LabeledSets
 ) -> tuple[AnnotationTable, Detections]:
     """Boxes and detections of the classes that are labeled on their image; the images stay."""

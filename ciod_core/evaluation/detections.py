@@ -6,11 +6,16 @@ Legend: D detections.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import msgspec
 import numpy as np
 
+from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.data.formats.coco import CHUNK, result_rows, write_coco
 from ciod_core.errors import DataError
+from ciod_core.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -78,3 +83,31 @@ class Detections:
         boxes_D4 = self.boxes_D4.astype(np.float64)
         boxes_D4[:, 2:] -= boxes_D4[:, :2]
         return boxes_D4
+
+
+def write_detections(path: Path, ground_truth: AnnotationTable, detections: Detections) -> None:
+    """Write detections as a COCO results file, a line each, and beside it the ground truth that they are measured on.
+
+    The ids are the same in both, so that any COCO evaluation of the two gives the AP of the report. They are those of
+    the experiment's validation files; an image of several steps has the id of the first.
+
+    Args:
+        path: the file; the ground truth of `a.json` is `a.ground-truth.json`.
+        ground_truth: all images, and the boxes that count.
+        detections: those that count: of classes that are labeled on their image.
+
+    Raises:
+        OSError: the folder cannot be written.
+        DataError: likewise.
+    """
+    with atomic_path(path, durable=False) as temporary, temporary.open("wb") as stream:
+        stream.write(b"[")
+        for start in range(0, len(detections), CHUNK):
+            part = detections.select(np.arange(start, min(start + CHUNK, len(detections))))
+            columns = part.image_ids_D.tolist(), part.category_ids_D.tolist(), part.boxes_D4, part.scores_D
+            rows = map(msgspec.json.encode, result_rows(*columns))
+            stream.write((b",\n" if start else b"\n") + b",\n".join(rows))
+        stream.write(b"\n]\n")
+    # pycocotools takes an annotation of id 0 for none.
+    numbered = replace(ground_truth, annotation_ids_N=np.arange(1, ground_truth.num_boxes + 1))
+    write_coco(numbered, path.with_suffix(".ground-truth.json"))

@@ -20,8 +20,8 @@ from ciod_core.data.loading.loader import make_loader
 from ciod_core.data.loading.transforms import EvalTransform
 from ciod_core.errors import ConfigError
 from ciod_core.evaluation.backends import BackendName
-from ciod_core.evaluation.build_report import LabeledSets, build_report
-from ciod_core.evaluation.detections import Detections
+from ciod_core.evaluation.build_report import LabeledSets, build_report, labeled_part
+from ciod_core.evaluation.detections import Detections, write_detections
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
@@ -42,8 +42,11 @@ def evaluate_weights(
     workers: int = 0,
     backend: BackendName = "hotcoco",
     on_batch: Callable[[int], None] | None = None,
+    save_detections: Path | None = None,
 ) -> EvaluationReport:
     """Evaluate on the validation images of all steps so far, each class where it is labeled.
+
+    With `save_detections`, what counts is kept: see `write_detections`.
 
     Raises:
         ConfigError: no validation image labels a class that the weights know.
@@ -59,6 +62,9 @@ def evaluate_weights(
     dataset = DetectionDataset(table, images, info.classes, EvalTransform(info.preprocessing.image_size))
     loader = make_loader(dataset, config.batch_size, shuffle=False, workers=workers)
     detections = predict(detector, loader, info.classes, config, chosen, on_batch)
+    if save_detections is not None:
+        counted = (table, detections) if labeled is None else labeled_part(table, detections, labeled)
+        write_detections(save_detections, *counted)
     return build_report(
         table,
         detections,

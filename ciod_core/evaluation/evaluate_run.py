@@ -73,6 +73,7 @@ def evaluate_run(
     upper_bound: str | None = None,
     backend: str = "hotcoco",
     on_batch: Callable[[int], None] | None = None,
+    save_detections: Path | None = None,
 ) -> RunEvaluation:
     """Evaluate weights on the validation images of their classes, and record the report where they are a run's.
 
@@ -83,9 +84,11 @@ def evaluate_run(
         upper_bound: a joint run of the target's step, or an AP in percent. None: the joint run of the default name.
         backend: `hotcoco` (fast) or `pycocotools` (reference).
         on_batch: receives the number of evaluated images.
+        save_detections: COCO results file for the detections; see `write_detections`.
 
     Raises:
-        ConfigError: an unknown backend, an upper bound that does not fit, or no validation images.
+        ConfigError: an unknown backend, an upper bound that does not fit, no validation images, or a folder where the
+            detections should be.
         CheckpointError: weights or a report that cannot be read.
         DataError: validation data that cannot be read.
     """
@@ -93,6 +96,8 @@ def evaluate_run(
     engine = next((name for name in known if name == backend), None)
     if engine is None:
         raise ConfigError(f"`backend`: unknown backend '{backend}'; {did_you_mean(backend, known)}")
+    if save_detections is not None and save_detections.is_dir():
+        raise ConfigError(f"`save_detections` {save_detections}: it is a folder; pass the name of a file")
     given = None if upper_bound is None else _parse_bound(experiment, target, upper_bound)
     report = evaluate_weights(
         experiment,
@@ -102,6 +107,7 @@ def evaluate_run(
         workers=config.data.workers,
         backend=engine,
         on_batch=on_batch,
+        save_detections=save_detections,
     )
     chain = None
     if target.run is not None:

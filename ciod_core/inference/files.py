@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ciod_core.data.formats.yolo_lines import label_lines
 from ciod_core.data.images.decode import decode_image
 from ciod_core.data.images.files import IMAGE_SUFFIXES, images_below, is_image_name, there_is
 from ciod_core.errors import ConfigError, DataError
@@ -127,14 +128,8 @@ class OutputFolder:
 
     def write_yolo(self, file: ImageFile, found: ImagePredictions) -> None:
         """Write a YOLO label file below `labels`, empty without objects: class id, center x, y, width, height, 0..1."""
-        size = np.array(found.image.size * 2)
-        boxes = found.boxes / size
-        centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        lines = [
-            f"{class_id} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n"
-            for class_id, (x, y), (width, height) in zip(found.class_ids, centers, sides, strict=True)
-        ]
-        atomic_write_text(self._target("labels" / file.name.with_suffix(".txt")), "".join(lines))
+        text = label_lines(found.class_ids.tolist(), found.boxes, found.image.size)
+        atomic_write_text(self._target("labels" / file.name.with_suffix(".txt")), text)
 
     def write_class_names(self, names: Sequence[str]) -> None:
         """Write what the class ids of the label files mean: a line per class."""

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ciod_core.arrays import Float32Array, Int64Array
 from ciod_core.classes import ClassTable
+from ciod_core.data.formats.coco import result_rows
 from ciod_core.data.images.decode import decode_image
 from ciod_core.drawing.detections import draw_detections
 from ciod_core.errors import ConfigError, DataError
@@ -86,14 +87,7 @@ class ImagePredictions:
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Rows of a COCO results file: image_id, the dataset's category_id, bbox (x, y, width, height), score."""
-        boxes_N4 = self.boxes.astype(np.float64)
-        boxes_N4[:, 2:] -= boxes_N4[:, :2]
-        return [
-            {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
-            for category_id, box, score in zip(
-                self.category_ids, boxes_N4.round(3).tolist(), self.scores.astype(float).round(6).tolist(), strict=True
-            )
-        ]
+        return result_rows([image_id] * len(self), self.category_ids, self.boxes, self.scores)
 
     def to_supervision(self) -> Any:
         """The same as `supervision.Detections`, with the names as `class_name`.

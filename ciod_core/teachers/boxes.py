@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from ciod_core.classes import ClassTable
 from ciod_core.config.schema import ResamplerConfig
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.errors import ConfigError
-from ciod_core.files import sha256_of_file
 from ciod_core.model.base import PRESENCE
 from ciod_core.model.common.nms import nms_in_order
 from ciod_core.model.knowledge import Knowledge
@@ -42,11 +40,11 @@ class OldClassImages:
     resampler: ResamplerConfig
 
     def identity(
-        self, path: Path, kind: TeacherKind, teacher_ids: tuple[int, ...], image_size: int = 0
+        self, sha256: str, kind: TeacherKind, teacher_ids: tuple[int, ...], image_size: int = 0
     ) -> TeacherIdentity:
-        """The identity of the teacher in this file for these images."""
+        """The identity of the teacher in the file with this hash for these images."""
         return TeacherIdentity(
-            teacher_sha256=sha256_of_file(path),
+            teacher_sha256=sha256,
             classes=self.classes.names,
             image_size=image_size,
             resampler=self.resampler,

@@ -17,6 +17,7 @@ from ciod_core.errors import CiodError, DataError
 from ciod_core.evaluation.detections import Detections
 from ciod_core.export.description import METADATA_KEY, NmsSettings
 from ciod_core.export.runtime import open_session
+from ciod_core.files import sha256_of_file
 from ciod_core.inference.onnx_detector import OnnxDetector
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.teachers.base import SourceFrameTeacher
@@ -54,7 +55,7 @@ class OnnxTeacher(SourceFrameTeacher):
             own = None if model.classes is None else TeacherClasses.from_pairs(path, model.classes)
             self._detect = model.detect
         self._match = match_classes(choose_classes(path, own, given), old.classes)
-        identity = old.identity(path, "onnx", self._match.ids, image_size)
+        identity = old.identity(sha256_of_file(path), "onnx", self._match.ids, image_size)
         super().__init__(identity, old.images, (*self._match.notes, *notes))
         self._path = path
 

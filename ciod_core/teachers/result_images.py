@@ -1,16 +1,20 @@
-"""The images that the entries of a results file are about: by id, or by file name, as some programs write them."""
+"""The images that a results file or a dataset is about: by id, or by file name, as some programs write them.
+
+Legend: N entries of the file.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from ciod_core.arrays import Int64Array
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.errors import DataError
+from ciod_core.teachers.boxes import OldClassImages
 
 # Longer ones are names; ids have up to 2**53.
 _MOST_DIGITS = 15
@@ -46,6 +50,35 @@ def image_ids(where: str, keys: Sequence[int | str], table: AnnotationTable) -> 
         distinct[key] = found[0] if found else unknown
         unknown -= not found
     return np.array([distinct[key] for key in plain], dtype=np.int64)
+
+
+def notes_about_images(path: Path, image_ids_N: Int64Array, old: OldClassImages) -> tuple[str, ...]:
+    """Notes about images that only a file or only a step has.
+
+    Args:
+        path: the file, for messages.
+        image_ids_N: the images that it lists, as often as it does.
+        old: the images of the step.
+
+    Raises:
+        DataError: they have none in common.
+    """
+    table = old.images.table
+    listed = f"step {old.step} ({table.path})"
+    distinct = np.unique(image_ids_N)
+    num_known, num_listed = int(np.isin(distinct, table.image_ids_I).sum()), len(distinct)
+    if num_listed and not num_known:
+        raise DataError(
+            f"{path}: none of its {num_listed} images is among the {table.num_images} of {listed}; "
+            "run the detector on the images of that file"
+        )
+    notes = []
+    if num_listed > num_known:
+        notes.append(f"{path}: skipped {num_listed - num_known} of its {num_listed} images, which are not in {listed}")
+    if table.num_images > num_known:
+        missing = table.num_images - num_known
+        notes.append(f"{path}: has no result for {missing} of the {table.num_images} images of {listed}")
+    return tuple(notes)
 
 
 def _images_by_name(table: AnnotationTable) -> dict[int | str, list[int]]:

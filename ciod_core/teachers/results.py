@@ -20,7 +20,7 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import CocoCategory, Integer
 from ciod_core.data.formats.json_text import collection_paused, decode_json
 from ciod_core.errors import DataError
-from ciod_core.files import MostBytes, read_bytes
+from ciod_core.files import MostBytes, read_bytes, sha256_of_file
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.teachers.base import SourceFrameTeacher
 from ciod_core.teachers.boxes import (
@@ -31,7 +31,7 @@ from ciod_core.teachers.boxes import (
     one_score_each,
     select_boxes,
 )
-from ciod_core.teachers.result_images import image_ids
+from ciod_core.teachers.result_images import image_ids, notes_about_images
 from ciod_core.teachers.teacher_classes import TeacherClasses, choose_classes, match_classes, read_teacher_classes
 
 FORM = (
@@ -59,10 +59,10 @@ class ResultsTeacher(SourceFrameTeacher):
         in_step_N = np.isin(results.image_ids_N, old.images.table.image_ids_I)
         notes = (
             *match.notes,
-            *_notes_about_images(path, results.image_ids_N, in_step_N, old),
+            *notes_about_images(path, results.image_ids_N, old),
             *_notes_about_boxes(path, results, in_step_N, old.images.table),
         )
-        super().__init__(old.identity(path, "results", match.ids), old.images, notes)
+        super().__init__(old.identity(sha256_of_file(path), "results", match.ids), old.images, notes)
         self._results, self._columns_C = results, match.columns_C
         self._labels_N = match.labels_for(results.columns_N)
         kept_N = in_step_N & (self._labels_N >= 0) & (results.scores_N >= lowest_score(old.resampler))
@@ -87,31 +87,6 @@ def _rows_by_image(image_ids_N: Int64Array, kept_K: Int64Array) -> dict[int, Int
     order_K = kept_K[np.argsort(image_ids_N[kept_K], kind="stable")]
     found, starts = np.unique(image_ids_N[order_K], return_index=True)
     return dict(zip(found.tolist(), np.split(order_K, starts[1:]), strict=False))
-
-
-def _notes_about_images(
-    path: Path, image_ids_N: Int64Array, in_step_N: BoolArray, old: OldClassImages
-) -> tuple[str, ...]:
-    """Notes about images that only one side has.
-
-    Raises:
-        DataError: they have none in common.
-    """
-    table = old.images.table
-    listed = f"step {old.step} ({table.path})"
-    num_known, num_listed = len(np.unique(image_ids_N[in_step_N])), len(np.unique(image_ids_N))
-    if num_listed and not num_known:
-        raise DataError(
-            f"{path}: none of its {num_listed} images is among the {table.num_images} of {listed}; "
-            "run the detector on the images of that file"
-        )
-    notes = []
-    if num_listed > num_known:
-        notes.append(f"{path}: skipped {num_listed - num_known} of its {num_listed} images, which are not in {listed}")
-    if table.num_images > num_known:
-        missing = table.num_images - num_known
-        notes.append(f"{path}: has no result for {missing} of the {table.num_images} images of {listed}")
-    return tuple(notes)
 
 
 def _notes_about_boxes(path: Path, results: _Results, in_step_N: BoolArray, table: AnnotationTable) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from ciod_core.model.checkpoint import load_detector, refuse_foreign
 from ciod_core.runtime.device import pick_device
 from ciod_core.teachers.base import Teacher, TeacherIdentity
 from ciod_core.teachers.boxes import OldClassImages
+from ciod_core.teachers.labels import LabelsTeacher, lists_labels
 from ciod_core.teachers.network import NetworkTeacher
 from ciod_core.teachers.onnx import OnnxTeacher
 from ciod_core.teachers.resolve import bank_config
@@ -27,7 +28,7 @@ from ciod_core.teachers.results import ResultsTeacher
 
 FIRST_STEP_WITH_OLD_CLASSES = 2
 _WEIGHTS_SUFFIX = ".safetensors"
-_FOREIGN: dict[str, type[ResultsTeacher | OnnxTeacher]] = {".json": ResultsTeacher, ".onnx": OnnxTeacher}
+_FOREIGN_SUFFIXES = (".json", ".onnx")
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class TeacherOptions:
     """The teacher of a bank and its images, as users pass them.
 
     Attributes:
-        teacher: run name or weights, default: the only leaf run; or COCO results (.json) or a model (.onnx).
-        step: of results and models: the step whose images they cover, default: 2.
+        teacher: run name or weights, default: the only leaf run; or COCO results (.json), a model (.onnx), or a dataset
+            (folder or COCO file) in which people labeled the old classes.
+        step: of all but weights: the step whose images they cover, default: 2.
         teacher_classes: of results and models that do not name their classes: a file that does.
         images: a folder of unlabeled images instead of those of a step.
         flip: of weights: average predictions with those for the mirrored images.
@@ -55,7 +57,7 @@ class TeacherFile(NamedTuple):
     """The file of a teacher, not loaded yet.
 
     Attributes:
-        path: weights, results or model.
+        path: weights, results, model or dataset.
         weights: the verified weights; None for other files.
         step: the last step whose classes the teacher knows.
         classes: the old classes.
@@ -75,7 +77,7 @@ def find_teacher(experiment: Experiment, options: TeacherOptions) -> TeacherFile
         CheckpointError: weights that are not what was recorded.
     """
     named = options.teacher if options.teacher is not None else _only_leaf(experiment)
-    if not _is_foreign(named):
+    if not _is_foreign(experiment, named):
         for option in ("step", "teacher_classes"):
             if getattr(options, option) is not None:
                 raise ConfigError(f"`{option}`: not needed, ciod checkpoints store their class list; leave it out")
@@ -103,12 +105,14 @@ def open_teacher(experiment: Experiment, config: Config, options: TeacherOptions
     method = build_method(bank_config(config))
     selection = method.selection or config.resampler
     if file.weights is None:
-        if not file.path.is_file():
+        is_model = file.path.suffix.lower() == ".onnx"
+        if not file.path.exists():
             raise ConfigError(f"`teacher` {file.path}: no such file; pass COCO results (.json) or a model (.onnx)")
-        if options.images is not None and file.path.suffix.lower() == ".json":
+        if options.images is not None and not is_model:
             raise ConfigError(f"{options.images}: {file.path} lists images by id, not by file; leave this folder out")
         old = OldClassImages(file.step + 1, file.classes, images, selection)
-        return _FOREIGN[file.path.suffix.lower()](file.path, options.teacher_classes, old)
+        kind = OnnxTeacher if is_model else LabelsTeacher if lists_labels(file.path) else ResultsTeacher
+        return kind(file.path, options.teacher_classes, old)
     detector, info = load_detector(file.path, pick_device(config.training.device))
     identity = TeacherIdentity(
         teacher_sha256=file.weights.sha256,
@@ -135,22 +139,26 @@ def _images(experiment: Experiment, options: TeacherOptions, file: TeacherFile) 
     return read_step(experiment, manifest, following)
 
 
-def _is_foreign(teacher: Path | str) -> bool:
-    """Whether this is a file that ciod did not train; anything but a file is the name of a run.
+def _is_foreign(experiment: Experiment, teacher: Path | str) -> bool:
+    """Whether this is no detector of ciod but a file or a dataset's folder; anything else is the name of a run.
+
+    The folder of a run has the run's name.
 
     Raises:
         CheckpointError: weights of another program.
         ConfigError: a file of an unknown type.
     """
     path = Path(teacher)
+    if path.is_dir():
+        return experiment.read().find_run(str(teacher)) is None
     suffix = path.suffix.lower()
-    if path.is_file() and suffix not in (_WEIGHTS_SUFFIX, *_FOREIGN):
+    if path.is_file() and suffix not in (_WEIGHTS_SUFFIX, *_FOREIGN_SUFFIXES):
         refuse_foreign(path)
         raise ConfigError(
             f"`teacher` {path}: unsupported file type; pass ciod's weights (.safetensors), COCO results (.json) or a "
             "model (.onnx)"
         )
-    return suffix in _FOREIGN
+    return suffix in _FOREIGN_SUFFIXES
 
 
 def _only_leaf(experiment: Experiment) -> str:

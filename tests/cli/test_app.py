@@ -34,8 +34,8 @@ FLAGS = {
         "--val-images --workers"
     ),
     "distill": (
-        "--config --device --draw --experiment --flip --json --out --overwrite --scales --set --step --teacher "
-        "--teacher-classes --unlabeled --workers"
+        "--config --device --draw --experiment --flip --json --labels-format --out --overwrite --scales --set --step "
+        "--teacher --teacher-classes --unlabeled --workers --write-labels"
     ),
     "distill-into": (
         "--batch-size --config --device --epochs --experiment --flip --image-size --images --json --lr --name --out "
@@ -47,8 +47,7 @@ FLAGS = {
     ),
     "evaluate": (
         "--backend --batch-size --config --device --experiment --json --negatives --per-class "
-        "--per-class-group --set "
-        "--upper-bound --workers"
+        "--per-class-group --save-detections --set --upper-bound --workers"
     ),
     "predict": "--batch-size --classes --crops --device --experiment --format --json --out --recursive --score",
     "export": (

@@ -15,6 +15,7 @@ from ciod_core.evaluation.records import read_report, with_report
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
 from tests.cli.conftest import Ciod
+from tests.helpers.coco_results import plain_ap
 
 QUICK = ("--workers", "0", "--device", "cpu")
 
@@ -69,6 +70,29 @@ def test_both_back_ends_agree(ciod: Ciod, own_copy: Path) -> None:
     assert reports[0]["groups"] == reports[1]["groups"]
 
 
+@pytest.mark.parametrize("outside", [False, True])
+def test_saved_detections_give_the_printed_ap_elsewhere(
+    ciod: Ciod, own_copy: Path, tmp_path: Path, outside: bool
+) -> None:
+    """Of a run, and of weights that are none."""
+    run = shutil.copy(own_copy / "step2.safetensors", tmp_path / "mine.safetensors") if outside else "step2"
+    saved = tmp_path / "new" / "found.json"
+    command = ("evaluate", run, "--experiment", own_copy, *QUICK, "--save-detections", saved)
+    # Weights that are hardly trained find something at scores this low only.
+    outcome = ciod(*command, "--json", "--set", "evaluation.score_threshold=0")
+    assert outcome.code == 0, outcome.err
+    report = json.loads(outcome.out)["report"]
+    assert len(json.loads(saved.read_text())) == report["detections"] > 0
+    metrics = report["groups"]["all"]["metrics"]
+    ap, ap50, *_ = plain_ap(saved.with_name("found.ground-truth.json"), saved)
+    assert (metrics["ap"], metrics["ap50"]) == pytest.approx((ap, ap50), abs=1e-4)
+    dataset = json.loads((own_copy / "splits" / "step2.val.json").read_text())
+    assert {entry["image_id"] for entry in json.loads(saved.read_text())} <= {
+        entry["id"] for entry in dataset["images"]
+    }
+    assert plain_ap(own_copy / "splits" / "step2.val.json", saved)[0] == pytest.approx(ap), "the dataset's own ids"
+
+
 def test_a_published_upper_bound_in_percent(ciod: Ciod, own_copy: Path) -> None:
     outcome = ciod("evaluate", "step2", "--experiment", own_copy, *QUICK, "--upper-bound", "33.61", "--json")
     document = json.loads(outcome.out)
@@ -93,6 +117,7 @@ def test_an_upper_bound_by_name(ciod: Ciod, own_copy: Path) -> None:
         (("step2", "--upper-bound", "130"), 2, "130"),
         (("step2", "--upper-bound", "nan"), 2, "nan"),
         (("step2", "--batch-size", "0"), 2, "--batch-size"),
+        (("step2", "--save-detections", "."), 2, "--save-detections .: it is a folder; pass the name of a file"),
         (("step2", "--set", "evaluation.nms=1"), 2, "evaluation.nms_iou"),
     ],
 )

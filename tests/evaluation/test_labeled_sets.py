@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ import pytest
 from ciod_core.classes import class_table
 from ciod_core.data.annotations.merging import merge
 from ciod_core.data.annotations.table import AnnotationTable
-from ciod_core.evaluation.build_report import LabeledSets, build_report
+from ciod_core.evaluation.build_report import LabeledSets, build_report, labeled_part
 from ciod_core.evaluation.chain import summarize_chain
-from ciod_core.evaluation.detections import Detections
+from ciod_core.evaluation.detections import Detections, write_detections
 from ciod_core.evaluation.report import EvaluationReport
+from tests.helpers.coco_results import plain_ap
 
 MakeTable = Callable[..., AnnotationTable]
 CLASSES = class_table([[("cat", 4), ("dog", 2)], [("owl", 1)]])
@@ -79,6 +82,26 @@ def test_a_detection_where_nobody_labeled_its_class_is_no_mistake(tables: list[A
     assert report.labels_differ
     # Cats are labeled on step 2's images: there a false one counts.
     assert evaluated(tables, detections(*right, (3, 4, ELSEWHERE, 0.9))).per_class[0].metrics.ap < 1
+
+
+def test_what_is_saved_gives_the_same_ap_elsewhere(tables: list[AnnotationTable], tmp_path: Path) -> None:
+    """Where a class is not labeled, neither file has a box of it; the ids of two validation files are one set."""
+    tables[0] = replace(tables[0], annotation_ids_N=np.arange(2))  # One of them is 0.
+    near = (12.0, 10.0, 50.0, 60.0)
+    found = detections(
+        *((1, 4, near, 0.5), (2, 2, BOX, 0.3), (3, 1, BOX, 0.5), (4, 4, ELSEWHERE, 0.5)),
+        *((2, 2, ELSEWHERE, 0.9), (3, 4, BOX, 0.8), (1, 1, ELSEWHERE, 0.9), (3, 2, ELSEWHERE, 0.9)),
+    )
+    sets, table = LabeledSets.of(tables, CLASSES), merge(*tables)
+    write_detections(tmp_path / "found.json", *labeled_part(table, found, sets))
+    saved = json.loads((tmp_path / "found.json").read_text())
+    assert saved[0] == {"image_id": 1, "category_id": 4, "bbox": [12, 10, 38, 50], "score": 0.5}
+    assert len(saved) == len((tmp_path / "found.json").read_text().splitlines()) - 2 == 6
+    report = evaluated(tables, found)
+    metrics = report.groups["all"].metrics
+    assert metrics.ap is not None and 0.2 < metrics.ap < 0.9
+    ap, ap50, ap75, *_ = plain_ap(tmp_path / "found.ground-truth.json", tmp_path / "found.json")
+    assert (metrics.ap, metrics.ap50, metrics.ap75) == pytest.approx((ap, ap50, ap75), abs=1e-9)
 
 
 def test_groups_of_steps_stay_comparable(tables: list[AnnotationTable]) -> None:

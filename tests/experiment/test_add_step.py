@@ -422,8 +422,12 @@ def test_validation_images_of_several_steps_are_evaluated_once(chain: Experiment
     source = data_source(write_data(tmp_path / "data", "new", {"a.png": ["star"]}), val)
     with add_step(source, experiment=chain.folder, teacher="step1"):
         begin_run(chain, "step2", 2, "step1")
-    report = evaluate_weights(chain, chain.weights_path("step2"), EvaluationConfig(), device="cpu")
-    assert report.images == 2
+    saved = tmp_path / "found.json"
+    config = EvaluationConfig()
+    report = evaluate_weights(chain, chain.weights_path("step2"), config, device="cpu", save_detections=saved)
+    truth = read_coco(tmp_path / "found.ground-truth.json")
+    assert (truth.num_images, truth.num_boxes) == (report.images, report.boxes) == (2, 4)
+    assert {entry["image_id"] for entry in json.loads(saved.read_text())} <= set(truth.image_ids_I.tolist())
     measured = {entry.name: (entry.images, entry.boxes) for entry in report.per_class}
     assert measured == {"circle": (1, 1), "square": (2, 1), "star": (2, 2)}
     before = evaluate_weights(chain, chain.weights_path("step1"), EvaluationConfig(), device="cpu")

@@ -1,23 +1,23 @@
 """Reading and writing COCO detection files.
 
-Legend: I images, N boxes of all images.
+Legend: I images, N boxes of all images, D detections.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from ciod_core.arrays import Float64Array, Int64Array
+from ciod_core.arrays import Float32Array, Float64Array, Int64Array
 from ciod_core.data.annotations.findings import Finding, Severity
 from ciod_core.data.annotations.inspection import strict_table
 from ciod_core.data.annotations.raw import RawAnnotations
@@ -28,7 +28,7 @@ from ciod_core.data.formats.json_text import collection_paused, decode_json
 from ciod_core.errors import DataError
 from ciod_core.files import MostBytes, atomic_path, read_bytes
 
-__all__ = ["CocoCategory", "Integer", "find", "parse", "parse_coco", "read_coco", "write_coco"]
+__all__ = ["CocoCategory", "Integer", "find", "parse", "parse_coco", "read_coco", "result_rows", "write_coco"]
 
 LAYOUT = (
     "COCO (annotations/instances_train*.json and instances_val*.json), Roboflow's COCO (train/ and valid/ with "
@@ -39,6 +39,7 @@ ADD_VAL = "name the validation file as the training file with val in place of tr
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 COORDINATE_DECIMALS = 3
 AREA_DECIMALS = 4
+SCORE_DECIMALS = 6
 CHUNK = 8192
 
 
@@ -60,6 +61,12 @@ class CocoAnnotation(msgspec.Struct, gc=False):
     bbox: tuple[float, float, float, float]
     area: float | None = None
     iscrowd: bool | int = 0
+
+
+class _WrittenAnnotation(CocoAnnotation):
+    """The same as it is written, with a score where there is one."""
+
+    score: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class CocoCategory(msgspec.Struct, gc=False):
@@ -124,10 +131,15 @@ def _read(path: Path, image_dir: Path | None) -> _File:
         return _columns(path, image_dir, digest.result().hexdigest(), content)
 
 
-def write_coco(table: AnnotationTable, path: Path) -> str:
+def write_coco(table: AnnotationTable, path: Path, scores_N: Float64Array | None = None) -> str:
     """Write a table as a COCO detection file that any tool can read; the file appears whole or not at all.
 
     Coordinates are written to a thousandth of a pixel, so that xywh → xyxy → xywh gives the numbers back.
+
+    Args:
+        table: images and boxes.
+        path: the file.
+        scores_N: score of each box, 0..1, NaN for boxes without one; None: no box has one.
 
     Returns:
         the SHA-256 of the file.
@@ -138,7 +150,7 @@ def write_coco(table: AnnotationTable, path: Path) -> str:
     digest = hashlib.sha256()
     try:
         with atomic_path(path, durable=False) as temporary, temporary.open("wb", buffering=0) as stream:
-            for part in _coco_text(table):
+            for part in _coco_text(table, scores_N):
                 digest.update(part)
                 stream.write(part)
     except OSError as error:
@@ -146,11 +158,33 @@ def write_coco(table: AnnotationTable, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _coco_text(table: AnnotationTable) -> Iterator[bytes]:
+def result_rows(
+    image_ids_D: Iterable[int], category_ids_D: Iterable[int], boxes_D4: Float32Array, scores_D: Float32Array
+) -> list[dict[str, Any]]:
+    """Rows of a COCO results file: image_id, category_id, bbox (x, y, width, height), score.
+
+    Scores have the fewest digits that give each its value back: rounded ones would tie, and AP depends on their order.
+
+    Args:
+        image_ids_D: image of each detection.
+        category_ids_D: the dataset's id of its class.
+        boxes_D4: boxes, xyxy, pixels of the image.
+        scores_D: confidence, 0..1.
+    """
+    xywh_D4 = boxes_D4.astype(np.float64)
+    xywh_D4[:, 2:] -= xywh_D4[:, :2]
+    boxes, scores = xywh_D4.round(COORDINATE_DECIMALS).tolist(), [float(str(score)) for score in scores_D]
+    return [
+        {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+        for image_id, category_id, box, score in zip(image_ids_D, category_ids_D, boxes, scores, strict=True)
+    ]
+
+
+def _coco_text(table: AnnotationTable, scores_N: Float64Array | None) -> Iterator[bytes]:
     image_columns = (table.image_ids_I, table.file_names_I, table.widths_I, table.heights_I)
     boxes_N4 = table.boxes_N4.astype(np.float64)
     boxes_xywh_N4 = np.concatenate([boxes_N4[:, :2], boxes_N4[:, 2:] - boxes_N4[:, :2]], axis=1)
-    box_columns = (
+    box_columns: tuple[np.ndarray, ...] = (
         table.annotation_ids_N,
         table.image_ids_I[table.image_of_box_N],
         table.category_ids_N,
@@ -158,10 +192,14 @@ def _coco_text(table: AnnotationTable) -> Iterator[bytes]:
         _rounded(table.areas_N, AREA_DECIMALS),
         table.crowd_N.astype(np.int64),
     )
+    if scores_N is not None:
+        written_N = _rounded(scores_N, SCORE_DECIMALS).astype(object)
+        written_N[np.isnan(scores_N)] = msgspec.UNSET
+        box_columns += (written_N,)
     yield b'{"info":{"description":"COCO detection file written by ciod"},"licenses":[],"images":[\n'
     yield from _rows(CocoImage, image_columns)
     yield b'\n],"annotations":[\n'
-    yield from _rows(CocoAnnotation, box_columns)
+    yield from _rows(_WrittenAnnotation, box_columns)
     categories = [{"id": category.id, "name": category.name} for category in table.categories]
     yield b'\n],"categories":' + msgspec.json.encode(categories) + b"}\n"
 

@@ -231,13 +231,17 @@ def _read_split(split: SplitFiles, findings: Findings, keypoints: KeypointRows) 
     return labeled
 
 
-def _label_dir(image_dir: Path) -> Path:
-    """`labels` for the last `images` of the path, where that folder exists, or else the image folder itself."""
+def label_dir(image_dir: Path) -> Path:
+    """The folder of the labels of images in this folder: `labels` for the last `images` of the path."""
     parts = list(image_dir.parts)
-    if "images" not in parts:
-        return image_dir
-    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    labels = Path(*parts)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts)
+
+
+def _label_dir(image_dir: Path) -> Path:
+    """The same where that folder exists, or else the image folder itself."""
+    labels = label_dir(image_dir)
     return labels if labels.is_dir() else image_dir
 
 

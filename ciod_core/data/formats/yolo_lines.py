@@ -1,9 +1,16 @@
-"""The lines of YOLO's label files: boxes, polygons, and what must not be taken for polygons."""
+"""The lines of YOLO's label files: boxes, polygons, and what must not be taken for polygons.
+
+Legend: N boxes of an image.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from ciod_core.arrays import Float32Array
 
 LINE_FORMAT = (
     "a line is `class cx cy width height` or `class x1 y1 x2 y2 x3 y3 …`, relative to the image, "
@@ -29,6 +36,22 @@ def parse_label_line(text: str) -> tuple[int, tuple[float, ...]]:
     if len(values) != 4:
         _check_polygon(values)
     return int(index), tuple(values)
+
+
+def label_lines(class_ids_N: Iterable[int], boxes_N4: Float32Array, size: tuple[int, int]) -> str:
+    """The text of a label file: a line for each box, empty without any.
+
+    Args:
+        class_ids_N: class index of each box.
+        boxes_N4: boxes, xyxy, pixels of the image.
+        size: width and height of the image.
+    """
+    boxes_N4 = boxes_N4 / np.array(size * 2)
+    centers_N2, sides_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:]) / 2, boxes_N4[:, 2:] - boxes_N4[:, :2]
+    return "".join(
+        f"{class_id} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n"
+        for class_id, (x, y), (width, height) in zip(class_ids_N, centers_N2, sides_N2, strict=True)
+    )
 
 
 def box_of(values: Sequence[float]) -> tuple[float, float, float, float]:
