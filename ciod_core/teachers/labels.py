@@ -57,7 +57,7 @@ class LabelsTeacher(SourceFrameTeacher):
             ConfigError: an old class is not among its classes.
             DataError: the dataset cannot be read, has none of the images, or has one in another size or twice.
         """
-        labels = read_coco(path) if path.is_file() else read_dataset(resolve_dataset(str(path), val_optional=True))[0]
+        labels = read_coco(path) if path.is_file() else read_dataset(resolve_dataset(str(path)))[0]
         given = None if classes_file is None else read_teacher_classes(classes_file)
         own = TeacherClasses.from_pairs(path, ((category.id, category.name) for category in labels.categories))
         match = match_classes(choose_classes(path, own, given), old.classes)
