@@ -40,7 +40,7 @@ def photos(tmp_path: Path) -> LocatedTable:
 def test_it_is_read_back(photos: LocatedTable, tmp_path: Path, format: WrittenFormat) -> None:
     (tmp_path / "out").mkdir()
     write_dataset(tmp_path / "out", *photos, format)
-    source = resolve_dataset(str(tmp_path / "out"), val_optional=True)
+    source = resolve_dataset(str(tmp_path / "out"))
     assert (source.format, source.val, source.train.image_dir) == (format, None, tmp_path / "out" / "images")
     (table,), names = read_dataset(source), [name for _, name in CATEGORIES]
     assert [category.name for category in table.categories] == names
