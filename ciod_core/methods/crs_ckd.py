@@ -28,7 +28,7 @@ class DistillerConfig(Section):
     class_weight: NonNegative = Field(1.0, description="of the class part of the loss")
     location_weight: NonNegative = Field(1.0, description="of the location part of the loss")
     background: Literal["teacher", "zero"] = Field(
-        "zero", description="objectness target where no object is: 0 (published), or the teacher's objectness"
+        "zero", description="target where no object is: 0 (published), or what the teacher sees"
     )
 
 
