@@ -218,4 +218,4 @@ def test_an_exported_model(ciod: Ciod, trained: Path, pictures: Path, tmp_path: 
         scores = [[found["score"] for found in image["detections"]] for image in (one, other)]
         np.testing.assert_allclose(*scores, atol=1e-4)
     outcome = ciod("predict", tmp_path / "absent.onnx", pictures)
-    assert outcome.code == 5 and "absent.onnx: no such file" in outcome.error_line
+    assert outcome.code == 5 and "absent.onnx: cannot be read (No such file or directory)" in outcome.error_line

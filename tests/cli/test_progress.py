@@ -158,7 +158,7 @@ def test_a_document_reaches_stdout_beside_a_bar_on_stderr(
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr(console, "stderr", lambda: screen)
     with progress_counter("Running on 3 images", "images", total=3) as on_image:
-        console.write("[]")
+        console.write_json("[]")
         on_image(1)
     assert capsys.readouterr().out == "[]"
     output = screen.file.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def test_a_group_of_options_is_one_parameter() -> None:
     app = typer.Typer()
     app.command(cls=SettingsCommand)(command)
     assert CliRunner().invoke(app, ("a", "--val", "v.json", "--images", "folder")).exit_code == 0
-    assert given == [("a", DatasetFiles(data_root=None, val=Path("v.json"), images=Path("folder"), val_images=None))]
+    files = dict.fromkeys(field.name for field in fields(DatasetFiles))
+    assert given == [("a", DatasetFiles(**files | {"val": Path("v.json"), "images": Path("folder")}))]
 
 
 def test_a_value_out_of_range_names_the_flag() -> None:
@@ -98,7 +100,7 @@ class TestList:
         document = json.loads(ciod("settings", "--json").out)
         defaults = {setting["key"]: setting["default"] for setting in document["settings"]}
         assert defaults["training.milestones"] == [8, 11] and defaults["data.unlabeled"] is None
-        assert document["presets"] == ["published"]
+        assert document["presets"] == ["published", "published-erd"]
 
     def test_a_preset_is_yaml_that_config_reads(self, ciod: Ciod, tmp_path: Path) -> None:
         path = tmp_path / "mine.yaml"
