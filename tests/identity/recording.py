@@ -35,8 +35,8 @@ LOW_THRESHOLDS = tuple(
 )
 PUBLISHED = (
     "resampler.nms_iou=0.95", "resampler.ground_truth_iou=1", "distiller.weighting=paper", "distiller.target=hybrid",
-    "distiller.objectness=hard", "distiller.background=teacher", "distiller.batch_norm=update",
-    "distiller.trunk_balance=0",
+    "method.objectness=hard", "distiller.background=teacher", "method.batch_norm=update",
+    "method.trunk_balance=0",
 )  # fmt: skip
 METHODS = ("crs-ckd", "erd", "sid", "rilod", "lwf", "frozen-branch", "pseudo-label", "finetune")
 
