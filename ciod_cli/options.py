@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import typer
 
 from ciod_cli import console
+from ciod_cli.completion import run_names
 from ciod_cli.settings import SETTING_OPTIONS, SETTINGS_PANEL, setting
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 DATASET_PANEL = "Dataset"
 
 
-def argument(metavar: str, text: str, default: Any = ...) -> Any:
-    """The Typer argument of a command's parameter; required without a default."""
-    return typer.Argument(default, metavar=metavar, help=text)
+def argument(metavar: str, text: str, default: Any = ..., **rest: Any) -> Any:
+    """The Typer argument of a command's parameter, required without a default; `rest` is passed on to Typer."""
+    return typer.Argument(default, metavar=metavar, help=text, **rest)
 
 
 def option(flag: str, text: str, default: Any = None, *, panel: str | None = None, **rest: Any) -> Any:
@@ -38,7 +39,7 @@ def option(flag: str, text: str, default: Any = None, *, panel: str | None = Non
     return typer.Option(default, flag, help=text, rich_help_panel=panel, **rest)
 
 
-WEIGHTS = argument("WEIGHTS", "Weights file, or a run of the experiment.")
+WEIGHTS = argument("WEIGHTS", "Weights file, or a run of the experiment.", autocompletion=run_names)
 EXPERIMENT = option(
     "--experiment",
     "Experiment folder. Default: the nearest folder upwards that has an experiment.json.",
