@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import typer
 
 from ciod_cli import console
+from ciod_cli.completion import run_names
 from ciod_cli.settings import SETTING_OPTIONS, SETTINGS_PANEL, setting
 from ciod_core.errors import ConfigError
 
@@ -32,9 +33,9 @@ DATASET_PANEL = "Dataset"
 LOOKING_AT_IMAGES = "Looking for images that are alike …"
 
 
-def argument(metavar: str, text: str, default: Any = ...) -> Any:
-    """The Typer argument of a command's parameter; required without a default."""
-    return typer.Argument(default, metavar=metavar, help=text)
+def argument(metavar: str, text: str, default: Any = ..., **rest: Any) -> Any:
+    """The Typer argument of a command's parameter, required without a default; `rest` is passed on to Typer."""
+    return typer.Argument(default, metavar=metavar, help=text, **rest)
 
 
 def option(flag: str, text: str, default: Any = None, *, panel: str | None = None, **rest: Any) -> Any:
@@ -42,7 +43,7 @@ def option(flag: str, text: str, default: Any = None, *, panel: str | None = Non
     return typer.Option(default, flag, help=text, rich_help_panel=panel, **rest)
 
 
-WEIGHTS = argument("WEIGHTS", "Weights file, or a run of the experiment.")
+WEIGHTS = argument("WEIGHTS", "Weights file, or a run of the experiment.", autocompletion=run_names)
 EXPERIMENT = option(
     "--experiment",
     "Experiment folder. Default: the nearest folder upwards that has an experiment.json.",

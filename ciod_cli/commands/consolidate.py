@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ciod_cli import console
+from ciod_cli.completion import run_names
 from ciod_cli.options import EXPERIMENT, JSON, OVERWRITE, RESUME, TRAINING_KEYS, argument, option, with_options
 from ciod_cli.settings import settings
 
@@ -20,7 +21,7 @@ from ciod_cli.settings import settings
     },
 )
 def consolidate(
-    teacher: str = argument("RUN", "Run or weights file of a detector with branches."),
+    teacher: str = argument("RUN", "Run or weights file of a detector with branches.", autocompletion=run_names),
     experiment: Path | None = EXPERIMENT,
     name: str | None = option("--name", "Name of the run. Default: the teacher's with -one."),
     resume: bool = RESUME,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ciod_cli import console
+from ciod_cli.completion import run_names
 from ciod_cli.options import EXPERIMENT, JSON, OVERWRITE, option, with_options
 from ciod_cli.settings import SettingsCommand, settings
 from ciod_core.errors import ConfigError
@@ -33,6 +34,7 @@ class TeacherChoice:
         "Weights (or run), any detector: COCO results (.json), model (.onnx), or labels: COCO file, dataset folder. "
         "Default: the only leaf run.",
         metavar="FILE",
+        autocompletion=run_names,
     )
     step: int | None = option("--step", "All but weights: step whose images they cover. Default: 2.")
     teacher_classes: Path | None = option(

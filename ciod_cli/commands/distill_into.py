@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ciod_cli import console
 from ciod_cli.commands.distill import BANK, TeacherChoice
 from ciod_cli.options import EXPERIMENT, JSON, OVERWRITE, RESUME, TRAINING_KEYS, argument, option, with_options
-from ciod_cli.settings import settings
+from ciod_cli.settings import choices, settings
 
 if TYPE_CHECKING:
     from ciod_core.experiment.folder import Experiment
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     "training.seed", *TRAINING_KEYS, texts={"data.image_size": "Longer side in pixels. Default: the teacher's."}
 )
 def distill_into(
-    model: str = argument("MODEL", "The model to train, for example yolox-nano."),
+    model: str = argument(
+        "MODEL", "The model to train, for example yolox-nano.", autocompletion=lambda: list(choices("model.name"))
+    ),
     *,
     experiment: Path | None = EXPERIMENT,
     teacher: TeacherChoice,

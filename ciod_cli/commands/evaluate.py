@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciod_cli import console
+from ciod_cli.completion import run_names
 from ciod_cli.options import EXPERIMENT, JSON, argument, option, with_options
 from ciod_cli.settings import settings
 from ciod_core.errors import listed
@@ -23,7 +24,9 @@ _METRIC_COLUMNS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 
 @with_options("evaluation.negatives", "evaluation.batch_size", "data.workers", "training.device")
 def evaluate(
-    run: str | None = argument("RUN", "Run or weights file. Default: the only leaf run.", None),
+    run: str | None = argument(
+        "RUN", "Run or weights file. Default: the only leaf run.", None, autocompletion=run_names
+    ),
     experiment: Path | None = EXPERIMENT,
     per_class_group: bool = option("--per-class-group", "Also show the classes of each step.", False),
     per_class: bool = option("--per-class", "Also show per-class AP.", False),
@@ -31,6 +34,7 @@ def evaluate(
         "--upper-bound",
         "A joint run, or its AP in percent. Default: joint1, joint2, … as far as they are trained.",
         metavar="RUN|AP",
+        autocompletion=run_names,
     ),
     backend: str = option(
         "--backend",

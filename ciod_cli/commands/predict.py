@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ciod_cli import console
+from ciod_cli.completion import run_names
 from ciod_cli.options import EXPERIMENT, JSON, argument, locate_weights, option
 from ciod_cli.predictions import FORMATS, CocoPrinter, FolderPrinter, JsonPrinter, Printer, TablePrinter
 from ciod_cli.settings import setting
@@ -13,7 +14,9 @@ from ciod_core.errors import ConfigError, DataError, did_you_mean, listed
 
 
 def predict(
-    weights: str = argument("WEIGHTS", "Weights file, exported ONNX model, or a run of the experiment."),
+    weights: str = argument(
+        "WEIGHTS", "Weights file, exported ONNX model, or a run of the experiment.", autocompletion=run_names
+    ),
     images: list[str] = argument("IMAGES", "Image files, folders of them, or quoted patterns such as 'photos/*.jpg'."),
     out: Path | None = option("--out", "Folder for the images with their boxes drawn, as JPEG.", metavar="FOLDER"),
     crops: Path | None = option(

@@ -44,7 +44,12 @@ def split(
     leave_out: str | None = option(
         "--leave-out", "Classes that no step learns: names with commas, or 'rest' of the order."
     ),
-    protocol: str = option("--protocol", "Which images a step trains on: overlap, disjoint or loco.", "overlap"),
+    protocol: str = option(
+        "--protocol",
+        "Which images a step trains on: overlap, disjoint or loco.",
+        "overlap",
+        autocompletion=lambda: ["overlap", "disjoint", "loco"],
+    ),
     seed: int | None = option(
         "--seed", "Seed of disjoint, loco and the images of the demo. Default: 0.", min=0, max=2**32 - 1
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciod_cli import console
+from ciod_cli.completion import run_names
 from ciod_cli.options import (
     DATASET_PANEL,
     EXPERIMENT,
@@ -57,7 +58,10 @@ def train_step(
     *,
     experiment: Path | None = EXPERIMENT,
     teacher: Path | None = option(
-        "--teacher", "Weights (or run) of the previous step. Omit to train step 1.", metavar="FILE"
+        "--teacher",
+        "Weights (or run) of the previous step. Omit to train step 1.",
+        metavar="FILE",
+        autocompletion=run_names,
     ),
     data: list[str] | None = option(
         "--data",
