@@ -12,6 +12,8 @@ from ciod_core.config.schema import choices_of, config_sections
 from ciod_core.errors import ConfigError, did_you_mean
 
 _PRESETS = Path(__file__).parent / "presets"
+# Bounds from here on only keep numbers within what computers count with.
+NO_BOUND = 2**31
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 
@@ -42,7 +44,7 @@ def all_settings() -> tuple[Setting, ...]:
 
 
 def find_settings(words: str | None = None) -> tuple[Setting, ...]:
-    """The settings of a section, or else those whose key contains the words; all without words.
+    """The settings of a section, the one of this key, or else those whose key contains the words; all without words.
 
     Raises:
         ConfigError: there is none.
@@ -52,7 +54,8 @@ def find_settings(words: str | None = None) -> tuple[Setting, ...]:
         return known
     if words in config_sections():
         return tuple(setting for setting in known if setting.key.startswith(f"{words}."))
-    found = tuple(setting for setting in known if words.lower() in setting.key)
+    found = tuple(setting for setting in known if setting.key == words)
+    found = found or tuple(setting for setting in known if words.lower() in setting.key)
     if not found:
         hint = did_you_mean(words, [*config_sections(), *(setting.key for setting in known)], otherwise="")
         raise ConfigError(f"`filter` {words}: no setting has this in its name; {hint}")
@@ -87,6 +90,6 @@ def _values(key: str, field: FieldInfo) -> str:
         f"{sign} {getattr(bound, name):g}"
         for bound in field.metadata
         for name, sign in _SIGNS.items()
-        if hasattr(bound, name)
+        if hasattr(bound, name) and abs(getattr(bound, name)) < NO_BOUND
     ]
     return f"{text} {', '.join(bounds)}" if bounds else text

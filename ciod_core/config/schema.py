@@ -124,9 +124,18 @@ class TrainingConfig(Section):
     epochs: Count = Field(12, description="passes over the training images")
     batch_size: Count = Field(16, description="images per iteration")
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="how gradients change the weights")
+    accumulate: Count = Field(1, description="batches whose gradients make one update: a larger batch in less memory")
     lr: Positive = Field(1e-3, description="learning rate after the warm-up")
+    lr_batch_size: Annotated[int, Field(ge=0)] = Field(
+        0, description="images per update that lr is meant for; it is scaled to those there are; 0: lr as it is"
+    )
+    backbone_rate: UnitInterval = Field(1.0, description="share of the learning rate at which the backbone learns")
     momentum: UnitInterval = Field(0.9, description="of sgd")
+    nesterov: bool = Field(True, description="Nesterov's momentum, of sgd (published: no)")
     weight_decay: NonNegative = Field(1e-4, description="of the optimizer")
+    decay_all: bool = Field(
+        False, description="weight decay of biases and normalization, too (published), not of kernels alone"
+    )
     schedule: Literal["cosine", "step"] = Field("cosine", description="how the learning rate falls after the warm-up")
     milestones: tuple[Count, ...] = Field((8, 11), description="epochs after which the step schedule divides lr by 10")
     final_lr_ratio: UnitInterval = Field(0.01, description="where the cosine schedule ends, as a share of lr")

@@ -39,7 +39,7 @@ def start_record(
     teacher: Teacher | None,
 ) -> RunRecord:
     """The record of a run that starts now: its inputs with their hashes, settings, versions and device."""
-    manifest = experiment.read()
+    manifest, training = experiment.read(), spec.config.training
     inputs = _labels(manifest, spec)
     val = manifest.step(spec.step).val
     if val is not None:
@@ -62,9 +62,9 @@ def start_record(
         inputs=inputs,
         config=spec.config.model_dump(mode="json"),
         versions=_versions(),
-        seed=spec.config.training.seed,
+        seed=training.seed,
         device=_device_name(device),
-        effective_batch_size=spec.config.training.batch_size * world_size(),
+        effective_batch_size=training.batch_size * training.accumulate * world_size(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         replayed=replayed,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -144,9 +145,15 @@ class Trainer:
         meter = IntervalMeter()
         iteration = self.epochs_done * self.iterations_per_epoch
         kept_in_epoch: int | None = None
-        for batch in meter.waiting_for(loader):
+        trunk_rates: list[float] = []
+        for position, batch in enumerate(meter.waiting_for(loader)):
             lr = learning_rate(iteration, self.iterations_per_epoch, self.config)
-            losses, kept = self._train_batch(batch, lr, iteration)
+            batches_per_update = self._batches_per_update(position)
+            losses, kept, trunk_rate = self._learn_from(batch, share=1 / batches_per_update)
+            trunk_rates.append(trunk_rate)
+            if len(trunk_rates) == batches_per_update:
+                self._update(lr, fmean(trunk_rates), iteration)
+                trunk_rates = []
             meter.add(losses, kept, images=len(batch.images_B3HW))
             kept_in_epoch = kept if kept_in_epoch is None else kept_in_epoch + (kept or 0)
             iteration += 1
@@ -162,7 +169,16 @@ class Trainer:
         self.epochs_done += 1
         self.seconds += time.perf_counter() - started
 
-    def _train_batch(self, batch: Batch, lr: float, iteration: int) -> tuple[dict[str, Tensor], int | None]:
+    def _batches_per_update(self, position: int) -> int:
+        """How many batches the update takes its gradients from that the batch of this position in the epoch is part of.
+
+        The last update of an epoch may have fewer.
+        """
+        first = position - position % self.config.accumulate
+        return min(self.config.accumulate, self.iterations_per_epoch - first)
+
+    def _learn_from(self, batch: Batch, share: float) -> tuple[dict[str, Tensor], int | None, float]:
+        """Add this share of a batch's gradients; its losses, the number of kept boxes, and the trunk's rate."""
         images = batch.images_B3HW.to(self.device, non_blocking=True).to(memory_format=self.memory_format)
         targets = batch.targets.to(self.device)
         with autocast(self.device, self.config.precision):
@@ -177,20 +193,23 @@ class Trainer:
             knowledge = self.method.reconcile(self.teacher.answer(batch._replace(images_B3HW=images)), targets)
             trunk_rate = self.method.trunk_rate(knowledge, targets)
             losses = self.method.losses(self.student, student, targets, knowledge, ignored_BA)
-        set_learning_rates(self.optimizer, lr, trunk_rate)
         total = torch.stack(list(losses.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        self.scaler.scale(total * share).backward()
+        detached = {name: loss.detach() for name, loss in losses.items()}
+        kept = len(knowledge) if knowledge is not None and "selected" in self.method.needs else None
+        return {"loss": total.detach(), **detached}, kept, trunk_rate
+
+    def _update(self, lr: float, trunk_rate: float, iteration: int) -> None:
+        """Change the weights by the gradients since the last update."""
+        set_learning_rates(self.optimizer, lr, trunk_rate, self.config.backbone_rate)
         if self.config.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.student.parameters(), self.config.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(self.student, iteration + 1)
-        detached = {name: loss.detach() for name, loss in losses.items()}
-        kept = len(knowledge) if knowledge is not None and "selected" in self.method.needs else None
-        return {"loss": total.detach(), **detached}, kept
+            self.average.update(self.student, iteration // self.config.accumulate + 1)
 
     def _ignored(self, student: Predictions, missing_BC: Tensor | None) -> Tensor | None:
         """(B, A) mask of the anchor points that may be unlabeled objects; None where all labels are there."""

@@ -105,7 +105,13 @@ def _step(
         device=torch.device("cpu"),
     )
     student.train()
-    return lambda index: trainer._train_batch(batches[index], 1e-4, 1000)[1]
+
+    def step(index: int) -> int | None:
+        _, kept, trunk_rate = trainer._learn_from(batches[index], share=1.0)
+        trainer._update(1e-4, trunk_rate, 1000)
+        return kept
+
+    return step
 
 
 @torch.no_grad()

@@ -30,6 +30,10 @@ class Network(nn.Sequential):
     def trunk_parameters(self) -> Iterator[nn.Parameter]:
         return self[0].parameters()
 
+    @property
+    def backbone(self) -> nn.Module:
+        return self[0]
+
 
 def refusal(folder: Path) -> str:
     with pytest.raises(CheckpointError) as caught:

@@ -22,6 +22,13 @@ def config(**settings: Any) -> TrainingConfig:
     return TrainingConfig(**(defaults | settings))
 
 
+def test_the_rate_follows_the_images_of_an_update() -> None:
+    settings = {"warmup_iterations": 0, "schedule": "step", "batch_size": 8}
+    assert learning_rate(0, PER_EPOCH, config(**settings)) == 0.02
+    assert learning_rate(0, PER_EPOCH, config(lr_batch_size=64, **settings)) == pytest.approx(0.0025)
+    assert learning_rate(0, PER_EPOCH, config(lr_batch_size=64, accumulate=4, **settings)) == pytest.approx(0.01)
+
+
 def test_linear_warm_up() -> None:
     for schedule in ("cosine", "step"):
         rates = [learning_rate(iteration, PER_EPOCH, config(schedule=schedule)) for iteration in range(101)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ciod_core.data.loading.dataset import Batch
 from ciod_core.errors import CiodError
+from ciod_core.methods.base import supervised
+from ciod_core.model.base import Detector
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.teachers.network import NetworkTeacher
 from ciod_core.training.resume import load_state, save_state
@@ -126,7 +130,8 @@ def movement(make_trainer: MakeTrainer, clip_grad_norm: float) -> float:
     )  # fmt: skip
     before = [parameter.detach().clone() for parameter in trainer.student.parameters()]
     trainer.student.train()
-    trainer._train_batch(next(iter(trainer.load_epoch(0))), lr=1.0, iteration=0)
+    trainer._learn_from(next(iter(trainer.load_epoch(0))), share=1.0)
+    trainer._update(lr=1.0, trunk_rate=1.0, iteration=0)
     moved = [old - new.detach() for old, new in zip(before, trainer.student.parameters(), strict=True)]
     return float(torch.stack([part.double().norm() for part in moved]).norm())
 
@@ -145,6 +150,60 @@ def test_the_learning_rate_reaches_the_optimizer(make_trainer: MakeTrainer) -> N
     expected = [1e-3 * (0.01 + 0.99 * (1 + math.cos(math.pi * iteration / 6)) / 2) for iteration in range(6)]
     assert [record.lr for record in notes.records] == pytest.approx(expected)
     assert {group["lr"] for group in trainer.optimizer.param_groups} == {notes.records[-1].lr}
+
+
+def test_gradients_of_several_batches_make_one_update(make_trainer: MakeTrainer) -> None:
+    """Three batches, two by two: the last update of the epoch has a single one."""
+    trainer = make_trainer(
+        "finetune", optimizer="sgd", lr=0.01, momentum=0.0, weight_decay=0.0, warmup_iterations=0, schedule="step",
+        clip_grad_norm=0.0, ema_decay=0.0, accumulate=2,
+    )  # fmt: skip
+    # Batch statistics are those of each batch by itself; here they stay as they are.
+    trainer.student.keep_statistics()
+    plain = copy.deepcopy(trainer.student)
+    batches = list(trainer.load_epoch(0))
+    assert len(batches) == 3
+    for group in (batches[:2], batches[2:]):
+        losses = [total_loss(plain.train(), batch) for batch in group]
+        gradients = torch.autograd.grad(torch.stack(losses).mean(), list(plain.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(plain.parameters(), gradients, strict=True):
+                parameter -= 0.01 * gradient
+    train(trainer, 1)
+    for name, parameter in trainer.student.named_parameters():
+        torch.testing.assert_close(parameter, plain.get_parameter(name), rtol=1e-3, atol=1e-6)
+
+
+def total_loss(student: Detector, batch: Batch) -> Tensor:
+    """What fine-tuning minimizes."""
+    losses = supervised(
+        student, student(batch.images_B3HW.contiguous(memory_format=torch.channels_last)), batch.targets
+    )
+    return torch.stack(list(losses.values())).sum()
+
+
+def test_the_recipe_of_the_published_optimizer(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("finetune", optimizer="sgd", nesterov=False, decay_all=True, weight_decay=0.25)
+    assert {(group["nesterov"], group["weight_decay"]) for group in trainer.optimizer.param_groups} == {(False, 0.25)}
+
+
+def test_the_backbone_learns_at_its_share(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("finetune", backbone_rate=0.1, warmup_iterations=0, schedule="step")
+    train(trainer, 1)
+    rates: dict[str, set[float]] = {}
+    rate_of = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    for name, parameter in trainer.student.named_parameters():
+        rates.setdefault(name.split(".")[0], set()).add(rate_of[id(parameter)])
+    assert rates == {"backbone": {1e-3 * 0.1}, "neck": {1e-3}, "head": {1e-3}}
+
+
+def test_the_order_of_parameters_is_that_of_earlier_states(make_trainer: MakeTrainer) -> None:
+    """Trunk before heads, what does not decay before kernels; within that, as in the detector."""
+    trainer = make_trainer("finetune")
+    names = {id(parameter): name for name, parameter in trainer.student.named_parameters()}
+    found = [names[id(p)] for group in trainer.optimizer.param_groups for p in group["params"]]
+    ranks = {name: (name.startswith("head."), p.ndim > 1) for name, p in trainer.student.named_parameters()}
+    assert found == sorted(names.values(), key=lambda name: ranks[name])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
