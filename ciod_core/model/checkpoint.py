@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -69,6 +70,11 @@ def save_detector(path: Path, state: dict[str, Tensor], info: CheckpointInfo) ->
     atomic_write_bytes(path, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
 
 
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors that hold NaN or infinity."""
+    return [name for name, tensor in state.items() if not tensor.isfinite().all()]
+
+
 def read_info(path: Path) -> CheckpointInfo:
     """The description of a checkpoint, without its weights.
 
@@ -122,7 +128,7 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detec
     """Rebuild a detector, in evaluation mode, from its checkpoint alone.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or its tensors do not fit its description.
+        CheckpointError: the file is missing, damaged, its tensors do not fit its description, or are no finite numbers.
     """
     info = read_info(path)
     num_classes, *branch_classes = info.head_classes or (len(info.classes),)
@@ -137,9 +143,16 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detec
             ):
                 raise _unfit(path)
             detector = build_detector(info.model, num_classes, *branches)
-            detector.load_state_dict({name: file.get_tensor(name) for name in described})
+            weights = {name: file.get_tensor(name) for name in described}
+            detector.load_state_dict(weights)
     except (SafetensorError, OSError) as error:
         raise _unfit(path) from error
+    broken = not_finite(weights)
+    if broken:
+        raise CheckpointError(
+            f"{path}: {len(broken)} of {len(weights)} tensors hold values that are no finite numbers, the first is "
+            f"{broken[0]}; a training that diverged wrote it, or it is damaged; pass other weights"
+        )
     return detector.to(device).eval(), info
 
 

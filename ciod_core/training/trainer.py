@@ -16,6 +16,7 @@ from ciod_core.errors import CiodError
 from ciod_core.experiment.manifest import RunEnd
 from ciod_core.methods.base import Method, supervised
 from ciod_core.model.base import Detector, Predictions
+from ciod_core.model.checkpoint import not_finite
 from ciod_core.runtime.device import autocast
 from ciod_core.runtime.distributed import parallel, union_across_processes
 from ciod_core.teachers.base import Teacher
@@ -137,7 +138,7 @@ class Trainer:
         """One pass over the data.
 
         Raises:
-            CiodError: the loss is no longer a finite number.
+            CiodError: the loss or a weight is no longer a finite number.
         """
         started = time.perf_counter()
         self._model.train()
@@ -164,6 +165,7 @@ class Trainer:
                 self._report(meter, iteration, lr)
         self.skipped.add(union_across_processes(self.skipped.names))
         self._report_skipped()
+        self._check_weights(iteration)
         if kept_in_epoch == 0:
             self._warn_of_nothing_kept()
         self.epochs_done += 1
@@ -226,6 +228,16 @@ class Trainer:
             )
         for listener in self.listeners:
             listener.record(record)
+
+    def _check_weights(self, iteration: int) -> None:
+        """Refuse to go on with weights that are no numbers: losses of training do not read all of them."""
+        broken = not_finite(self.student.state_dict()) or not_finite(self.weights)
+        if broken:
+            raise CiodError(
+                f"training: {len(broken)} tensors of the weights hold values that are no finite numbers after "
+                f"iteration {iteration}, the first is {broken[0]}; lower `training.lr` or raise "
+                "`training.warmup_iterations`, and train again with `overwrite`"
+            )
 
     def _warn_of_nothing_kept(self) -> None:
         for listener in self.listeners:

@@ -242,6 +242,14 @@ def test_missing_and_surplus_tensors(detector: YoloxDetector, path: Path) -> Non
     assert "do not fit" in refusal(path)
 
 
+def test_weights_that_are_no_numbers(detector: YoloxDetector, path: Path) -> None:
+    state = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    state["neck.lateral5.0.weight"][0] = torch.nan
+    save_detector(path, state, read_info(path))
+    with pytest.raises(CheckpointError, match=r"1 of \d+ tensors hold values .* neck\.lateral5\.0\.weight; a training"):
+        load_detector(path)
+
+
 def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 

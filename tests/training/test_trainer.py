@@ -268,6 +268,19 @@ def test_a_loss_that_is_no_number_stops_training(log_interval: int, make_trainer
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_are_no_numbers_end_training(make_trainer: MakeTrainer) -> None:
+    """Losses of training do not see them: running statistics, and an average of weights."""
+    trainer = make_trainer("finetune")
+    trainer.student.state_dict()["neck.lateral5.1.running_var"].fill_(float("nan"))
+    with pytest.raises(CiodError, match=r"1 tensors .* after iteration 3, the first is neck\.lateral5\.1\.running_var"):
+        train(trainer, 1)
+    averaged = make_trainer("finetune", ema_decay=0.9)
+    assert averaged.average is not None
+    averaged.average.state["neck.lateral5.0.weight"].fill_(float("inf"))
+    with pytest.raises(CiodError, match=r"the first is neck\.lateral5\.0\.weight; lower `training\.lr`"):
+        train(averaged, 1)
+
+
 def test_a_loss_beyond_all_bounds_stops_training(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("finetune", log_interval=1)
     with torch.no_grad():
