@@ -12,6 +12,7 @@ from ciod_core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+    from ciod_core.experiment.folder import Experiment
     from ciod_core.experiment.manifest import ExperimentManifest, RunRecord, StepRecord
 
 _CLASSES_IN_TREE = 5
@@ -38,7 +39,7 @@ def status(
     ]
     title = f"{found.folder}: {_origin(manifest)}"
     console.show(console.table(title, ("step", "classes", "runs", "images"), rows, text_columns=3))
-    console.show(_tree(manifest))
+    console.show(_tree(found, manifest))
     for doubt in doubtful_bounds(manifest):
         console.warn(doubt)
 
@@ -67,7 +68,7 @@ def _runs_of(manifest: ExperimentManifest, step: int) -> str:
     return ", ".join(run.name for run in manifest.runs if run.step == step) or "–"
 
 
-def _tree(manifest: ExperimentManifest) -> Tree:
+def _tree(experiment: Experiment, manifest: ExperimentManifest) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
@@ -75,12 +76,20 @@ def _tree(manifest: ExperimentManifest) -> Tree:
     branches: dict[str, Tree] = {}
     # Parents are recorded before their children, so every branch exists when it is needed.
     for run in manifest.runs:
-        branches[run.name] = branches.get(run.parent or "", tree).add(Text(console.printable(_describe(run, manifest))))
+        branches[run.name] = branches.get(run.parent or "", tree).add(
+            Text(console.printable(_describe(run, manifest, _state(experiment, run))))
+        )
     return tree
 
 
-def _describe(run: RunRecord, manifest: ExperimentManifest) -> str:
-    parts = [run.name, run.method, run.status]
+def _state(experiment: Experiment, run: RunRecord) -> str:
+    if run.status == "running" and not experiment.is_training(run.name):
+        return "killed; --resume continues it"
+    return run.status
+
+
+def _describe(run: RunRecord, manifest: ExperimentManifest, state: str) -> str:
+    parts = [run.name, run.method, state]
     if run.ended_by not in (None, "epochs"):
         parts.append(f"ended after {run.epochs} epoch{'s'[: run.epochs != 1]} ({run.ended_by})")
     if run.seconds is not None:

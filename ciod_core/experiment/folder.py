@@ -37,6 +37,8 @@ BANK_MARK = ".knowledge"
 HASHES_NAME = ".image-hashes.json"
 
 LOCK_NAME = ".experiment.lock"
+# In the folder of a run; held by the process that trains it.
+TRAINING_LOCK = ".training.lock"
 _LOCK_SECONDS = 30.0
 _RESERVED_RUN_NAMES = (SPLITS_NAME, "data")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -132,6 +134,24 @@ class Experiment:
             yield
         finally:
             lock.release()
+
+    def is_training(self, run: str) -> bool:
+        """Whether a process holds the lock of a run: it trains, or is killed and gone."""
+        from filelock import FileLock, Timeout
+
+        path = self.run_folder(run) / TRAINING_LOCK
+        if not path.exists():
+            return False
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:
+            # Without locks, or without the right to write, nobody knows.
+            return False
+        lock.release()
+        return False
 
     def write(self, manifest: ExperimentManifest) -> None:
         """Replace the manifest; the caller holds the lock."""

@@ -16,9 +16,10 @@ from ciod_core.experiment.teacher import taught_by
 from ciod_core.methods.consolidation import Consolidation
 from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector, read_info
+from ciod_core.runs.claim import claimed
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.replay import TrainingData
-from ciod_core.runs.spec import RunSpec, claim, on_device, settle
+from ciod_core.runs.spec import RunSpec, on_device, settle
 from ciod_core.runs.train import with_unlabeled
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.teachers.base import TeacherIdentity
@@ -58,23 +59,24 @@ def consolidate(
         CheckpointError: a teacher or a state that does not fit.
         DataError: images that cannot be read.
     """
-    spec = claim(experiment, _describe(experiment, config, teacher, run), resume=resume, overwrite=overwrite)
-    spec, device = on_device(settle(spec))
-    manifest, config = experiment.read(), spec.config
-    check_step_files(experiment, manifest, spec.step)
-    data = with_unlabeled(TrainingData(*read_step(experiment, manifest, spec.step)), config)
-    with reproducible(config.training.seed, strict=config.training.deterministic):
-        method = Consolidation(Section(), config.resampler)
-        prepared = PreparedRun(
-            spec=spec,
-            method=method,
-            student=_student(spec, method),
-            teacher=_teacher(spec, method, data, device),
-            data=data,
-            device=device,
-            notes=_notes(config),
-        )
-        return execute(experiment, prepared, resume=resume, listener=listener)
+    spec = _describe(experiment, config, teacher, run)
+    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as claim:
+        spec, device = on_device(settle(claim))
+        manifest, config = experiment.read(), spec.config
+        check_step_files(experiment, manifest, spec.step)
+        data = with_unlabeled(TrainingData(*read_step(experiment, manifest, spec.step)), config)
+        with reproducible(config.training.seed, strict=config.training.deterministic):
+            method = Consolidation(Section(), config.resampler)
+            prepared = PreparedRun(
+                spec=spec,
+                method=method,
+                student=_student(spec, method),
+                teacher=_teacher(spec, method, data, device),
+                data=data,
+                device=device,
+                notes=_notes(config),
+            )
+            return execute(experiment, prepared, resume=resume, listener=listener)
 
 
 def _describe(experiment: Experiment, config: Config, teacher: Path | str, run: str | None) -> RunSpec:

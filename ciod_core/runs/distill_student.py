@@ -14,9 +14,10 @@ from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import read_info
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
+from ciod_core.runs.claim import claimed
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.replay import TrainingData
-from ciod_core.runs.spec import RunSpec, claim, on_device
+from ciod_core.runs.spec import RunSpec, on_device
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.teachers.distill import distill
 from ciod_core.teachers.report import StepBank
@@ -59,15 +60,16 @@ def distill_into(
     """
     file = find_teacher(experiment, options)
     spec = _describe_student(file, _settle_student(config, file), name)
-    spec, device = on_device(claim(experiment, spec, resume=resume, overwrite=overwrite))
-    if out is None and options.images is not None:
-        out = experiment.knowledge_path(spec.name)
-    bank = distill(experiment, spec.config, options, file=file, out=out, overwrite=overwrite, on_images=on_images)
-    if spec.begun is not None:
-        require_same_bank(spec.begun, bank.path)
-    training = spec.config.training
-    with reproducible(training.seed, strict=training.deterministic):
-        return execute(experiment, _prepare(spec, bank, device), resume=resume, listener=listener)
+    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as claim:
+        spec, device = on_device(claim)
+        if out is None and options.images is not None:
+            out = experiment.knowledge_path(spec.name)
+        bank = distill(experiment, spec.config, options, file=file, out=out, overwrite=overwrite, on_images=on_images)
+        if spec.begun is not None:
+            require_same_bank(spec.begun, bank.path)
+        training = spec.config.training
+        with reproducible(training.seed, strict=training.deterministic):
+            return execute(experiment, _prepare(spec, bank, device), resume=resume, listener=listener)
 
 
 def _describe_student(file: TeacherFile, config: Config, name: str | None) -> RunSpec:

@@ -11,7 +11,7 @@ import torch
 
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Config, recorded_config
-from ciod_core.errors import ConfigError, listed
+from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment, Teacher, check_run_name, run_name
 from ciod_core.experiment.manifest import RunKind, RunRecord
 from ciod_core.experiment.teacher import taught_by
@@ -20,7 +20,6 @@ from ciod_core.methods.registry import AUTO, method_class
 from ciod_core.model.checkpoint import read_info
 from ciod_core.runs.inherited import inherit, with_set
 from ciod_core.runtime.device import pick_device, pick_precision
-from ciod_core.training.resume import STATE_FILE
 
 # The key of `model.init` among the inputs in a run's record.
 INIT_KEY = "init"
@@ -129,56 +128,6 @@ def plan_run(
     return plan
 
 
-def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: bool) -> RunSpec:
-    """Make sure that the run may be trained now; a resumed run gets the settings that it began with.
-
-    Raises:
-        ConfigError: it exists and is to be neither resumed nor replaced, others build on it, or it cannot be resumed,
-            for example because a setting or the teacher differs from what it began with; it is to be evaluated during
-            training, and there is nothing to evaluate on.
-    """
-    manifest, name = experiment.read(), spec.name
-    record = manifest.find_run(name)
-    if resume and overwrite:
-        raise ConfigError("`resume` and `overwrite` exclude each other; pass one of them")
-    if resume and record is None:
-        raise ConfigError(f"`resume`: run '{name}' does not exist; leave `resume` out")
-    if resume and record is not None and record.status == "finished":
-        raise ConfigError(f"`resume`: run '{name}' is finished; {_remedies(experiment, record)}")
-    if record is not None and record.kind == "imported" and overwrite:
-        raise ConfigError(f"`overwrite`: '{name}' is what this experiment began with; pass another `name`")
-    if record is None and not overwrite and experiment.weights_path(name).exists():
-        raise ConfigError(
-            f"{experiment.weights_path(name)}: exists and was not written by this experiment; pass "
-            "another `name`, or `overwrite` (to continue from these weights, pass them as `teacher`)"
-        )
-    if record is not None and not (resume or overwrite):
-        raise ConfigError(f"run '{name}' exists already ({record.status}); {_remedies(experiment, record)}")
-    children = manifest.children_of(name)
-    if overwrite and children:
-        raise ConfigError(f"`overwrite`: run '{name}' is the teacher of {listed(children)}; pass another `name`")
-    spec = _resumed(spec, record) if resume and record else spec
-    every = spec.config.training.evaluate_every
-    if every and not manifest.validation_steps(spec.step):
-        raise ConfigError(
-            f"`training.evaluate_every` {every}: no validation image labels a class of this run; leave it out, or add "
-            "a step whose data has validation images (`val`)"
-        )
-    return spec
-
-
-def _remedies(experiment: Experiment, record: RunRecord) -> str:
-    """What can be done about a run that exists, in words."""
-    remedies = ["another `name`"]
-    if record.kind != "imported" and not experiment.read().children_of(record.name):
-        remedies.insert(0, "`overwrite` to replace it")
-    if record.status != "finished" and (experiment.run_folder(record.name) / STATE_FILE).exists():
-        ended = " if it has ended" if record.status == "running" else ""
-        remedies.insert(0, f"`resume` to continue it{ended}")
-    *others, last = remedies
-    return f"pass {', '.join(others)}{' or ' if others else ''}{last}"
-
-
 def on_device(spec: RunSpec) -> tuple[RunSpec, torch.device]:
     """The run with its precision decided, and the device that it trains on.
 
@@ -268,24 +217,3 @@ def has_same_start(record: RunRecord, spec: RunSpec) -> bool:
     if spec.init is not None:
         return init is not None and init.sha256 == sha256_of_file(spec.init)
     return True
-
-
-def _resumed(spec: RunSpec, record: RunRecord) -> RunSpec:
-    if not has_same_start(record, spec):
-        start = f"`model.init` than {spec.init}" if spec.teacher is None else f"teacher than {spec.teacher.path}"
-        raise ConfigError(f"`resume`: run '{record.name}' began with another {start}; pass that one")
-    given, began = as_decided(spec.config, record), recorded_config(record.config)
-    keys = [(name, field) for name in given.model_fields_set for field in getattr(given, name).model_fields_set]
-    change = find_change(record, given, keys)
-    if change is not None:
-        raise ConfigError(f"`resume`: {change.key} is {change.now}, the run began with {change.before}; leave it out")
-    data: dict[str, object] = {"workers": given.data.workers}
-    if "corrupt_images" in given.data.model_fields_set:
-        data["corrupt_images"] = given.data.corrupt_images
-    config = began.model_copy(
-        update={
-            "training": began.training.model_copy(update={"device": given.training.device}),
-            "data": began.data.model_copy(update=data),
-        }
-    )
-    return replace(spec, config=config, begun=record, choice=record.choice, inherited=record.inherited)

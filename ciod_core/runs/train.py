@@ -28,10 +28,11 @@ from ciod_core.model.common.cost import num_operations, num_parameters
 from ciod_core.model.pretrained import load_backbone_weights
 from ciod_core.model.registry import build_detector
 from ciod_core.runs.choice import choose_method
+from ciod_core.runs.claim import claimed
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.inherited import describe_inherited
 from ciod_core.runs.replay import TrainingData, choose_replayed, replay_table, resumed_replay
-from ciod_core.runs.spec import RunSpec, claim, on_device, plan_run, settle
+from ciod_core.runs.spec import RunSpec, on_device, plan_run, settle
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.teachers.resolve import names_bank, resolve_teacher
 from ciod_core.training.progress import TrainingListener
@@ -70,34 +71,35 @@ def train_step(
         DataError: training data that cannot be read.
     """
     spec = plan_run(experiment, config, teacher=teacher, step=step, run=run)
-    spec = settle(claim(experiment, spec, resume=resume, overwrite=overwrite))
-    check_step_files(experiment, experiment.read(), spec.step)
-    spec, device = on_device(spec)
-    replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)
-    data = training_data(experiment, spec, replayed)
-    images = LocatedTable(data.table, data.images)
-    if spec.teacher is not None and spec.config.method.name == AUTO:
-        spec = settle(choose_method(spec, _labeled_images(data), device, from_bank=names_bank(knowledge)))
-    chosen = resolve_teacher(
-        experiment, spec.config, images, step=spec.step, weights=spec.teacher, knowledge=knowledge, begun=spec.begun
-    )
-    spec = replace(spec, config=chosen.config)
-    training = spec.config.training
-    with reproducible(training.seed, strict=training.deterministic):
-        method = build_method(spec.config)
-        student, network = _build_models(spec, method)
-        notes = _notes(spec, student, network)
-        prepared = PreparedRun(
-            spec=spec,
-            method=method,
-            student=student,
-            teacher=chosen.open(network, method, images, device),
-            data=data,
-            device=device,
-            replayed=replayed,
-            notes=(*notes, *chosen.notes),
+    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as claim:
+        spec = settle(claim)
+        check_step_files(experiment, experiment.read(), spec.step)
+        spec, device = on_device(spec)
+        replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)
+        data = training_data(experiment, spec, replayed)
+        images = LocatedTable(data.table, data.images)
+        if spec.teacher is not None and spec.config.method.name == AUTO:
+            spec = settle(choose_method(spec, _labeled_images(data), device, from_bank=names_bank(knowledge)))
+        chosen = resolve_teacher(
+            experiment, spec.config, images, step=spec.step, weights=spec.teacher, knowledge=knowledge, begun=spec.begun
         )
-        return execute(experiment, prepared, resume=resume, listener=listener)
+        spec = replace(spec, config=chosen.config)
+        training = spec.config.training
+        with reproducible(training.seed, strict=training.deterministic):
+            method = build_method(spec.config)
+            student, network = _build_models(spec, method)
+            notes = _notes(spec, student, network)
+            prepared = PreparedRun(
+                spec=spec,
+                method=method,
+                student=student,
+                teacher=chosen.open(network, method, images, device),
+                data=data,
+                device=device,
+                replayed=replayed,
+                notes=(*notes, *chosen.notes),
+            )
+            return execute(experiment, prepared, resume=resume, listener=listener)
 
 
 def _labeled_images(data: TrainingData) -> LocatedTable:

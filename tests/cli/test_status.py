@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from ciod_core.experiment.folder import TRAINING_LOCK
 from tests.cli.conftest import Ciod
 from tests.helpers.experiments import make_experiment, make_run
 
@@ -35,6 +37,15 @@ def test_nothing_trained_yet(ciod: Ciod, tmp_path: Path) -> None:
     outcome = ciod("status", tmp_path)
     assert "circle, square" in outcome.out
     assert "ciod train-step" in outcome.out
+
+
+def test_a_run_that_was_killed_does_not_pass_for_running(ciod: Ciod, tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path)
+    make_run(experiment, "step1", 1, status="running")
+    assert "step1  crs-ckd  killed; --resume continues it" in ciod("status", tmp_path).out
+    (tmp_path / "step1").mkdir()
+    with FileLock(tmp_path / "step1" / TRAINING_LOCK):
+        assert "step1  crs-ckd  running" in ciod("status", tmp_path).out
 
 
 def test_json_is_the_manifest(ciod: Ciod, tmp_path: Path) -> None:

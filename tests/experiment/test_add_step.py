@@ -21,8 +21,9 @@ from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import FileRecord, RunRecord
 from ciod_core.files import sha256_of_file
+from ciod_core.runs.claim import claim
 from ciod_core.runs.replay import choose_replayed, resumed_replay
-from ciod_core.runs.spec import claim, plan_run
+from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import training_data, training_table
 from tests.helpers.chains import content_of, data_source, write_data, write_teacher
 from tests.helpers.experiments import check_files, make_run

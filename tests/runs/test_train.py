@@ -18,8 +18,9 @@ from ciod_core.experiment.manifest import FileRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, Source, save_detector
 from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.runs.claim import claim
 from ciod_core.runs.inherited import INHERITED, describe_inherited
-from ciod_core.runs.spec import PRETRAINED_LR, RunSpec, claim, find_change, on_device, plan_run, settle
+from ciod_core.runs.spec import PRETRAINED_LR, RunSpec, find_change, on_device, plan_run, settle
 from ciod_core.runs.train import train_step, training_table
 from ciod_core.training.resume import STATE_FILE
 from tests.helpers.experiments import make_experiment, make_run
