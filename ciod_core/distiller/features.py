@@ -34,7 +34,9 @@ def neck_loss(student: Features, teacher: Features) -> Tensor:
 
 
 def _map_loss(student_BFHW: Tensor, teacher_BFHW: Tensor) -> Tensor:
-    std_F11, mean_F11 = (x.unflatten(0, (-1, 1, 1)) for x in torch.std_mean(teacher_BFHW, dim=(0, 2, 3)))
+    # A coarse map of one image may be a single cell.
+    statistics_F = torch.std_mean(teacher_BFHW, dim=(0, 2, 3), correction=0)
+    std_F11, mean_F11 = (x.unflatten(0, (-1, 1, 1)) for x in statistics_F)
     std_F11 = std_F11.clamp(min=SMALLEST_DEVIATION)
     return smooth_l1_loss((student_BFHW - mean_F11) / std_F11, (teacher_BFHW - mean_F11) / std_F11)
 

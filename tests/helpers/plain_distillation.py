@@ -109,7 +109,8 @@ def normalized(maps: Sequence[Tensor], by: Sequence[Tensor]) -> list[list[float]
         values = []
         for channel in range(own.shape[1]):
             listed = reference[:, channel].flatten().tolist()
-            center, spread = mean(listed), mean_and_deviation(listed, 1.0) - mean(listed)
+            center = mean(listed)
+            spread = math.sqrt(mean((value - center) ** 2 for value in listed))
             values += [(value - center) / spread for value in own[:, channel].flatten().tolist()]
         levels.append(values)
     return levels

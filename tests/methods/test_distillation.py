@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ciod_core.distiller.features import relation_loss, tower_loss
+from ciod_core.distiller.features import neck_loss, relation_loss, tower_loss
 from ciod_core.model.base import ABSENT_LOGIT, Features
 from ciod_core.model.yolox.predictions import YoloxPredictions
 from ciod_core.model.yolox.simota import assign
@@ -163,6 +163,12 @@ def test_half_precision_features_are_compared_in_float32(name: str, dtype: torch
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     # RILOD's are normalized.
     assert float(losses["old feature"]) > (5e3 if name == "sid" else 0.5)
+
+
+def test_a_map_of_a_single_cell_has_no_deviation() -> None:
+    cell = (torch.ones(1, 4, 1, 1),)
+    loss = neck_loss(Features(cell, torch.zeros(0)), Features(cell, torch.zeros(0)))
+    assert loss.item() == 0
 
 
 @pytest.mark.parametrize("name", RIVALS)
