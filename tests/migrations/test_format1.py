@@ -82,7 +82,6 @@ def test_settings_are_read_from_the_record_and_from_the_file(name: str, format1:
         "head",
         "neck",
     )
-    assert config.method.batch_norm == "update"
     as_then = {"branch": config.section("branch", BranchConfig), "method": config.method}
     assert read.model_copy(update=as_then) == config
 
