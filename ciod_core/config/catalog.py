@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic.fields import FieldInfo
 
-from ciod_core.config.schema import choices_of, config_sections
+from ciod_core.config.schema import NO_BOUND, choices_of, config_sections
 from ciod_core.errors import ConfigError, did_you_mean
 
 _PRESETS = Path(__file__).parent / "presets"
@@ -87,6 +87,7 @@ def _values(key: str, field: FieldInfo) -> str:
         f"{sign} {getattr(bound, name):g}"
         for bound in field.metadata
         for name, sign in _SIGNS.items()
-        if hasattr(bound, name)
+        # Bounds that nobody reaches only keep libraries from overflowing.
+        if abs(getattr(bound, name, NO_BOUND)) < NO_BOUND
     ]
     return f"{text} {', '.join(bounds)}" if bounds else text

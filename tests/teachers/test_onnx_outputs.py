@@ -38,7 +38,7 @@ class Session:
     def get_modelmeta(self) -> SimpleNamespace:
         return SimpleNamespace(custom_metadata_map=self._metadata)
 
-    def run(self, names: Sequence[str], given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, names: Sequence[str], given: Mapping[str, np.ndarray], options: object) -> list[np.ndarray]:
         (self.given,) = given.values()
         return [self._outputs[name] for name in names]
 
