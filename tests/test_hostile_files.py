@@ -214,8 +214,18 @@ READERS = {
 }
 
 FRAGMENTS = (
+    b"a" * 300,
     *(b"\0", b"\n", b"\xff", b"\x1b[31m", b"\xe2\x80\xae", b"\r", b"9" * 5000, b"-1", b"1e999", b"NaN", b"../" * 3000),
-    *(b"[" * 3000, b"{" * 3000, b"- " * 3000, b"<a>" * 3000, b'"' * 100, b"a" * 100_000, b"\xcc\x81\xcc\xa7" * 20_000),
+    *(
+        b"[" * 3000,
+        b"{" * 3000,
+        b"- " * 3000,
+        b"<a>" * 3000,
+        b'"' * 100,
+        b"a" * 100_000,
+        b"a" * 300,
+        b"\xcc\x81\xcc\xa7" * 20_000,
+    ),
     *(b"&a [*a, *a]", b"<<: *t", b"!!bool x", b"!!timestamp x", b"0001-01-01T00:00:00+23:59", b"2020-13-45", b"? [a]"),
     *(
         b'<!DOCTYPE a [<!ENTITY b "c">]>',
@@ -313,6 +323,17 @@ def test_damaged_files(kind: str, tmp_path: Path) -> None:
             reader.read(folder / reader.name)
 
     check()
+
+
+@pytest.mark.parametrize("kind", ["yolo list", "voc list"])
+@pytest.mark.parametrize("name", [f"{'a' * 300}/b.png", f"{'a/' * 3000}b.png"])
+def test_names_longer_than_file_systems_allow(kind: str, name: str, tmp_path: Path) -> None:
+    reader = READERS[kind]
+    reader.make(tmp_path)
+    with (tmp_path / reader.name).open("a") as file:
+        file.write(f"{name}\n")
+    health = check_dataset(resolve_dataset(str(tmp_path)))
+    assert any("a" * 300 in finding.message or "a/a" in finding.message for finding in health.all_findings)
 
 
 def named_pipe(path: Path) -> None:

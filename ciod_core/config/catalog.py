@@ -8,12 +8,10 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic.fields import FieldInfo
 
-from ciod_core.config.schema import choices_of, config_sections
+from ciod_core.config.schema import NO_BOUND, choices_of, config_sections
 from ciod_core.errors import ConfigError, did_you_mean
 
 _PRESETS = Path(__file__).parent / "presets"
-# Bounds from here on only keep numbers within what computers count with.
-NO_BOUND = 2**31
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 
@@ -90,6 +88,6 @@ def _values(key: str, field: FieldInfo) -> str:
         f"{sign} {getattr(bound, name):g}"
         for bound in field.metadata
         for name, sign in _SIGNS.items()
-        if hasattr(bound, name) and abs(getattr(bound, name)) < NO_BOUND
+        if abs(getattr(bound, name, NO_BOUND)) < NO_BOUND
     ]
     return f"{text} {', '.join(bounds)}" if bounds else text

@@ -28,9 +28,10 @@ from ciod_core.migrations import upgrade_settings
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
-# Beyond these, numbers overflow somewhere in libraries.
-Count = Annotated[int, Field(ge=1, lt=2**31)]
-Natural = Annotated[int, Field(ge=0, lt=2**31)]
+# From here on, numbers overflow somewhere in libraries; no setting comes near.
+NO_BOUND = 2**31
+Count = Annotated[int, Field(ge=1, lt=NO_BOUND)]
+Natural = Annotated[int, Field(ge=0, lt=NO_BOUND)]
 LARGEST_IMAGE_SIZE = 2**14
 
 # By their names, because both packages import this module.

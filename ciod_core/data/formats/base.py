@@ -122,6 +122,11 @@ def exists(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """True where there is a folder; see `exists`."""
+    return exists(path) and path.is_dir()
+
+
 def portable_name(image_dir: Path, name: str) -> str:
     """A file name with slashes where Windows wrote backslashes; a file that is really called so keeps its name."""
     if "\\" not in name or exists(image_dir / name):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ciod_core.data.annotations.findings import Findings, Severity
+from ciod_core.data.formats.base import is_folder
 from ciod_core.data.images.files import files_below, is_image_name
 
 
@@ -25,7 +26,7 @@ def labels_without_image(folders: Mapping[Path, Path], known: Iterable[Path], su
             seen.add(path)
             beside = image_dir / path.relative_to(label_dir).parent
             if beside not in names_in:
-                images = beside.iterdir() if beside.is_dir() else ()
+                images = beside.iterdir() if is_folder(beside) else ()
                 names_in[beside] = {image.stem for image in images if is_image_name(image.name)}
             if path.stem not in names_in[beside]:
                 found.append(path)

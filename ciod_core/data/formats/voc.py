@@ -12,7 +12,7 @@ from pathlib import Path
 from ciod_core.data.annotations.findings import Findings, Severity
 from ciod_core.data.annotations.raw import RawAnnotations
 from ciod_core.data.annotations.table import Category
-from ciod_core.data.formats.base import DatasetSource, FindOptions, SplitFiles, read_lines
+from ciod_core.data.formats.base import DatasetSource, FindOptions, SplitFiles, exists, read_lines
 from ciod_core.data.formats.rows import LabeledImage, LabeledObject, raw_annotations
 from ciod_core.data.formats.unpaired import labels_without_image, report_unpaired
 from ciod_core.data.images.decode import upright_size
@@ -146,7 +146,7 @@ def _source(folder: Path, options: FindOptions) -> DatasetSource:
     if not (folder / LISTS).is_dir():
         lists = {"default": folder / "Annotations"}
     splits = {name: SplitFiles(path, _image_dir(folder)) for name, path in lists.items() if path.exists()}
-    if "test" in splits and not _annotation_path(lists["test"], _listed_names(lists["test"])[0]).is_file():
+    if "test" in splits and not exists(_annotation_path(lists["test"], _listed_names(lists["test"])[0])):
         del splits["test"]  # VOC2012 does not publish the annotations of its test images.
     pairs = [("trainval", "test"), ("train", "val"), ("train", "test")]
     pair = next((pair for pair in pairs if {*pair} <= splits.keys()), None)

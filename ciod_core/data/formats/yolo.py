@@ -20,6 +20,7 @@ from ciod_core.data.formats.base import (
     SplitFiles,
     decode_text,
     exists,
+    is_folder,
     read_lines,
     read_text,
 )
@@ -145,7 +146,7 @@ def _roots(path: Path, content: dict[str, Any]) -> list[Path]:
     if not isinstance(value, str):
         raise DataError(f"{path}: path: {value!r} is not a folder; write one folder or leave the key out")
     stated = _join(own, value)
-    return [stated, own] if stated.is_dir() else [own]
+    return [stated, own] if is_folder(stated) else [own]
 
 
 def _join(base: Path, value: str) -> Path:
@@ -242,7 +243,7 @@ def label_dir(image_dir: Path) -> Path:
 def _label_dir(image_dir: Path) -> Path:
     """The same where that folder exists, or else the image folder itself."""
     labels = label_dir(image_dir)
-    return labels if labels.is_dir() else image_dir
+    return labels if is_folder(labels) else image_dir
 
 
 def _holds_labels(path: Path) -> bool:

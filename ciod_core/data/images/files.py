@@ -126,7 +126,7 @@ def _missing(names: list[str], image_dir: Path) -> list[str]:
     present = set(os.listdir(image_dir))  # noqa: PTH208
     for folder in set(nested):
         path = image_path(image_dir, f"{folder}/x").parent
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - as above
             present.update(f"{folder}/{name}" for name in os.listdir(path))  # noqa: PTH208
     return [name for name in names if name not in present]
 
