@@ -15,6 +15,7 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import read_dataset, resolve_dataset
 from ciod_core.errors import DataError
+from ciod_core.files import MostBytes, read_bytes
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.teachers.base import SourceFrameTeacher
 from ciod_core.teachers.boxes import OldClassImages, lowest_score, one_score_each, select_boxes
@@ -36,7 +37,7 @@ def lists_labels(path: Path) -> bool:
     if path.is_dir():
         return True
     try:
-        annotations = msgspec.json.decode(path.read_bytes(), type=_Labels).annotations
+        annotations = msgspec.json.decode(read_bytes(path, MostBytes.ANNOTATIONS), type=_Labels).annotations
     except (OSError, msgspec.DecodeError):  # Whoever reads it as results says what is wrong with it.
         return False
     return any(entry.score is None for entry in annotations)
