@@ -326,7 +326,7 @@ def test_damaged_files(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["yolo list", "voc list"])
-@pytest.mark.parametrize("name", [f"{'a' * 300}/b.png", f"{'a/' * 3000}b.png"])
+@pytest.mark.parametrize("name", [f"{'a' * 300}/b.png", f"{'a/' * 1500}b.png", f"{'a/' * 3000}b.png"])
 def test_names_longer_than_file_systems_allow(kind: str, name: str, tmp_path: Path) -> None:
     reader = READERS[kind]
     reader.make(tmp_path)
@@ -334,6 +334,17 @@ def test_names_longer_than_file_systems_allow(kind: str, name: str, tmp_path: Pa
         file.write(f"{name}\n")
     health = check_dataset(resolve_dataset(str(tmp_path)))
     assert any("a" * 300 in finding.message or "a/a" in finding.message for finding in health.all_findings)
+
+
+def test_a_path_that_climbs_to_the_root_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda folder: searched.append(Path(folder)) or walk(folder))  # type: ignore[func-returns-value]
+    make_yolo(tmp_path)
+    with (tmp_path / "train.txt").open("a") as file:
+        file.write("../" * 1000 + "x.png\n")
+    check_dataset(resolve_dataset(str(tmp_path)))
+    assert searched and all(folder.is_relative_to(tmp_path) for folder in searched)
 
 
 def named_pipe(path: Path) -> None:

@@ -227,7 +227,9 @@ def _read_split(split: SplitFiles, findings: Findings, keypoints: KeypointRows) 
             f"{labeled[0].labels}: no such file, nor one for any other image of {split.image_dir}; "
             "put the labels into a folder `labels` beside the folder `images`",
         )
-    unpaired = labels_without_image(label_dirs, image_of, ".txt")
+    # Not those of missing images: a mistyped path may lead anywhere, and all that is below would be searched.
+    read_from = {folder: label_dirs[folder] for folder in {images[image.file_name].parent for image in labeled}}
+    unpaired = labels_without_image(read_from, image_of, ".txt")
     report_unpaired([path for path in unpaired if _holds_labels(path)], findings)
     return labeled
 

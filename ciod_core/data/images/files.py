@@ -19,6 +19,9 @@ IMAGE_SUFFIXES = (
     *(".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp"),
 )
 
+# Nobody looks further for a file that was meant.
+MOST_FOLDERS = 100
+
 
 def is_hidden(name: str) -> bool:
     """True for a file or folder that only a program is to see, such as the `._a.jpg` that macOS leaves."""
@@ -71,7 +74,7 @@ def near_miss(path: Path) -> Path | None:
     """The file that was probably meant by one that is missing; see `there_is`."""
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names longer than file systems allow.
         return path
-    if len(str(path)) > LONGEST_PATH:
+    if len(str(path)) > LONGEST_PATH or len(path.parts) > MOST_FOLDERS:
         return None
     folder = near_miss(path.parent) if path.parent != path else None
     if folder is None:
