@@ -15,6 +15,7 @@ from ciod_core.export.description import NmsSettings, nms_settings
 from ciod_core.export.export import exported_file
 from ciod_core.export.graph import build_graph, capture
 from ciod_core.model.base import Detector
+from tests.helpers.networks import lively
 
 CATEGORY_IDS = (17, 6, 90, 3, 44)
 MakeNoise = Callable[..., np.ndarray]
@@ -49,6 +50,16 @@ def test_more_rows_than_anchor_points_are_padded(detector: Detector, make_noise:
     assert scores_BM.shape == (1, 500)
     assert 0 < (scores_BM > 0).sum() <= 21 * len(CATEGORY_IDS)
     assert ((scores_BM > 0) == (ids_BM >= 0)).all()
+
+
+def test_maps_of_a_single_cell_are_captured(make_noise: MakeNoise) -> None:
+    """A pyramid whose coarsest levels see a small image as one cell, and a larger one as several."""
+    graph = build_graph(lively("gfl-micro").requires_grad_(False), (1, 2, 3), None)
+    captured = capture(graph, 32).module()
+    for height, width in ((64, 64), (96, 160), (288, 96)):
+        images = torch.from_numpy(make_noise((1, 3, height, width)))
+        for ours, theirs in zip(captured(images), graph(images), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_nothing_found_gives_only_padding(quiet_detector: Detector, make_noise: MakeNoise) -> None:

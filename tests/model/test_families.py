@@ -21,6 +21,7 @@ from ciod_core.model.common.class_rows import PRIOR_BIAS
 from ciod_core.model.common.folding import fold_batch_norm
 from ciod_core.model.common.point_predictions import PointPredictions
 from ciod_core.model.registry import DETECTORS, build_detector
+from ciod_core.runtime.device import autocast
 from ciod_core.training.optimizer import build_optimizer
 from tests.helpers.networks import FAMILIES, lively
 from tests.helpers.scenes import assert_same_output, make_targets
@@ -71,6 +72,14 @@ def test_scores_are_class_times_objectness_and_bounded_by_presence(family: str, 
     assert (found.scores().amax(dim=2) <= found.presence()).all()
     image_P, anchor_P = torch.tensor([0, 1]), torch.tensor([3, 20])
     torch.testing.assert_close(found.objectness_at(image_P, anchor_P), found.objectness()[image_P, anchor_P])
+
+
+@ALL_FAMILIES
+@torch.inference_mode()
+def test_predictions_have_single_precision_whatever_computes_them(family: str, images: Tensor) -> None:
+    with autocast(torch.device("cpu"), "bf16"):
+        found = lively(family)(images)
+    assert {getattr(found, name).dtype for name in found.tensor_names()} == {torch.float32}
 
 
 @ALL_FAMILIES
