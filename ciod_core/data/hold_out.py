@@ -15,18 +15,16 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from ciod_core.arrays import BoolArray
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.data.annotations.protocols import MAX_SEED
-from ciod_core.data.annotations.stratify import choose_held_out
+from ciod_core.data.annotations.stratify import HeldOut, choose_held_out
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.source import DatasetSource, read_dataset
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.data.images.scan import ScannedImage, content_groups, scan_images
 from ciod_core.errors import ConfigError, DataError
-from ciod_core.records import Record
 
 
 @dataclass(frozen=True)
@@ -77,15 +75,6 @@ class HoldOut:
             raise ConfigError(
                 f"`hold_out`: {source.name} has a validation half ({source.val.annotations}); leave `hold_out` out"
             )
-
-
-class HeldOut(Record):
-    """How a validation half was made out of the training images, as the manifest records it."""
-
-    amount: float = Field(description="what was asked for: a share below 1, or a number of images")
-    seed: int
-    images: int = Field(description="images that were held out")
-    of_images: int = Field(description="images that the dataset has")
 
 
 class Earlier(NamedTuple):

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from ciod_core.classes import ClassEntry, ClassTable
 from ciod_core.data.annotations.protocols import Protocol
 from ciod_core.data.annotations.split import StepStatistics
+from ciod_core.data.annotations.stratify import HeldOut
 from ciod_core.data.formats import FORMATS
-from ciod_core.data.hold_out import HeldOut
 from ciod_core.errors import CheckpointError, ConfigError, listed
 from ciod_core.files import MostBytes, parse_json, read_bytes, relative_if_inside, sha256_of_file
 from ciod_core.migrations import MANIFEST_VERSION, upgrade_manifest

@@ -13,12 +13,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from ciod_core.arrays import BoolArray, Int64Array
 from ciod_core.data.annotations.table import AnnotationTable
+from ciod_core.records import Record
 
 # Of exchanges that would hold out one class more: a matter of seconds with a million boxes.
 MOST_TRIALS = 1000
+
+
+class HeldOut(Record):
+    """How a validation half was made out of the training images, as the manifest records it."""
+
+    amount: float = Field(description="what was asked for: a share below 1, or a number of images")
+    seed: int
+    images: int = Field(description="images that were held out")
+    of_images: int = Field(description="images that the dataset has")
 
 
 @dataclass(frozen=True)
