@@ -35,7 +35,7 @@ from ciod_core.data.formats.source import resolve_dataset
 from ciod_core.data.images.decode import decode_image, read_header
 from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, DataError, ExportError
-from ciod_core.experiment.folder import MANIFEST_NAME, Experiment
+from ciod_core.experiment.folder import MANIFEST_NAME, STATE_FILE, Experiment
 from ciod_core.experiment.plan.file import read_plan_file
 from ciod_core.export import runtime
 from ciod_core.export.runtime import open_session
@@ -49,7 +49,7 @@ from ciod_core.teachers.base import TeacherIdentity
 from ciod_core.teachers.results import ResultsTeacher
 from ciod_core.teachers.teacher_classes import read_teacher_classes
 from ciod_core.training.metrics_log import MetricsLog, last_epoch
-from ciod_core.training.resume import STATE_FILE, TrainingState, load_state, save_state
+from ciod_core.training.resume import TrainingState, load_state, save_state
 from tests.data.conftest import CONTENT
 from tests.helpers.damage import damage
 from tests.helpers.elsewhere import result, three_images

@@ -83,9 +83,12 @@ def _tree(experiment: Experiment, manifest: ExperimentManifest) -> Tree:
 
 
 def _state(experiment: Experiment, run: RunRecord) -> str:
-    if run.status == "running" and not experiment.is_training(run.name):
-        return "killed; --resume continues it"
-    return run.status
+    from ciod_core.experiment.folder import STATE_FILE
+
+    if not experiment.was_killed(run):
+        return run.status
+    has_state = (experiment.run_folder(run.name) / STATE_FILE).exists()
+    return f"killed; {'--resume continues it' if has_state else '--overwrite starts it again'}"
 
 
 def _describe(run: RunRecord, manifest: ExperimentManifest, state: str) -> str:

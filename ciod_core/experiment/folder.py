@@ -37,8 +37,9 @@ BANK_MARK = ".knowledge"
 HASHES_NAME = ".image-hashes.json"
 
 LOCK_NAME = ".experiment.lock"
-# In the folder of a run; held by the process that trains it.
+# In the folder of a run: the lock of the process that trains it, and what an interrupted one continues from.
 TRAINING_LOCK = ".training.lock"
+STATE_FILE = Path("state") / "last.safetensors"
 _LOCK_SECONDS = 30.0
 _RESERVED_RUN_NAMES = (SPLITS_NAME, "data")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -135,23 +136,20 @@ class Experiment:
         finally:
             lock.release()
 
-    def is_training(self, run: str) -> bool:
-        """Whether a process holds the lock of a run: it trains, or is killed and gone."""
+    def was_killed(self, run: RunRecord) -> bool:
+        """Whether a run passes for running, and no process trains it any more: none holds its lock."""
+        # Imported here: commands that only read an experiment start faster without it.
         from filelock import FileLock, Timeout
 
-        path = self.run_folder(run) / TRAINING_LOCK
-        if not path.exists():
-            return False
-        lock = FileLock(path)
+        path = self.run_folder(run.name) / TRAINING_LOCK
+        if run.status != "running" or not path.exists():
+            return run.status == "running"
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        except OSError:
-            # Without locks, or without the right to write, nobody knows.
+            with FileLock(path, timeout=0):
+                return True
+        except (Timeout, NotImplementedError, OSError):
+            # It trains; or nobody knows: a file system without locks, or a folder of somebody else.
             return False
-        lock.release()
-        return False
 
     def write(self, manifest: ExperimentManifest) -> None:
         """Replace the manifest; the caller holds the lock."""

@@ -69,6 +69,13 @@ def method_sections() -> dict[str, type[Section]]:
     return {method.section: method.Config for method in methods if method.section}
 
 
+def reads(name: str | None, section: str, field: str) -> bool:
+    """Whether a run with this method reads a setting; without a teacher, which is None, it is plain training."""
+    if section == "method" and field != "name":
+        return name is not None and bool(method_class(name).needs)
+    return section not in unread_sections(name)
+
+
 def unread_sections(name: str | None) -> frozenset[str]:
     """The sections that only other methods read; without a teacher, which is None, those of all methods."""
     read: set[str] = set()

@@ -98,7 +98,7 @@ def refuse_foreign(path: Path) -> None:
     except OSError:
         return
     suffix = path.suffix.lower()
-    teaches = f"'ciod distill --teacher {path}' makes a teacher of it"
+    teaches = "'ciod distill' makes a teacher of it"
     imports = f"'ciod import {path}' makes weights of it, if it is a YOLOX detector"
     if suffix == ".onnx":
         kind, remedy = "an ONNX model", f"{imports}; {teaches}"

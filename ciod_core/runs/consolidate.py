@@ -60,8 +60,8 @@ def consolidate(
         DataError: images that cannot be read.
     """
     spec = _describe(experiment, config, teacher, run)
-    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as claim:
-        spec, device = on_device(settle(claim))
+    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as spec:
+        spec, device = on_device(settle(spec))
         manifest, config = experiment.read(), spec.config
         check_step_files(experiment, manifest, spec.step)
         data = with_unlabeled(TrainingData(*read_step(experiment, manifest, spec.step)), config)

@@ -60,8 +60,8 @@ def distill_into(
     """
     file = find_teacher(experiment, options)
     spec = _describe_student(file, _settle_student(config, file), name)
-    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as claim:
-        spec, device = on_device(claim)
+    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as spec:
+        spec, device = on_device(spec)
         if out is None and options.images is not None:
             out = experiment.knowledge_path(spec.name)
         bank = distill(experiment, spec.config, options, file=file, out=out, overwrite=overwrite, on_images=on_images)

@@ -16,7 +16,7 @@ from ciod_core.data.loading.mixing import Mixing
 from ciod_core.data.loading.transforms import TrainTransform
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.records import with_report
-from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.folder import STATE_FILE, Experiment
 from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.methods.base import Method
 from ciod_core.methods.unlabeled import unlabeled_mask
@@ -30,7 +30,7 @@ from ciod_core.teachers.base import Teacher
 from ciod_core.training.ending import early_end
 from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
 from ciod_core.training.progress import TrainingListener
-from ciod_core.training.resume import STATE_FILE, load_state, save_state
+from ciod_core.training.resume import load_state, save_state
 from ciod_core.training.trainer import Trainer
 
 

@@ -71,8 +71,8 @@ def train_step(
         DataError: training data that cannot be read.
     """
     spec = plan_run(experiment, config, teacher=teacher, step=step, run=run)
-    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as claim:
-        spec = settle(claim)
+    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as spec:
+        spec = settle(spec)
         check_step_files(experiment, experiment.read(), spec.step)
         spec, device = on_device(spec)
         replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)

@@ -14,12 +14,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ciod_core.errors import CheckpointError
+from ciod_core.experiment.folder import STATE_FILE
 from ciod_core.files import atomic_write_bytes, parse_json
 from ciod_core.migrations import STATE_VERSION, upgrade_state
 from ciod_core.records import Record, open_tensors, read_description
 from ciod_core.training.ending import Best
 
-STATE_FILE = Path("state") / "last.safetensors"
 METADATA_KEY = "ciod-state"
 
 Tensors = dict[str, Tensor]

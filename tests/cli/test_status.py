@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from ciod_core.experiment.folder import TRAINING_LOCK
+from ciod_core.experiment.folder import STATE_FILE, TRAINING_LOCK
 from tests.cli.conftest import Ciod
 from tests.helpers.experiments import make_experiment, make_run
 
@@ -42,8 +42,11 @@ def test_nothing_trained_yet(ciod: Ciod, tmp_path: Path) -> None:
 def test_a_run_that_was_killed_does_not_pass_for_running(ciod: Ciod, tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path)
     make_run(experiment, "step1", 1, status="running")
-    assert "step1  crs-ckd  killed; --resume continues it" in ciod("status", tmp_path).out
-    (tmp_path / "step1").mkdir()
+    assert "killed; --overwrite starts it again" in " ".join(ciod("status", tmp_path).out.split())
+    state = tmp_path / "step1" / STATE_FILE
+    state.parent.mkdir(parents=True)
+    state.touch()
+    assert "killed; --resume continues it" in " ".join(ciod("status", tmp_path).out.split())
     with FileLock(tmp_path / "step1" / TRAINING_LOCK):
         assert "step1  crs-ckd  running" in ciod("status", tmp_path).out
 

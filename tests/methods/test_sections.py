@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ciod_core.config.schema import Config, MethodConfig, Section
-from ciod_core.methods.registry import METHODS, build_method, method_class, method_sections, unread_sections
+from ciod_core.methods.registry import METHODS, build_method, method_class, method_sections, reads, unread_sections
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -30,3 +30,10 @@ def test_what_belongs_to_other_methods() -> None:
     assert unread_sections("erd") == {"distiller", "lwf", "rilod", "sid", "branch"}
     assert unread_sections("frozen-branch") == unread_sections("held-branch") == unread_sections(None) - {"branch"}
     assert unread_sections(None) == unread_sections("lwf") | {"lwf", "resampler"} == unread_sections("finetune")
+
+
+def test_options_of_all_methods_are_read_by_those_with_a_teacher() -> None:
+    taught = [name for name in METHODS if reads(name, "method", "batch_norm")]
+    assert taught == ["auto", "crs-ckd", "erd", "sid", "rilod", "lwf", "held-branch", "pseudo-label"]
+    assert not reads(None, "method", "trunk_balance") and reads(None, "method", "name")
+    assert reads("finetune", "training", "lr") and not reads("finetune", "erd", "num_std")

@@ -132,12 +132,12 @@ def test_a_damaged_file(path: Path) -> None:
         (
             "a.onnx",
             b"\x08\x08\x12\x07pytorch",
-            ("an ONNX model", "'ciod import PATH'", "'ciod distill --teacher PATH'"),
+            ("an ONNX model", "'ciod import PATH'", "'ciod distill'"),
         ),
         ("a.pth", b"PK\x03\x04\0\0\0\0\0", ("a file of torch", "'ciod import PATH'")),
         ("renamed.safetensors", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", ("a file of torch", "'ciod import PATH'")),
         ("a.pt2", b"PK\x03\x04\0\0\0\0\0", ("an exported model", "pass the weights")),
-        ("results.json", b'{"info":{"a": 1}}', ("a JSON file", "'ciod distill --teacher PATH'")),
+        ("results.json", b'{"info":{"a": 1}}', ("a JSON file", "'ciod distill'")),
         ("results.json", b"[\n]", ("a JSON file",)),
     ],
 )

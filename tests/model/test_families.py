@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ciod_core.config.schema import ModelConfig, TrainingConfig
 from ciod_core.methods.base import supervised
-from ciod_core.model.base import ABSENT_LOGIT, BranchDepth
+from ciod_core.model.base import ABSENT_LOGIT, BranchDepth, Detector
 from ciod_core.model.common.branches import BranchedDetector
 from ciod_core.model.common.class_rows import PRIOR_BIAS
 from ciod_core.model.common.folding import fold_batch_norm
@@ -155,6 +155,26 @@ def test_frozen_parts_do_not_change_in_training(family: str, depth: BranchDepth,
     assert moved == {name for name in before if name.startswith("branch")}
     detector.drop_branches()
     assert detector.head_classes == (NUM_OLD,) and all(part.requires_grad for part in detector.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "gfl-r18"])
+def test_layers_that_never_learn_stay_so_behind_branches(name: str) -> None:
+    """A pretrained ResNet trains neither stem nor layer1, whether branches were rebuilt, added or dropped."""
+    config = ModelConfig(name=name, backbone_weights="imagenet")
+    with torch.device("meta"):
+        plain, rebuilt = build_detector(config, 3), build_detector(config, 3, (2, "neck"), (1, "head"))
+
+    def still(detector: Detector) -> set[str]:
+        return {name for name, parameter in detector.named_parameters() if not parameter.requires_grad}
+
+    never = still(plain)
+    assert never and all(name.startswith(("backbone.stem", "backbone.layer1")) for name in never)
+    assert still(rebuilt) == never
+    plain.add_branch(2, "neck")
+    plain.add_branch(1)
+    assert still(plain) > never
+    plain.drop_branches()
+    assert still(plain) == never
 
 
 @ALL_FAMILIES

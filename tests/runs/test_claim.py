@@ -46,10 +46,10 @@ def test_a_run_that_is_being_trained_is_refused(overwrite: bool, experiment: Exp
 def test_the_lock_ends_with_the_training(experiment: Experiment, spec: RunSpec) -> None:
     folder = experiment.run_folder("step1")
     with claimed(experiment, spec, resume=False, overwrite=False):
-        assert experiment.is_training("step1")
+        assert not experiment.was_killed(make_run(experiment, "step1", 1, status="running"))
         assert json.loads((folder / PROCESS_FILE).read_text()).keys() == {"pid", "host", "since"}
         (folder / "config.yaml").write_text("")
-    assert not experiment.is_training("step1")
+    assert experiment.was_killed(experiment.read().run("step1"))
     assert {path.name for path in folder.iterdir()} == {TRAINING_LOCK, "config.yaml"}
 
 

@@ -13,7 +13,7 @@ from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config, DataConfig, MethodConfig, ModelConfig, TrainingConfig
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.experiment import step_data
-from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
+from ciod_core.experiment.folder import STATE_FILE, WEIGHTS_KEY, Experiment
 from ciod_core.experiment.manifest import FileRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, Source, save_detector
@@ -22,7 +22,6 @@ from ciod_core.runs.claim import claim
 from ciod_core.runs.inherited import INHERITED, describe_inherited
 from ciod_core.runs.spec import PRETRAINED_LR, RunSpec, find_change, on_device, plan_run, settle
 from ciod_core.runs.train import train_step, training_table
-from ciod_core.training.resume import STATE_FILE
 from tests.helpers.experiments import make_experiment, make_run
 from tests.helpers.networks import lively_detector
 

@@ -13,14 +13,13 @@ import pytest
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.average_precision import Metrics
 from ciod_core.evaluation.report import EvaluationReport, GroupReport
-from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.folder import STATE_FILE, Experiment
 from ciod_core.experiment.manifest import RunRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.runs import execute
 from ciod_core.runs import weights as run_weights
 from ciod_core.runs.train import train_step
 from ciod_core.training.progress import EpochEvaluation, TrainingListener
-from ciod_core.training.resume import STATE_FILE
 from tests.training.conftest import tiny_config
 
 

@@ -13,12 +13,12 @@ import torch
 from ciod_core.config.schema import Config
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.evaluation.report import EvaluationReport
-from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
+from ciod_core.experiment.folder import STATE_FILE, WEIGHTS_KEY, Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import load_detector, save_detector
 from ciod_core.runs.train import train_step
 from ciod_core.training.progress import TrainingListener, TrainingRecord
-from ciod_core.training.resume import STATE_FILE, TrainingState, save_state
+from ciod_core.training.resume import TrainingState, save_state
 from tests.training.conftest import tiny_config
 
 

@@ -20,11 +20,11 @@ from ciod_core.config.schema import Config
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
 from ciod_core.errors import DataError
 from ciod_core.experiment.create import create_experiment
-from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.folder import STATE_FILE, Experiment
 from ciod_core.runs.train import train_step
 from ciod_core.runtime.distributed import union_across_processes
 from ciod_core.training.progress import TrainingListener, TrainingRecord
-from ciod_core.training.resume import STATE_FILE, TrainingState, load_state, save_state
+from ciod_core.training.resume import TrainingState, load_state, save_state
 from ciod_core.training.skipped import SkippedImages
 from tests.training.conftest import tiny_config
 

@@ -65,6 +65,8 @@ class BranchedDetector(Detector, Generic[HeadT]):
         # Necks of the branches that have one of their own, by the branch's place among `heads`.
         self.branch_necks = nn.ModuleDict()
         self._frozen: tuple[nn.Module, ...] = ()
+        # What learned before it was frozen; a backbone may have layers that never learn.
+        self._halted: list[nn.Parameter] = []
         self._keeps_statistics = False
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1))
@@ -124,8 +126,10 @@ class BranchedDetector(Detector, Generic[HeadT]):
         last_neck = self._neck_of(place - 1)
         trunk = (self.backbone, self.neck, *self.branch_necks.values()) if freeze_trunk else ()
         self._frozen = (*trunk, *self.heads)
-        for part in self._frozen:
-            part.requires_grad_(False)
+        learning = [parameter for part in self._frozen for parameter in part.parameters() if parameter.requires_grad]
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        self._halted += learning
         self.branches.append(branch.requires_grad_(True))
         if depth == "neck":
             self.branch_necks[str(place)] = copy.deepcopy(last_neck).requires_grad_(True)
@@ -142,10 +146,10 @@ class BranchedDetector(Detector, Generic[HeadT]):
         self.head = self.head.branch(num_classes)
 
     def unfreeze(self) -> None:
-        """Let every part learn."""
-        for part in self._frozen:
-            part.requires_grad_(True)
-        self._frozen = ()
+        """Let every part learn again that learned before it was frozen."""
+        for parameter in self._halted:
+            parameter.requires_grad_(True)
+        self._frozen, self._halted = (), []
         self.train(self.training)
 
     def keep_statistics(self) -> None:
@@ -172,7 +176,7 @@ BranchedDetectorT = TypeVar("BranchedDetectorT", bound=BranchedDetector[Any])
 
 
 def with_branches(detector: BranchedDetectorT, branches: Iterable[tuple[int, BranchDepth]]) -> BranchedDetectorT:
-    """The detector with branches of these classes and depths, oldest first; nothing is frozen."""
+    """The detector with branches of these classes and depths, oldest first; nothing is frozen for them."""
     for count, depth in branches:
         detector.add_branch(count, depth)
     detector.unfreeze()

@@ -15,16 +15,15 @@ from filelock import FileLock, Timeout
 
 from ciod_core.config.schema import Config, config_sections
 from ciod_core.errors import CiodError, ConfigError
-from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.folder import STATE_FILE, Experiment
 from ciod_core.experiment.manifest import RunRecord
-from ciod_core.methods.registry import method_class, unread_sections
+from ciod_core.methods.registry import reads
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
 from ciod_core.runs.spec import as_decided, find_change, has_same_start, plan_run, settle
 from ciod_core.runs.train import train_step
 from ciod_core.runtime.processes import end_with_parent
 from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
 from ciod_core.training.progress import TrainingListener
-from ciod_core.training.resume import STATE_FILE
 
 _LOCK_NAME = ".suite.lock"
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -133,11 +132,12 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
     spec = settle(plan_run(experiment, config, teacher=run.teacher, step=run.step if run.method == JOINT else None))
     # Settings that a method does not read may change: tuning one method keeps the runs of the others.
     method = config.method.name if spec.teacher else None
-    unread = unread_sections(method)
-    sections = {name: kind for name, kind in config_sections().items() if name not in unread}
-    keys = [(name, field) for name, kind in sections.items() for field in kind.model_fields]
-    if method is None or not method_class(method).needs:
-        keys = [(name, field) for name, field in keys if name != "method" or field == "name"]
+    keys = [
+        (name, field)
+        for name, kind in config_sections().items()
+        for field in kind.model_fields
+        if reads(method, name, field)
+    ]
     change = find_change(record, spec.config, keys)
     if change is not None:
         raise ConfigError(
@@ -147,8 +147,7 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
     if not has_same_start(record, spec):
         start = run.teacher if spec.teacher else spec.init
         raise ConfigError(
-            f"run '{run.name}' was trained with other weights than '{start}' has now; "
-            "train it again with 'ciod train-step --overwrite'"
+            f"run '{run.name}' was trained with other weights than '{start}' has now; train it again with `overwrite`"
         )
     return True
 

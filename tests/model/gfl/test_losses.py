@@ -144,8 +144,12 @@ def test_ignored_anchor_points_are_left_out_unless_they_are_positives() -> None:
 def test_the_background_is_what_a_teacher_of_the_first_classes_sees_there() -> None:
     output, targets, found = scene()
     teacher = random_gfl_output(2, 2, SIDE, seed=5)
+    scores_BAC = teacher.class_logits_BAC.sigmoid()
     losses = GFL.losses(output, targets, found, background=teacher)
-    expect(losses, plain_losses(output, targets, found, background=teacher.class_logits_BAC.sigmoid()))
+    expect(losses, plain_losses(output, targets, found, background=scores_BAC))
+    right_BA = torch.arange(scores_BAC.shape[1]).remainder(3).bool().expand(2, -1)
+    losses = GFL.losses(output, targets, found, background=teacher, background_mask_BA=right_BA)
+    expect(losses, plain_losses(output, targets, found, background=scores_BAC * right_BA.unsqueeze(2)))
 
 
 def test_the_quality_of_a_positive_is_as_large_as_its_presence_allows() -> None:
