@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from ciod_core.config.schema import Config
+    from ciod_core.experiment.entries import RunRecord
     from ciod_core.experiment.folder import Experiment
-    from ciod_core.experiment.manifest import RunRecord
     from ciod_core.runs.compare.plan import Epochs, SuiteRun
     from ciod_core.runs.compare.results import Spread, SuiteRow
     from ciod_core.runs.compare.runner import RunProgress

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from ciod_core.data.formats.source import DatasetSource
     from ciod_core.data.hold_out import HoldOut
+    from ciod_core.experiment.entries import SplitFilesRecord
     from ciod_core.experiment.folder import Experiment, Teacher
-    from ciod_core.experiment.manifest import SplitFilesRecord
 
 DATASET_PANEL = "Dataset"
 # What holding out images does for a while, for a progress display.

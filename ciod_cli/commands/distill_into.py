@@ -11,8 +11,8 @@ from ciod_cli.options import EXPERIMENT, JSON, OVERWRITE, RESUME, TRAINING_KEYS,
 from ciod_cli.settings import choices, settings
 
 if TYPE_CHECKING:
+    from ciod_core.experiment.entries import RunRecord
     from ciod_core.experiment.folder import Experiment
-    from ciod_core.experiment.manifest import RunRecord
 
 
 @with_options(

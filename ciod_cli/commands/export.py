@@ -38,7 +38,7 @@ def export(
 ) -> None:
     """Export weights, and check that the exported file gives the detector's outputs."""
     from ciod_cli.progress import status_line
-    from ciod_core.experiment.manifest import FileRecord
+    from ciod_core.experiment.entries import FileRecord
     from ciod_core.export.description import nms_settings
     from ciod_core.export.export import export as write
     from ciod_core.model.checkpoint import refuse_foreign

@@ -21,8 +21,9 @@ from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ciod_core.data.hold_out import HoldOut
+    from ciod_core.experiment.entries import StepRecord
     from ciod_core.experiment.folder import Experiment
-    from ciod_core.experiment.manifest import ExperimentManifest, StepRecord
+    from ciod_core.experiment.manifest import ExperimentManifest
 
 DEMO = "demo"
 

@@ -12,8 +12,9 @@ from ciod_core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+    from ciod_core.experiment.entries import RunRecord, StepRecord
     from ciod_core.experiment.folder import Experiment
-    from ciod_core.experiment.manifest import ExperimentManifest, RunRecord, StepRecord
+    from ciod_core.experiment.manifest import ExperimentManifest
 
 _CLASSES_IN_TREE = 5
 

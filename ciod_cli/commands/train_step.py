@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ciod_core.data.hold_out import HoldOut
     from ciod_core.evaluation.chain import Outcome
     from ciod_core.experiment.add_step import AddedStep
+    from ciod_core.experiment.entries import StepRecord
     from ciod_core.experiment.folder import Experiment
-    from ciod_core.experiment.manifest import StepRecord
 
 
 @with_options(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ciod_core.errors import listed
-from ciod_core.experiment.manifest import ExperimentManifest, RunRecord
+from ciod_core.experiment.entries import RunRecord
+from ciod_core.experiment.manifest import ExperimentManifest
 
 # In the order in which a message names them.
 GROUPS = {"all": "all classes", "old": "the old classes", "new": "the new classes"}

@@ -15,8 +15,8 @@ from ciod_core.evaluation.average_precision import METRICS
 from ciod_core.evaluation.incremental import IncrementalMeasures, summary
 from ciod_core.evaluation.records import METRICS_KEY, read_report
 from ciod_core.evaluation.report import EvaluationReport, UpperBoundReport, require_comparable
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment, run_name
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.records import Record
 
 

@@ -6,8 +6,9 @@ from pydantic import ValidationError
 
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.report import EvaluationReport
+from ciod_core.experiment.entries import FileRecord, RunRecord
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
-from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, RunRecord
+from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.files import MostBytes, atomic_write_json, parse_json, read_bytes
 from ciod_core.migrations import upgrade_report
 from ciod_core.records import first_problem

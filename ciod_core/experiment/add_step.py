@@ -24,14 +24,9 @@ from ciod_core.data.hold_out import Earlier, HoldOut, ReadDataset, read_halves
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.experiment.create import split_record, write_table
+from ciod_core.experiment.entries import FileRecord, SplitFilesRecord, StepDataRecord, StepRecord
 from ciod_core.experiment.folder import LOCK_NAME, MANIFEST_NAME, SPLITS_NAME, Experiment
-from ciod_core.experiment.manifest import (
-    ExperimentManifest,
-    FileRecord,
-    SplitFilesRecord,
-    StepDataRecord,
-    StepRecord,
-)
+from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.experiment.new_chain import find_or_begin
 from ciod_core.experiment.teacher import taught_by
 from ciod_core.experiment.transaction import Transaction, remove_empty, transaction

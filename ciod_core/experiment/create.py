@@ -19,15 +19,9 @@ from ciod_core.data.formats.source import DatasetSource, SplitFiles
 from ciod_core.data.hold_out import HoldOut, ReadDataset, read_halves
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import ConfigError, DataError
+from ciod_core.experiment.entries import DatasetRecord, FileRecord, PlanRecord, SplitFilesRecord, StepRecord
 from ciod_core.experiment.folder import MANIFEST_NAME, SPLITS_NAME, Experiment
-from ciod_core.experiment.manifest import (
-    DatasetRecord,
-    ExperimentManifest,
-    FileRecord,
-    PlanRecord,
-    SplitFilesRecord,
-    StepRecord,
-)
+from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.experiment.plan.plan import plan_classes
 from ciod_core.experiment.transaction import Transaction, transaction
 from ciod_core.files import relative_if_inside

@@ -19,14 +19,8 @@ from typing import NamedTuple
 from ciod_core.config.schema import MethodConfig
 from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, listed
-from ciod_core.experiment.manifest import (
-    ExperimentManifest,
-    FileRecord,
-    RunKind,
-    RunRecord,
-    manifest_text,
-    read_manifest,
-)
+from ciod_core.experiment.entries import FileRecord, RunKind, RunRecord
+from ciod_core.experiment.manifest import ExperimentManifest, manifest_text, read_manifest
 from ciod_core.files import atomic_write_text, sha256_of_file
 
 MANIFEST_NAME = "experiment.json"

@@ -7,8 +7,9 @@ from pathlib import Path
 from ciod_core.data.annotations.split import StepStatistics
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.create import empty_manifest
+from ciod_core.experiment.entries import FileRecord, RunRecord, StepRecord
 from ciod_core.experiment.folder import MANIFEST_NAME, SPLITS_NAME, WEIGHTS_KEY, Experiment, check_run_name
-from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, RunRecord, StepRecord
+from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.model.checkpoint import read_info
 
 

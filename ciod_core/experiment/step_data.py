@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ciod_core.data.annotations.merging import LocatedTable, common_folder, unite_images
 from ciod_core.data.formats.coco import read_coco
+from ciod_core.experiment.entries import FileRecord, RunRecord
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, RunRecord
+from ciod_core.experiment.manifest import ExperimentManifest
 
 
 def read_step(experiment: Experiment, manifest: ExperimentManifest, step: int) -> LocatedTable:

@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 
 from ciod_core.config.schema import recorded_config
 from ciod_core.errors import CiodError, ConfigError, listed
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import STATE_FILE, TRAINING_LOCK, Experiment
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.files import atomic_write_text
 from ciod_core.runs.spec import RunSpec, as_decided, find_change, has_same_start
 from ciod_core.runtime.distributed import rank

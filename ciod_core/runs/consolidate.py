@@ -9,8 +9,8 @@ import torch
 from ciod_core.config.schema import Config, Section
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.errors import ConfigError
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment, check_run_name
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.experiment.step_data import check_step_files, read_step
 from ciod_core.experiment.teacher import taught_by
 from ciod_core.methods.consolidation import Consolidation

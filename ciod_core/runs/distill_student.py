@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from ciod_core.config.schema import Config
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment, check_run_name
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import read_info
 from ciod_core.model.pretrained import load_backbone_weights

@@ -16,8 +16,8 @@ from ciod_core.data.loading.mixing import Mixing
 from ciod_core.data.loading.transforms import TrainTransform
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.records import with_report
+from ciod_core.experiment.entries import ReplayedImage, RunRecord
 from ciod_core.experiment.folder import STATE_FILE, Experiment
-from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.methods.base import Method
 from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.base import Detector, Predictions

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ciod_core.config.schema import Config, recorded_config
-from ciod_core.experiment.manifest import RunRecord
+from ciod_core.experiment.entries import RunRecord
 
 # With the words for a value of each.
 INHERITED = {

@@ -14,8 +14,9 @@ import torch
 from ciod_core import __version__
 from ciod_core.config.resolve import config_text
 from ciod_core.config.schema import Config
+from ciod_core.experiment.entries import FileRecord, ReplayedImage, RunRecord
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import ExperimentManifest, FileRecord, ReplayedImage, RunRecord
+from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.experiment.step_data import all_labels
 from ciod_core.files import atomic_write_json, atomic_write_text
 from ciod_core.runs.spec import INIT_KEY, RunSpec

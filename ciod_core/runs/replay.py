@@ -22,8 +22,9 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.images.files import image_path
 from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import CheckpointError
+from ciod_core.experiment.entries import ReplayedImage, RunRecord
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import ExperimentManifest, ReplayedImage, RunRecord
+from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.experiment.step_data import images_of_run, read_step
 from ciod_core.runs.spec import RunSpec
 

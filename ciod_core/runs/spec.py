@@ -12,8 +12,8 @@ import torch
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Config, recorded_config
 from ciod_core.errors import ConfigError
+from ciod_core.experiment.entries import RunKind, RunRecord
 from ciod_core.experiment.folder import Experiment, Teacher, check_run_name, run_name
-from ciod_core.experiment.manifest import RunKind, RunRecord
 from ciod_core.experiment.teacher import taught_by
 from ciod_core.files import sha256_of_file
 from ciod_core.methods.registry import AUTO, method_class

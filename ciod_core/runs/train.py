@@ -17,8 +17,8 @@ from ciod_core.data.annotations.merging import LocatedTable, merge_located
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.images.scan import unlabeled_images
 from ciod_core.errors import ConfigError
+from ciod_core.experiment.entries import ReplayedImage, RunRecord
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.experiment.step_data import check_step_files, read_all_labels, read_step, unite_steps
 from ciod_core.methods.base import Method
 from ciod_core.methods.registry import AUTO, build_method

@@ -12,8 +12,8 @@ from pathlib import Path
 from ciod_core.errors import CheckpointError
 from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.evaluation.report import EvaluationReport
+from ciod_core.experiment.entries import FileRecord
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
-from ciod_core.experiment.manifest import FileRecord
 from ciod_core.files import atomic_write_bytes, sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, read_info, save_detector
 from ciod_core.model.preprocessing import Preprocessing

@@ -13,9 +13,9 @@ import torch
 from ciod_core.config.schema import Config, ResamplerConfig
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.errors import CiodError, ConfigError
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment, run_name
 from ciod_core.experiment.folder import Teacher as Weights
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.files import relative_if_inside, sha256_of_file
 from ciod_core.methods.base import Method
 from ciod_core.methods.registry import build_method, method_class, with_own_settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ciod_core.config.schema import TrainingConfig
-from ciod_core.experiment.manifest import RunEnd
+from ciod_core.experiment.entries import RunEnd
 from ciod_core.records import Record
 
 

@@ -13,7 +13,7 @@ from ciod_core.config.schema import TrainingConfig
 from ciod_core.data.loading.dataset import Batch
 from ciod_core.data.loading.loader import BatchLoader
 from ciod_core.errors import CiodError
-from ciod_core.experiment.manifest import RunEnd
+from ciod_core.experiment.entries import RunEnd
 from ciod_core.methods.base import Method, supervised
 from ciod_core.model.base import Detector, Predictions
 from ciod_core.model.checkpoint import not_finite

@@ -16,8 +16,8 @@ from statistics import fmean, stdev
 import torch
 
 from ciod_core.config.schema import recorded_config
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.runs.train import train_step
 from ciod_core.teachers.distill import distill
 from ciod_core.teachers.resolve import bank_config

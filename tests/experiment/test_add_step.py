@@ -18,8 +18,8 @@ from ciod_core.errors import CheckpointError, CiodError, ConfigError, DataError
 from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.experiment.add_step import add_step
 from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.entries import FileRecord, RunRecord
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
-from ciod_core.experiment.manifest import FileRecord, RunRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.claim import claim
 from ciod_core.runs.replay import choose_replayed, resumed_replay

@@ -18,8 +18,8 @@ from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.experiment import folder as experiment_folder
 from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.entries import PlanRecord
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import PlanRecord
 from ciod_core.experiment.plan.plan import plan_classes
 from ciod_core.experiment.step_data import read_all_labels, read_step, read_validation
 from ciod_core.files import sha256_of_file

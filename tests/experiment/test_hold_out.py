@@ -12,8 +12,8 @@ from ciod_core.data.formats.source import DatasetSource
 from ciod_core.data.hold_out import HeldOut, HoldOut
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.add_step import add_step
+from ciod_core.experiment.entries import StepRecord
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import StepRecord
 from ciod_core.experiment.step_data import read_step, read_validation
 from tests.experiment.test_add_step import begin_run
 from tests.helpers.chains import content_of, data_source, write_data

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from ciod_core.errors import CheckpointError
-from ciod_core.experiment.manifest import FileRecord, ReplayedImage, RunRecord, read_manifest
+from ciod_core.experiment.entries import FileRecord, ReplayedImage, RunRecord
+from ciod_core.experiment.manifest import read_manifest
 from tests.helpers.experiments import make_experiment, make_run
 
 

@@ -6,17 +6,9 @@ from pathlib import Path
 
 from ciod_core.classes import class_table
 from ciod_core.data.annotations.split import StepStatistics
+from ciod_core.experiment.entries import DatasetRecord, FileRecord, PlanRecord, RunRecord, SplitFilesRecord, StepRecord
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
-from ciod_core.experiment.manifest import (
-    DatasetRecord,
-    ExperimentManifest,
-    FileRecord,
-    PlanRecord,
-    RunRecord,
-    SplitFilesRecord,
-    StepRecord,
-    manifest_text,
-)
+from ciod_core.experiment.manifest import ExperimentManifest, manifest_text
 from ciod_core.experiment.step_data import check_step_files
 from ciod_core.files import atomic_write_text
 

@@ -15,8 +15,8 @@ from ciod_core.evaluation.average_precision import Metrics
 from ciod_core.evaluation.chain import chain_to
 from ciod_core.evaluation.report import ClassReport, EvaluationReport
 from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.runs.compare import runner
 from ciod_core.runs.compare.plan import Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.runs.compare.results import Spread, _ceiling, suite_rows

@@ -15,8 +15,8 @@ from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
 from ciod_core.errors import CheckpointError, CiodError, DataError
 from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.entries import ReplayedImage, RunRecord
 from ciod_core.experiment.folder import Experiment, Teacher
-from ciod_core.experiment.manifest import ReplayedImage, RunRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.replay import choose_replayed, replay_table, resumed_replay
 from ciod_core.runs.spec import RunSpec

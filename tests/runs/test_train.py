@@ -13,8 +13,8 @@ from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config, DataConfig, MethodConfig, ModelConfig, TrainingConfig
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.experiment import step_data
+from ciod_core.experiment.entries import FileRecord
 from ciod_core.experiment.folder import STATE_FILE, WEIGHTS_KEY, Experiment
-from ciod_core.experiment.manifest import FileRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, Source, save_detector
 from ciod_core.model.preprocessing import Preprocessing

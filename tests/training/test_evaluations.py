@@ -13,8 +13,8 @@ import pytest
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.average_precision import Metrics
 from ciod_core.evaluation.report import EvaluationReport, GroupReport
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import STATE_FILE, Experiment
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.files import sha256_of_file
 from ciod_core.runs import execute
 from ciod_core.runs import weights as run_weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import shutil
 from pathlib import Path
@@ -14,7 +13,6 @@ from ciod_core.config.schema import Config, ModelConfig, ResamplerConfig
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import Experiment
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.methods.erd import ErdConfig
 from ciod_core.model.checkpoint import load_detector, read_info
 from ciod_core.runs.consolidate import consolidate
@@ -23,6 +21,7 @@ from ciod_core.runs.train import train_step
 from ciod_core.teachers.bank import KnowledgeBank
 from ciod_core.teachers.distill import distill
 from ciod_core.teachers.sources import TeacherOptions
+from tests.helpers.logs import losses_logged
 from tests.training.conftest import tiny_config
 
 LOSSES = {
@@ -59,13 +58,6 @@ def base_folder(shapes_dataset: DatasetSource, tmp_path_factory: pytest.TempPath
 @pytest.fixture
 def experiment(base_folder: Path, tmp_path: Path) -> Experiment:
     return Experiment.open(Path(shutil.copytree(base_folder, tmp_path / "experiment")))
-
-
-def losses_logged(experiment: Experiment, run: RunRecord) -> list[dict[str, float]]:
-    with (experiment.run_folder(run.name) / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    first = list(rows[0]).index("loss")
-    return [{name: float(value) for name, value in list(row.items())[first:]} for row in rows]
 
 
 @pytest.mark.parametrize("method", LOSSES)

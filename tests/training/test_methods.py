@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import shutil
 from pathlib import Path
@@ -14,7 +13,6 @@ from ciod_core.config.schema import ResamplerConfig
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.export.description import NmsSettings
 from ciod_core.export.graph import build_graph, capture
 from ciod_core.files import sha256_of_file
@@ -23,6 +21,7 @@ from ciod_core.model.base import PRESENCE, Detector
 from ciod_core.model.checkpoint import load_detector, read_info
 from ciod_core.runs.train import train_step
 from tests.helpers.listeners import StopInEpoch2
+from tests.helpers.logs import losses_logged
 from tests.training.conftest import tiny_config
 
 LOSSES = {
@@ -70,13 +69,6 @@ def assert_old_answers_kept(student: Detector, teacher: Detector) -> None:
     assert torch.equal(ours.responses()[PRESENCE][:, :num_anchors], theirs.responses()[PRESENCE])
     assert torch.equal(ours.boxes_BA4[:, :num_anchors], theirs.boxes_BA4)
     assert ours.class_logits_BAC.shape[1] > num_anchors
-
-
-def losses_logged(experiment: Experiment, run: RunRecord) -> list[dict[str, float]]:
-    with (experiment.run_folder(run.name) / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    first = list(rows[0]).index("loss")
-    return [{name: float(value) for name, value in list(row.items())[first:]} for row in rows]
 
 
 @pytest.mark.parametrize("method", LOSSES)

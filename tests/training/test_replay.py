@@ -16,8 +16,8 @@ from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import CheckpointError
 from ciod_core.experiment.create import create_experiment
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.methods.registry import METHODS
 from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.checkpoint import load_detector

@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 
 from ciod_core.config.schema import Config, config_sections
 from ciod_core.errors import CiodError, ConfigError
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import STATE_FILE, Experiment
-from ciod_core.experiment.manifest import RunRecord
 from ciod_core.methods.registry import reads
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
 from ciod_core.runs.spec import as_decided, find_change, has_same_start, plan_run, settle

@@ -10,7 +10,7 @@ from ciod_core.data.formats import FORMATS
 from ciod_core.data.formats.base import load_format
 from ciod_core.data.formats.source import DATA_ROOT_VARIABLE, read_dataset, resolve_dataset
 from ciod_core.errors import ConfigError, DataError
-from ciod_core.experiment.manifest import DatasetRecord, FileRecord, SplitFilesRecord
+from ciod_core.experiment.entries import DatasetRecord, FileRecord, SplitFilesRecord
 from tests.data.formats.test_coco_layouts import make_root
 from tests.data.formats.test_voc_layouts import make_voc
 from tests.data.formats.test_yolo_layouts import make_yolo
