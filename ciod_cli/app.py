@@ -20,6 +20,7 @@ from ciod_cli.commands import (
     export,
     import_weights,
     predict,
+    reproduce,
     run,
     settings,
     split,
@@ -77,6 +78,7 @@ app.command("distill", cls=distill.DistillCommand)(guarded(distill.distill))
 app.command("distill-into", cls=SettingsCommand)(guarded(distill_into.distill_into))
 app.command("consolidate", cls=SettingsCommand)(guarded(consolidate.consolidate))
 app.command("run", cls=SettingsCommand)(guarded(run.run))
+app.command("reproduce", cls=SettingsCommand)(guarded(reproduce.reproduce))
 app.command("evaluate", cls=SettingsCommand)(guarded(evaluate.evaluate))
 app.command("eval", hidden=True, cls=SettingsCommand)(guarded(evaluate.evaluate))
 app.command("predict", cls=SettingsCommand)(guarded(predict.predict))

@@ -48,12 +48,10 @@ def compare(
 ) -> None:
     """Train the runs that are missing and print the table; see `run_suite` for the arguments and errors."""
     from ciod_core.evaluation.bounds import doubtful_bounds
-    from ciod_core.runs.compare.results import suite_rows, to_document
-    from ciod_core.runs.compare.runner import run_suite
+    from ciod_core.runs.compare.results import to_document
 
-    with SuiteDisplay() as display:
-        run_suite(experiment, runs, config, epochs, display, jobs=jobs, threads=threads)
-    rows, seeds = suite_rows(experiment, runs), len({run.seed for run in runs})
+    rows = train_missing(experiment, runs, config, epochs, jobs=jobs, threads=threads)
+    seeds = len({run.seed for run in runs})
     doubts = doubtful_bounds(experiment.read(), {run.name for run in runs})
     if json:
         document = {"seeds": seeds, "rows": to_document(rows), "warnings": doubts}
@@ -62,6 +60,24 @@ def compare(
     _show(rows, seeds)
     for doubt in doubts:
         console.warn(doubt)
+
+
+def train_missing(
+    experiment: Experiment,
+    runs: Sequence[SuiteRun],
+    config: Config,
+    epochs: Epochs,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+) -> tuple[SuiteRow, ...]:
+    """Train the runs that are missing, showing how far they are, and return the rows of all runs."""
+    from ciod_core.runs.compare.results import suite_rows
+    from ciod_core.runs.compare.runner import run_suite
+
+    with SuiteDisplay() as display:
+        run_suite(experiment, runs, config, epochs, display, jobs=jobs, threads=threads)
+    return suite_rows(experiment, runs)
 
 
 class SuiteDisplay:

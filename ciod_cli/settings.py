@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -102,11 +103,12 @@ def setting(key: str, text: str | None = None) -> Any:
     )
 
 
-def settings(arguments: Mapping[str, tuple[str, Any]] | None = None) -> Config:
+def settings(arguments: Mapping[str, tuple[str, Any]] | None = None, *, preset: Path | None = None) -> Config:
     """The configuration from the running command's `--config`, its options made by `setting`, and `--set`.
 
     Args:
         arguments: settings that are positional arguments: key → name of the argument and its value.
+        preset: the file to read where the user gives no `--config`.
 
     Raises:
         ConfigError: a setting that is unknown, of the wrong type or out of range.
@@ -117,7 +119,7 @@ def settings(arguments: Mapping[str, tuple[str, Any]] | None = None) -> Config:
     assert ctx is not None, "settings are those of a running command"
     given: dict[str, tuple[str, Any]] = ctx.meta.get(_GIVEN, {}) | dict(arguments or {})
     return resolve_config(
-        ctx.params["config"],
+        ctx.params["config"] or preset,
         {key: value for key, (_, value) in given.items()},
         ctx.params["set_"] or (),
         flag_names={key: flag for key, (flag, _) in given.items()},

@@ -27,6 +27,9 @@ def run(
     seeds: int = option("--seeds", "Number of seeds to train every method with.", 1, min=1),
     seed: int = option("--seed", "The first seed.", 0, min=0),
     first_epochs: int | None = option("--first-epochs", "Epochs of step 1. Default: as --epochs.", min=1),
+    joint_epochs: int | None = option(
+        "--joint-epochs", "Epochs of the upper bounds. Default: those of all their steps together.", min=1
+    ),
     jobs: int = option("--jobs", "Runs that train at the same time.", 1, min=1),
     upper_bounds: bool = option("--upper-bounds/--no-upper-bounds", "Also train the joint runs.", True),
     json: bool = JSON,
@@ -44,4 +47,4 @@ def run(
     runs = suite_runs(len(experiment.read().steps), names, range(seed, seed + seeds), upper_bounds=upper_bounds)
 
     later = config.training.epochs
-    compare(experiment, runs, config, Epochs(first_epochs or later, later), jobs=jobs, json=json)
+    compare(experiment, runs, config, Epochs(first_epochs or later, later, joint_epochs), jobs=jobs, json=json)

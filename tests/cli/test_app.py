@@ -24,8 +24,12 @@ FLAGS = {
         "--protocol --seed --val --val-images"
     ),
     "run": (
-        "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --json --lr --methods "
-        "--model --negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
+        "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --joint-epochs --json --lr "
+        "--methods --model --negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
+    ),
+    "reproduce": (
+        "--batch-size --config --data-root --dataset --device --dry-run --epochs --image-size --json --list --lr "
+        "--no-upper-bounds --out --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
         "--backbone-weights --batch-size --config --data --data-root --device --epochs --evaluate-every --experiment "

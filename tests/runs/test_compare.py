@@ -91,6 +91,17 @@ def test_upper_bounds_train_as_long_as_the_steps_they_cover() -> None:
     assert lengths == {"step1": 20, "joint2": 27, "joint3": 34, "step2-finetune": 7, "step3-finetune": 7}
 
 
+def test_milestones_move_with_the_length_of_a_run() -> None:
+    first, joint, later = suite_runs(2, ["finetune"], [0])
+    config = resolve_config(flags={"training.schedule": "step", "training.epochs": 12})
+    epochs = Epochs(first=24, later=12, joint=6)
+    runs = [config_of(run, config, epochs).training for run in (first, later, joint)]
+    assert [(run.epochs, run.milestones) for run in runs] == [(24, (16, 22)), (12, (8, 11)), (6, (4, 6))]
+    # A finished run does not become another one by a setting that its schedule does not read.
+    cosine = config_of(joint, resolve_config(), epochs).training
+    assert (cosine.epochs, cosine.milestones) == (6, (8, 11))
+
+
 @pytest.mark.parametrize(
     ("methods", "expected"),
     [

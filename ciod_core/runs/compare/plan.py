@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ciod_core.config.schema import Config, ModelConfig, ReplayConfig, Section
+from ciod_core.config.schema import Config, ModelConfig, ReplayConfig, Section, TrainingConfig
 from ciod_core.errors import ConfigError, did_you_mean
 from ciod_core.experiment.folder import run_name
 from ciod_core.methods.registry import METHODS
@@ -42,17 +43,23 @@ class SuiteRun:
 
 @dataclass(frozen=True)
 class Epochs:
-    """How long runs train. An upper bound trains as long as all the steps it covers together: a bound that was
-    trained for less than the methods it bounds would be too low.
+    """How long runs train.
+
+    Attributes:
+        first: step 1.
+        later: every later step.
+        joint: an upper bound; None: as long as all the steps it covers together, since a bound that was trained for
+            less than the methods it bounds would be too low.
     """
 
     first: int
     later: int
+    joint: int | None = None
 
     def of(self, run: SuiteRun) -> int:
         """Epochs of one run."""
         if run.method == JOINT:
-            return self.first + (run.step - 1) * self.later
+            return self.joint or self.first + (run.step - 1) * self.later
         return self.first if run.method == BASE else self.later
 
 
@@ -93,7 +100,8 @@ def suite_runs(
 def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
     """The settings of one run: the common ones with its method, seed and length, and replay where the method says so.
 
-    Runs with a teacher start from it, the others from `model.init`; no setting is left to the teacher's run.
+    Runs with a teacher start from it, the others from `model.init`; no setting is left to the teacher's run. The
+    milestones are those of `training.epochs`: in a longer or shorter run they come as much later or earlier.
 
     Raises:
         ConfigError: replay was asked for without a budget.
@@ -103,7 +111,7 @@ def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
             f"`methods` {run.method}: nothing is replayed without a budget; set `replay.images`, for example to 60"
         )
     config = spelled_out(config)
-    training = config.training.model_copy(update={"seed": run.seed, "epochs": epochs.of(run)})
+    training = _of_length(config.training, epochs.of(run)).model_copy(update={"seed": run.seed})
     name = run.method.removesuffix(REPLAY_SUFFIX)
     method = config.method if run.method == BASE else config.method.model_copy(update={"name": name})
     replay = config.replay if run.replays else ReplayConfig()
@@ -111,6 +119,14 @@ def config_of(run: SuiteRun, config: Config, epochs: Epochs) -> Config:
     if run.teacher is not None:
         update["model"] = ModelConfig.model_validate(config.model.model_dump(exclude_unset=True, exclude={"init"}))
     return config.model_copy(update=update)
+
+
+def _of_length(training: TrainingConfig, epochs: int) -> TrainingConfig:
+    update: dict[str, Any] = {"epochs": epochs}
+    if training.schedule == "step":
+        stretch = epochs / training.epochs
+        update["milestones"] = tuple(max(1, round(milestone * stretch)) for milestone in training.milestones)
+    return training.model_copy(update=update)
 
 
 def _name(step: int, method: str) -> str:
