@@ -17,6 +17,7 @@ from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.model.registry import build_detector
+from tests.helpers.shared_files import made_once
 
 CLASSES = class_table([[("cat", 17), ("bus", 6), ("kite", 90)], [("dog", 3), ("owl", 44)]])
 IMAGE_SIZE = 128
@@ -71,25 +72,19 @@ def checkpoint(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def onnx_model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ONNX with suppression."""
-    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export(checkpoint, path)
-    return path
+    return made_once(tmp_path_factory, "model.onnx", lambda path: export(checkpoint, path))
 
 
 @pytest.fixture(scope="session")
 def raw_onnx_model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ONNX without suppression."""
-    path = tmp_path_factory.mktemp("onnx-raw") / "model.onnx"
-    export(checkpoint, path, nms=None)
-    return path
+    return made_once(tmp_path_factory, "raw-model.onnx", lambda path: export(checkpoint, path, nms=None))
 
 
 @pytest.fixture(scope="session")
 def pt2_model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pt2 archive with suppression."""
-    path = tmp_path_factory.mktemp("pt2") / "model.pt2"
-    export(checkpoint, path, "pt2")
-    return path
+    return made_once(tmp_path_factory, "model.pt2", lambda path: export(checkpoint, path, "pt2"))
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

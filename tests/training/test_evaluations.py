@@ -147,7 +147,23 @@ def break_at(monkeypatch: pytest.MonkeyPatch, target: object, name: str, call: i
     monkeypatch.setattr(target, name, breaking)
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
+def settings_of(keep: str) -> dict[str, Any]:
+    return {"epochs": 6, "keep": keep, "patience": 2}
+
+
+@pytest.fixture(scope="module", params=["last", "best"])
+def uninterrupted(
+    request: pytest.FixtureRequest, untrained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Judge, dict[str, Any]]:
+    """Which weights are kept, who judges them, and what a run without a break leaves."""
+    experiment = Experiment.open(Path(shutil.copytree(untrained, tmp_path_factory.mktemp("whole") / "experiment")))
+    with pytest.MonkeyPatch.context() as patch:
+        judge = judged(patch, 0.2, 0.5, 0.4, 0.5)
+        expected = content(experiment, train(experiment, **settings_of(request.param)))
+    assert expected["ended_by"] == "patience" and not judge.to_come
+    return request.param, judge, expected
+
+
 @pytest.mark.parametrize(
     ("target", "name", "call"),
     [
@@ -159,17 +175,20 @@ def break_at(monkeypatch: pytest.MonkeyPatch, target: object, name: str, call: i
     ],
 )
 def test_resumed_equals_uninterrupted(
-    keep: str, target: object, name: str, call: int, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: object,
+    name: str,
+    call: int,
+    uninterrupted: tuple[str, Judge, dict[str, Any]],
+    experiment: Experiment,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = {"epochs": 6, "keep": keep, "patience": 2}
-    whole, broken = (Experiment.open(Path(shutil.copytree(untrained, tmp_path / name))) for name in ("whole", "broken"))
-    judge = judged(monkeypatch, 0.2, 0.5, 0.4, 0.5)
-    expected = content(whole, train(whole, **settings))
-    assert expected["ended_by"] == "patience" and not judge.to_come
+    keep, judge, expected = uninterrupted
+    settings = settings_of(keep)
+    monkeypatch.setattr(run_weights, "evaluate_weights", judge)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         break_at(patch, target, name, call)
-        train(broken, **settings)
-    assert content(broken, train(broken, **settings, resume=True)) == expected
+        train(experiment, **settings)
+    assert content(experiment, train(experiment, **settings, resume=True)) == expected
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
