@@ -93,7 +93,18 @@ class DataConfig(Section):
     image_size: Annotated[int, Field(ge=32, le=LARGEST_IMAGE_SIZE)] = Field(
         640, description="longer side after resizing, pixels"
     )
+    shorter_side: int | None = Field(
+        None,
+        ge=32,
+        le=LARGEST_IMAGE_SIZE,
+        description="most pixels of the shorter side, for which the longer one becomes less; null: no limit",
+    )
     multi_scale: bool = Field(True, description="draw the longer side per image from 65 to 100 % of image_size")
+    scale_pairs: bool = Field(
+        False,
+        description="multi_scale draws two sizes, the larger one for the longer side and the smaller one as the limit "
+        "of the shorter side (published)",
+    )
     photometric: bool = Field(True, description="distort brightness, contrast, saturation and hue")
     flip: UnitInterval = Field(0.5, description="probability that an image is mirrored left and right")
     mosaic: UnitInterval = Field(0.0, description="probability that four images around a random center make one sample")
@@ -116,7 +127,16 @@ class DataConfig(Section):
     def _check_stride(self) -> DataConfig:
         if self.image_size % 32:
             raise ValueError(f"data.image_size is {self.image_size}; it must be a multiple of 32")
+        if self.shorter_side is not None and self.scale_pairs:
+            raise ValueError(
+                f"data.shorter_side is {self.shorter_side}, but data.scale_pairs draws it; set one of them"
+            )
         return self
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What resizing is told: `image_size` and `shorter_side`."""
+        return {"image_size": self.image_size, "shorter_side": self.shorter_side}
 
 
 class TrainingConfig(Section):

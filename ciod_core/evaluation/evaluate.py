@@ -59,7 +59,7 @@ def evaluate_weights(
     info.classes.require_prefix_of(manifest.classes, where=str(weights))
     check_step_files(experiment, manifest, info.step)
     table, images, labeled = _ground_truth(experiment, manifest, info.step, info.classes)
-    dataset = DetectionDataset(table, images, info.classes, EvalTransform(info.preprocessing.image_size))
+    dataset = DetectionDataset(table, images, info.classes, EvalTransform(**info.preprocessing.sizes))
     loader = make_loader(dataset, config.batch_size, shuffle=False, workers=workers)
     detections = predict(detector, loader, info.classes, config, chosen, on_batch)
     if save_detections is not None:

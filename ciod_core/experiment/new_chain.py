@@ -62,7 +62,7 @@ def _manifest_around(weights: Path, out: Path) -> ExperimentManifest:
         outputs={WEIGHTS_KEY: FileRecord.of(weights, out)},
         config={
             "model": info.model.model_dump(mode="json"),
-            "data": {"image_size": info.preprocessing.image_size},
+            "data": info.preprocessing.sizes,
         },
     )
     return empty_manifest().model_copy(

@@ -18,7 +18,7 @@ from PIL import Image
 from ciod_core.arrays import Float32Array, Int64Array
 from ciod_core.classes import ClassTable
 from ciod_core.data.images.decode import decode_image, to_rgb
-from ciod_core.data.loading.placement import resized
+from ciod_core.data.loading.placement import resized, scale_to
 from ciod_core.data.loading.transforms import letterbox
 from ciod_core.errors import ConfigError, DataError, did_you_mean
 from ciod_core.evaluation.detections import Detections
@@ -180,7 +180,7 @@ class LoadedDetector(ABC):
             images_B3HW = np.full(shape, self.preprocessing.pad_value, dtype=np.uint8)
             visible = []
             for frame_3HW, position in zip(images_B3HW, positions, strict=True):
-                pixels_HW3, scale = letterbox(images[position].convert("RGB"), self.image_size)
+                pixels_HW3, scale = letterbox(images[position].convert("RGB"), **self.preprocessing.sizes)
                 seen_height, seen_width = pixels_HW3.shape[:2]
                 frame_3HW[:, :seen_height, :seen_width] = pixels_HW3.transpose(2, 0, 1)
                 visible.append((np.array([seen_width, seen_height] * 2, dtype=np.float32), scale))
@@ -215,7 +215,7 @@ class LoadedDetector(ABC):
 
     def _frame_size(self, image: Image.Image) -> tuple[int, int]:
         multiple = self.preprocessing.stride_multiple
-        width, height = resized(image.size, self.image_size / max(image.size))
+        width, height = resized(image.size, scale_to(image.size, self.image_size, self.preprocessing.shorter_side))
         return -(-width // multiple) * multiple, -(-height // multiple) * multiple
 
 

@@ -79,7 +79,7 @@ def _count_objects(spec: RunSpec, images: LocatedTable, device: torch.device) ->
         identity = TeacherIdentity(
             teacher_sha256=spec.teacher.sha256,
             classes=info.classes.names,
-            image_size=spec.config.data.image_size,
+            **spec.config.data.sizes,
             resampler=method.resampler,
         )
         teacher = NetworkTeacher(freeze(detector, device, torch.contiguous_format), method, identity, images)

@@ -115,7 +115,7 @@ def _teacher(spec: RunSpec, method: Consolidation, data: TrainingData, device: t
     identity = TeacherIdentity(
         teacher_sha256=spec.teacher.sha256,
         classes=info.classes.names,
-        image_size=spec.config.data.image_size,
+        **spec.config.data.sizes,
         resampler=spec.config.resampler,
     )
     frozen = freeze(detector, device, torch.channels_last if training.channels_last else torch.contiguous_format)

@@ -17,7 +17,7 @@ from ciod_core.model.registry import build_detector
 from ciod_core.runs.claim import claimed
 from ciod_core.runs.execute import PreparedRun, execute
 from ciod_core.runs.replay import TrainingData
-from ciod_core.runs.spec import RunSpec, on_device
+from ciod_core.runs.spec import RunSpec, on_device, seen_like
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.teachers.distill import distill
 from ciod_core.teachers.report import StepBank
@@ -92,9 +92,7 @@ def _settle_student(config: Config, file: TeacherFile) -> Config:
         ConfigError: a method that needs more than a bank.
     """
     config = bank_config(config)
-    data = config.data
-    if file.weights is not None and "image_size" not in data.model_fields_set:
-        data = data.model_copy(update={"image_size": read_info(file.path).preprocessing.image_size})
+    data = config.data if file.weights is None else seen_like(read_info(file.path).preprocessing, config.data)
     # Fresh weights hold nothing that should be kept.
     method = config.method.model_copy(update={"batch_norm": "update", "trunk_balance": 0.0})
     return config.model_copy(update={"data": data, "method": method})

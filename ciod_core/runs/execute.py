@@ -102,7 +102,9 @@ def _build_trainer(prepared: PreparedRun) -> Trainer:
         found.table,
         found.images,
         prepared.spec.classes,
-        TrainTransform(data.image_size, data.multi_scale, data.photometric, data.flip),
+        TrainTransform(
+            data.image_size, data.multi_scale, data.photometric, data.flip, data.shorter_side, data.scale_pairs
+        ),
         seed=training.seed,
         mixing=Mixing(data.mosaic, data.mixup) if data.mosaic or data.mixup else None,
         skip_corrupt=data.corrupt_images == "skip",

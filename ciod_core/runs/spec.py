@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ciod_core.classes import ClassTable
-from ciod_core.config.schema import Config, recorded_config
+from ciod_core.config.schema import Config, DataConfig, recorded_config
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.entries import RunKind, RunRecord
 from ciod_core.experiment.folder import Experiment, Teacher, check_run_name, run_name
@@ -18,6 +18,7 @@ from ciod_core.experiment.teacher import taught_by
 from ciod_core.files import sha256_of_file
 from ciod_core.methods.registry import AUTO, method_class
 from ciod_core.model.checkpoint import read_info
+from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.runs.inherited import inherit, with_set
 from ciod_core.runtime.device import pick_device, pick_precision
 
@@ -158,9 +159,7 @@ def settle(spec: RunSpec) -> RunSpec:
             f"`model.name` {config.model.name}: it continues {start}, which is {info.model.name}; leave it out"
         )
     model = info.model if spec.teacher else info.model.model_copy(update={"init": config.model.init})
-    update: dict[str, Any] = {"model": model}
-    if "image_size" not in config.data.model_fields_set:
-        update["data"] = config.data.model_copy(update={"image_size": info.preprocessing.image_size})
+    update: dict[str, Any] = {"model": model, "data": seen_like(info.preprocessing, config.data)}
     spec = _inheriting(replace(spec, config=config.model_copy(update=update)), pretrained=info.source is not None)
     config = spec.config
     # `auto` is settled again when the method is known.
@@ -168,6 +167,14 @@ def settle(spec: RunSpec) -> RunSpec:
     if changes_what_it_keeps and info.source is not None and "lr" not in config.training.model_fields_set:
         spec = replace(spec, config=with_set(config, {"training.lr": PRETRAINED_LR}))
     return spec
+
+
+def seen_like(preprocessing: Preprocessing, data: DataConfig) -> DataConfig:
+    """The settings with the sizes at which weights see images, unless others are set."""
+    if "image_size" in data.model_fields_set:
+        return data
+    own = {key: value for key, value in preprocessing.sizes.items() if key not in data.model_fields_set}
+    return data.model_copy(update=own)
 
 
 def _inheriting(spec: RunSpec, *, pretrained: bool) -> RunSpec:

@@ -134,7 +134,7 @@ class RunWeights:
             classes=spec.classes,
             head_classes=student.head_classes,
             branch_depths=student.branch_depths,
-            preprocessing=Preprocessing(image_size=spec.config.data.image_size),
+            preprocessing=Preprocessing(**spec.config.data.sizes),
             run=spec.name,
             step=spec.step,
             method=method_name(spec),

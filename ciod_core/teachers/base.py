@@ -29,6 +29,7 @@ class TeacherIdentity(Record):
         teacher_sha256: hash of the teacher's file.
         classes: names of the classes, by label.
         image_size: longer side in pixels at which the teacher sees images; 0 where its model decides.
+        shorter_side: most pixels of the shorter side; None: no limit.
         flip: whether predictions are averaged with those for the mirrored image.
         scales: further sizes to average over, as multiples of `image_size`.
         resampler: the selection; its `ground_truth_iou` is not compared, because it applies while training.
@@ -44,6 +45,7 @@ class TeacherIdentity(Record):
     resampler: ResamplerConfig
     teacher: TeacherKind = "ciod"
     teacher_ids: tuple[int, ...] = ()
+    shorter_side: int | None = None
 
     @property
     def foreign(self) -> bool:

@@ -78,19 +78,20 @@ class NetworkTeacher:
         """Knowledge for each of the images with these indices, averaged over all views; see `Teacher`."""
         table, image_dir = self.images
         located = LocatedTable(_rows(table, chosen), image_dir)
-        size = self.identity.image_size
-        views = [(size, False), *([(size, True)] if self.identity.flip else [])]
-        views += [(_multiple_of_32(scale * size), False) for scale in self.identity.scales]
-        for of_image in zip(*(self._view(located, side, flip) for side, flip in views), strict=True):
+        size, shorter = self.identity.image_size, self.identity.shorter_side
+        views = [EvalTransform(size, flip, shorter) for flip in (False, True)[: 1 + self.identity.flip]]
+        for scale in self.identity.scales:
+            views.append(EvalTransform(_multiple_of_32(scale * size), False, shorter and round(scale * shorter)))
+        for of_image in zip(*(self._view(located, view) for view in views), strict=True):
             yield average_views(of_image)
 
-    def _view(self, images: LocatedTable, longer_side: int, flip: bool) -> Iterator[Knowledge]:
+    def _view(self, images: LocatedTable, view: EvalTransform) -> Iterator[Knowledge]:
         """Knowledge for every image of a table as seen at one size, mirrored or not."""
-        dataset = DetectionDataset(*images, ClassTable(entries=()), EvalTransform(longer_side, flip))
+        dataset = DetectionDataset(*images, ClassTable(entries=()), view)
         for batch in make_loader(dataset, self._batch_size, shuffle=False, workers=self._workers):
             selected = self._select(batch).to(torch.device("cpu"))
             for index in range(len(batch.image_ids_B)):
-                yield _in_source_frame(batch, index, selected.of_image(index), flip)
+                yield _in_source_frame(batch, index, selected.of_image(index), view.flip)
 
     @torch.inference_mode()
     def _select(self, batch: Batch) -> Knowledge:

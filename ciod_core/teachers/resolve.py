@@ -163,7 +163,7 @@ def _live_identity(weights: Weights, config: Config) -> TeacherIdentity:
     return TeacherIdentity(
         teacher_sha256=weights.sha256,
         classes=read_info(weights.path).classes.names,
-        image_size=config.data.image_size,
+        **config.data.sizes,
         resampler=_bank_selection(config),
     )
 
@@ -194,7 +194,7 @@ def _matching_bank(path: Path, config: Config, weights: Weights | None) -> Knowl
     bank, info = KnowledgeBank(path), read_info(weights.path)
     expected: dict[str, Any] = {"classes": info.classes.names, "resampler": _bank_selection(config)}
     if not bank.identity.foreign:
-        expected |= {"teacher_sha256": weights.sha256, "image_size": info.preprocessing.image_size}
+        expected |= {"teacher_sha256": weights.sha256, **info.preprocessing.sizes}
     difference = bank.identity.model_copy(update=expected).difference(bank.identity)
     if difference is not None:
         raise ConfigError(f"`knowledge` {path}: its {difference}; run 'ciod distill' with these settings")

@@ -117,7 +117,7 @@ def open_teacher(experiment: Experiment, config: Config, options: TeacherOptions
     identity = TeacherIdentity(
         teacher_sha256=file.weights.sha256,
         classes=info.classes.names,
-        image_size=info.preprocessing.image_size,
+        **info.preprocessing.sizes,
         flip=options.flip,
         scales=options.scales,
         resampler=selection,

@@ -17,6 +17,7 @@ from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.data.images.hashes import ImageHashes
+from ciod_core.data.loading.transforms import EvalTransform
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.methods.registry import build_method
 from ciod_core.model.common.boxes import pairwise_iou
@@ -154,7 +155,9 @@ def test_the_mirrored_view_comes_back_into_the_images_frame(setting: Setting) ->
     teacher = setting.teacher()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(YoloxDetector, "forward", mirrored)
-        (flipped,) = teacher._view(LocatedTable(first_image(setting.table), setting.images), 64, True)
+        (flipped,) = teacher._view(
+            LocatedTable(first_image(setting.table), setting.images), EvalTransform(64, flip=True)
+        )
     assert len(plain) > 0
     np.testing.assert_allclose(plain.boxes_K4, flipped.boxes_K4, atol=0.1)
 

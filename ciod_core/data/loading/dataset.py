@@ -161,7 +161,7 @@ class DetectionDataset(Dataset[Sample]):
 
     def _render_alone(self, source: DrawnImage, skipped: list[str]) -> tuple[ImageArray, tuple[Placement, ...]]:
         opened, augmentation = self._open(source, skipped), source.augmentation
-        placement = place_alone(opened.index, opened.size, augmentation.longer_side, augmentation.flip)
+        placement = place_alone(opened.index, opened.size, augmentation.scale_of(opened.size), augmentation.flip)
         return render(opened.image, placement, augmentation), (placement,)
 
     def _render_mosaic(self, mosaic: Mosaic, skipped: list[str]) -> tuple[ImageArray, tuple[Placement, ...]]:

@@ -48,10 +48,10 @@ class Mosaic:
         placements = []
         for position, (source, (index, size)) in enumerate(zip(self.sources, images, strict=True)):
             is_right, is_below = position % 2, position // 2
-            longer_side, flip = source.augmentation.longer_side, source.augmentation.flip
-            width, height = resized(size, longer_side / max(size))
+            scale, flip = source.augmentation.scale_of(size), source.augmentation.flip
+            width, height = resized(size, scale)
             offset = (self.center[0] - width * (1 - is_right), self.center[1] - height * (1 - is_below))
-            placements.append(place(index, size, longer_side, flip, offset, frame))
+            placements.append(place(index, size, scale, flip, offset, frame))
         return tuple(placements)
 
 
@@ -71,15 +71,15 @@ class Mixup:
 
     def source_for(self, frame: Size) -> DrawnImage:
         """The second image with the longer side that a frame of this width and height gives it."""
-        longer_side = max(1, round(self.ratio * max(frame)))
-        return replace(self.source, augmentation=replace(self.source.augmentation, longer_side=longer_side))
+        return _sized(self.source, self.ratio * max(frame))
 
     def place(self, index: int, size: Size, frame: Size) -> Placement:
         """Place an image of this index and size in a frame, cut at the frame."""
         augmentation = self.source_for(frame).augmentation
-        width, height = resized(size, augmentation.longer_side / max(size))
+        scale = augmentation.scale_of(size)
+        width, height = resized(size, scale)
         offset = (round(self.shift[0] * (frame[0] - width)), round(self.shift[1] * (frame[1] - height)))
-        return place(index, size, augmentation.longer_side, augmentation.flip, offset, frame)
+        return place(index, size, scale, augmentation.flip, offset, frame)
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,7 @@ def _draw_mosaic(rng: np.random.Generator, transform: Transform, first: DrawnIma
     center_x, center_y = (round(float(share) * side) for share in rng.uniform(*MOSAIC_CENTERS, 2))
     others = [_draw_image(rng, transform, num_images) for _ in range(3)]
     scales = rng.uniform(*MOSAIC_SCALES, 4).tolist()
-    sources = tuple(
-        replace(source, augmentation=replace(source.augmentation, longer_side=max(1, round(scale * side))))
-        for source, scale in zip((first, *others), scales, strict=True)
-    )
+    sources = tuple(_sized(source, scale * side) for source, scale in zip((first, *others), scales, strict=True))
     return Mosaic(sources, side, (center_x, center_y))
 
 
@@ -143,6 +140,12 @@ def _draw_mixup(rng: np.random.Generator, transform: Transform, num_images: int)
     source = _draw_image(rng, transform, num_images)
     ratio, shift_x, shift_y = rng.uniform((MIXUP_SCALES[0], 0.0, 0.0), (MIXUP_SCALES[1], 1.0, 1.0)).tolist()
     return Mixup(source, ratio, (shift_x, shift_y))
+
+
+def _sized(source: DrawnImage, longer_side: float) -> DrawnImage:
+    """The image with this longer side, at least a pixel, however long its shorter one."""
+    sized = replace(source.augmentation, longer_side=max(1, round(longer_side)), shorter_side=None)
+    return replace(source, augmentation=sized)
 
 
 def _draw_image(rng: np.random.Generator, transform: Transform, num_images: int) -> DrawnImage:

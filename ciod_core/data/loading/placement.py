@@ -70,18 +70,23 @@ def resized(size: Size, scale: float) -> Size:
     return width, height
 
 
-def place(index: int, size: Size, longer_side: int, flip: bool, offset: Size, frame: Size) -> Placement:
+def scale_to(size: Size, longer_side: int, shorter_side: int | None = None) -> float:
+    """The factor by which the longer side becomes `longer_side`, or less where the shorter one would exceed its own."""
+    scale = longer_side / max(size)
+    return scale if shorter_side is None else min(scale, shorter_side / min(size))
+
+
+def place(index: int, size: Size, scale: float, flip: bool, offset: Size, frame: Size) -> Placement:
     """Place an image, cut at the frame.
 
     Args:
         index: the image's index in its dataset.
         size: its width and height.
-        longer_side: pixels of its longer side after the keep-ratio resize.
+        scale: input pixels per source pixel.
         flip: mirror left and right.
         offset: left and top edge in the frame.
         frame: width and height of the input frame.
     """
-    scale = longer_side / max(size)
     width, height = resized(size, scale)
     window = (
         max(offset[0], 0),
@@ -92,9 +97,9 @@ def place(index: int, size: Size, longer_side: int, flip: bool, offset: Size, fr
     return Placement(index, size, scale, flip, offset, window)
 
 
-def place_alone(index: int, size: Size, longer_side: int, flip: bool) -> Placement:
+def place_alone(index: int, size: Size, scale: float, flip: bool) -> Placement:
     """Place an image that fills the input frame by itself."""
-    return place(index, size, longer_side, flip, (0, 0), resized(size, longer_side / max(size)))
+    return place(index, size, scale, flip, (0, 0), resized(size, scale))
 
 
 def move_boxes(placement: Placement, boxes_G4: Float32Array) -> MovedBoxes:

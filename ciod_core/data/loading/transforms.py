@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ciod_core.data.loading.color import ColorMap, apply_color_map, draw_color_map
-from ciod_core.data.loading.placement import Placement, place_alone
+from ciod_core.data.loading.placement import Placement, Size, place_alone, scale_to
 
 STRIDE_MULTIPLE = 32
 SMALLEST_SCALE = 0.65
@@ -28,6 +28,7 @@ class Augmentation:
 
     Attributes:
         longer_side: pixels of the longer side after the keep-ratio resize.
+        shorter_side: most pixels of the shorter side, for which the longer one becomes less; None: no limit.
         flip: mirror left and right.
         color: 12 numbers, a 3×4 affine map of RGB row by row; None leaves the colors.
         fast: let JPEG files be decoded at a fraction of their size, and resize with torch, which differs from Pillow
@@ -39,6 +40,11 @@ class Augmentation:
     flip: bool = False
     color: ColorMap | None = None
     fast: bool = False
+    shorter_side: int | None = None
+
+    def scale_of(self, size: Size) -> float:
+        """Input pixels per pixel of a source image of this width and height."""
+        return scale_to(size, self.longer_side, self.shorter_side)
 
 
 class Transform(Protocol):
@@ -50,14 +56,17 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the longer side to `image_size`, and mirror if asked to; nothing else, and nothing random."""
+    """Resize the longer side to `image_size`, or less where the shorter one would exceed `shorter_side`, and mirror if
+    asked to; nothing else, and nothing random.
+    """
 
     image_size: int
     flip: bool = False
+    shorter_side: int | None = None
 
     def draw(self, rng: np.random.Generator) -> Augmentation:
         """The same augmentation every time."""
-        return Augmentation(longer_side=self.image_size, flip=self.flip)
+        return Augmentation(longer_side=self.image_size, flip=self.flip, shorter_side=self.shorter_side)
 
 
 @dataclass(frozen=True)
@@ -69,24 +78,42 @@ class TrainTransform:
         multi_scale: draw the longer side from 65 to 100 % of `image_size` in steps of 32 pixels.
         photometric: distort brightness, contrast, saturation and hue, in the ranges of SSD (arXiv 1512.02325).
         flip: probability of a horizontal flip.
+        shorter_side: most pixels of the shorter side, in proportion where the longer one is drawn; None: no limit.
+        scale_pairs: draw a second size; the larger one limits the longer side, the smaller one the shorter side.
     """
 
     image_size: int
     multi_scale: bool = True
     photometric: bool = True
     flip: float = 0.5
+    shorter_side: int | None = None
+    scale_pairs: bool = False
 
     def draw(self, rng: np.random.Generator) -> Augmentation:
         """Draw scale, flip and colors; the number of draws never depends on the settings."""
-        sizes = self.sizes
         size_draw, flip_draw = rng.random(2)
         color = draw_color_map(rng)
+        longer_side, shorter_side = self._draw_sides(size_draw)
         return Augmentation(
-            longer_side=sizes[int(size_draw * len(sizes))],
+            longer_side=longer_side,
+            shorter_side=shorter_side,
             flip=bool(flip_draw < self.flip),
             color=color if self.photometric else None,
             fast=True,
         )
+
+    def _draw_sides(self, draw: float) -> tuple[int, int | None]:
+        """The limits of the longer and the shorter side from a number in 0..1."""
+        sizes = self.sizes
+        place, rest = divmod(draw * len(sizes), 1)
+        longer_side = sizes[int(place)]
+        if self.scale_pairs:
+            # What chose the first size leaves a number in 0..1 that chooses the second.
+            other_side = sizes[int(rest * len(sizes))]
+            return max(longer_side, other_side), min(longer_side, other_side)
+        if self.shorter_side is None:
+            return longer_side, None
+        return longer_side, round(self.shorter_side * longer_side / self.image_size)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -97,9 +124,9 @@ class TrainTransform:
         return (*range(smallest, self.image_size, STRIDE_MULTIPLE), self.image_size)
 
 
-def letterbox(image: Image.Image, image_size: int) -> tuple[ImageArray, float]:
+def letterbox(image: Image.Image, image_size: int, shorter_side: int | None = None) -> tuple[ImageArray, float]:
     """An RGB image as `EvalTransform` prepares it, not yet padded, and its input pixels per original pixel."""
-    placement = place_alone(0, image.size, image_size, flip=False)
+    placement = place_alone(0, image.size, scale_to(image.size, image_size, shorter_side), flip=False)
     return render(image, placement, Augmentation(image_size)), placement.scale
 
 

@@ -218,7 +218,7 @@ def test_a_placed_box_is_where_the_placed_pixels_are(
     box_4[2:] = box_4[:2] + np.array([int(extent[0] * size[0]), int(extent[1] * size[1])])
     pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
     pixels[box_4[1] : box_4[3], box_4[0] : box_4[2]] = 255
-    placement = place(0, size, longer_side, flip, offset, frame)
+    placement = place(0, size, longer_side / max(size), flip, offset, frame)
     if placement.window[0] >= placement.window[2] or placement.window[1] >= placement.window[3]:
         return
     seen_HW3 = render(Image.fromarray(pixels), placement, Augmentation(longer_side, flip, fast=fast))
@@ -244,7 +244,7 @@ def test_other_boxes_move_as_the_ground_truth_does(folder: Path) -> None:
 
 @pytest.mark.parametrize(("seen", "kept"), [(0.5, True), (0.11, True), (0.09, False), (0.0, False)])
 def test_a_box_remains_while_a_tenth_of_it_is_seen(seen: float, kept: bool) -> None:
-    placement = replace(place_alone(0, (200, 200), 200, False), window=(0, 0, 100, 200))
+    placement = replace(place_alone(0, (200, 200), 1.0, False), window=(0, 0, 100, 200))
     box_4 = np.array([[100 - 80 * seen, 20, 180 - 80 * seen, 60]], dtype=np.float32)
     moved = move_boxes(placement, box_4)
     assert moved.keep_G.tolist() == [kept]
@@ -254,5 +254,5 @@ def test_a_box_remains_while_a_tenth_of_it_is_seen(seen: float, kept: bool) -> N
 
 def test_moving_boxes_leaves_the_given_ones_alone() -> None:
     boxes_14 = np.array([[10, 10, 20, 20]], dtype=np.float32)
-    move_boxes(place_alone(0, (64, 64), 64, True), boxes_14)
+    move_boxes(place_alone(0, (64, 64), 1.0, True), boxes_14)
     assert boxes_14.tolist() == [[10, 10, 20, 20]]

@@ -26,7 +26,7 @@ def apply_augmentation(
     image: Image.Image, boxes_G4: np.ndarray, size: tuple[int, int], augmentation: Augmentation
 ) -> Augmented:
     """An image, perhaps decoded at a reduced size, and its boxes in pixels of the full size, augmented."""
-    placement = place_alone(0, size, augmentation.longer_side, augmentation.flip)
+    placement = place_alone(0, size, augmentation.scale_of(size), augmentation.flip)
     return Augmented(render(image, placement, augmentation), *move_boxes(placement, boxes_G4), placement.scale)
 
 
@@ -60,6 +60,41 @@ def test_boxes_follow_the_pixels(size: tuple[int, int], longer_side: int, flip: 
     if flip:
         expected[[0, 2]] = width - expected[[2, 0]]
     np.testing.assert_allclose(moved.boxes_G4[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((640, 480), (1066, 800)), ((480, 640), (800, 1066)), ((1000, 200), (1344, 268))]
+)
+def test_the_shorter_side_may_have_a_limit(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    seen, scale = letterbox(image, 1344, 800)
+    assert (seen.shape[1], seen.shape[0]) == expected
+    drawn = EvalTransform(1344, shorter_side=800).draw(np.random.default_rng(0))
+    assert apply_augmentation(image, boxes(), size, drawn).scale == scale
+    assert scale == min(1344 / max(size), 800 / min(size))
+
+
+def test_a_limit_of_the_shorter_side_is_drawn_with_the_longer_one() -> None:
+    transform, rng = TrainTransform(640, shorter_side=320), np.random.default_rng(1)
+    drawn = {(found.longer_side, found.shorter_side) for found in (transform.draw(rng) for _ in range(300))}
+    assert drawn == {(side, side // 2) for side in transform.sizes}
+
+
+def test_scale_pairs_limit_both_sides() -> None:
+    """Two sizes drawn independently, as if by (long, short) pairs: 563 pixels in the mean for images of 4:3."""
+    transform, plain = TrainTransform(640, scale_pairs=True), TrainTransform(640)
+    draws = [transform.draw(np.random.default_rng(seed)) for seed in range(4000)]
+    pairs = [(draw.longer_side, draw.shorter_side or 0) for draw in draws]
+    assert all(longer >= shorter for longer, shorter in pairs)
+    assert {side for pair in pairs for side in pair} == set(transform.sizes)
+    share_of_equal = np.mean([longer == shorter for longer, shorter in pairs])
+    assert share_of_equal == pytest.approx(1 / len(transform.sizes), abs=0.015)
+    assert np.mean([draw.scale_of((640, 480)) * 640 for draw in draws]) == pytest.approx(563, abs=3)
+    # Flip and colors are those without pairs.
+    for seed in range(5):
+        one, other = transform.draw(np.random.default_rng(seed)), plain.draw(np.random.default_rng(seed))
+        assert one.flip == other.flip and np.array_equal(one.color, other.color)
+        assert other.longer_side in (one.longer_side, one.shorter_side)
 
 
 def test_one_scale_serves_both_axes_exactly() -> None:
