@@ -25,7 +25,7 @@ COLUMNS = ("ap_old", "ap_new", "ap_all", "relative_gap", "omega", "seconds")
 HEADINGS = ("method", "AP old", "AP new", "AP all", "RelGap %", "Ω", "time")
 # Images this small and this few are best seen as they are.
 COMMON = (
-    "--model yolox-micro --batch-size 8 --lr 0.002 --workers 0",
+    "--batch-size 8 --lr 0.002 --workers 0",
     "--set data.multi_scale=false --set data.photometric=false",
 )
 Row = dict[str, Any]
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--model", default="yolox-micro", help="the detector; a folder of its own for each")
     parser.add_argument("--only", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
     arguments = parser.parse_args()
 
@@ -86,7 +87,8 @@ def _solve(name: str, arguments: argparse.Namespace) -> Table:
     if not experiment.exists():
         _ciod("split", dataset, "--plan", problem.plan, "--out", str(experiment))
     compared = ("--methods", arguments.methods, "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs))
-    document = _ciod("run", str(experiment), *compared, *shlex.split(" ".join((problem.options, *COMMON))), "--json")
+    options = shlex.split(" ".join((problem.options, *COMMON)))
+    document = _ciod("run", str(experiment), *compared, "--model", arguments.model, *options, "--json")
     table: Table = {}
     for row in json.loads(document)["rows"]:
         table.setdefault(row["method"], {})[row["step"]] = row
