@@ -55,7 +55,9 @@ class TablePrinter(Printer):
 
     def end(self) -> None:
         """Print the table."""
-        title = f"{len(self._rows)} objects in {self._images} images (score at least {self._score:g}; box in pixels)"
+        found, seen = len(self._rows), self._images
+        counts = f"{found} object{'s'[: found != 1]} in {seen} image{'s'[: seen != 1]}"
+        title = f"{counts} (score at least {self._score:g}; box in pixels)"
         columns = ("image", "class", "score", "x1", "y1", "x2", "y2")
         console.show(console.table(title, columns, self._rows, text_columns=2))
 

@@ -57,7 +57,7 @@ def predict(
         drawn.write_class_names(detector.classes)
     unreadable = []
     in_the_way = printer.live and console.stdout().is_terminal
-    progress = progress_counter(f"Running on {len(files)} images", "images", total=len(files))
+    progress = progress_counter(f"Running on {len(files)} image{'s'[: len(files) != 1]}", "images", total=len(files))
     with nullcontext(lambda _: None) if in_the_way else progress as on_image:
         printer.begin()
         for file, found in predict_files(detector, files, score=score, classes=names, batch_size=batch_size):

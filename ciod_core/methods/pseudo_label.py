@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
 from torch import Tensor
 
 from ciod_core.config.schema import MethodConfig, ResamplerConfig, Section
@@ -13,14 +16,28 @@ from ciod_core.model.knowledge import Knowledge
 SINGLE_BOX_NMS_IOU = 0.65
 
 
+class PseudoLabelConfig(Section):
+    """Which boxes become labels."""
+
+    selection: Literal["fixed", "resampler"] = Field(
+        "fixed", description="boxes above resampler.fixed_score, one per object, or those that the resampler keeps"
+    )
+
+
 class PseudoLabel(Method):
     """Boxes with f ≥ `resampler.fixed_score`, one per object, that do not overlap the ground truth."""
 
+    Config = PseudoLabelConfig
+    section = "pseudo_label"
     needs = frozenset({"selected"})
+    config: PseudoLabelConfig
 
-    def __init__(self, config: Section, resampler: ResamplerConfig, options: MethodConfig | None = None) -> None:
-        confident = resampler.model_copy(update={"rule": "fixed", "nms_iou": SINGLE_BOX_NMS_IOU})
-        super().__init__(config, confident, options)
+    def __init__(
+        self, config: PseudoLabelConfig, resampler: ResamplerConfig, options: MethodConfig | None = None
+    ) -> None:
+        if config.selection == "fixed":
+            resampler = resampler.model_copy(update={"rule": "fixed", "nms_iou": SINGLE_BOX_NMS_IOU})
+        super().__init__(config, resampler, options)
 
     def losses(
         self,

@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 
 import torch
 
-from ciod_core.config.schema import recorded_config
+from ciod_core.config.schema import config_sections, recorded_config
 from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment
 from ciod_core.runs.train import train_step
@@ -69,6 +69,8 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
         for weight in (1, 3, 10, 30)
     },
     "pseudo-label": {"method": {"name": "pseudo-label"}},
+    # Center re-sampling alone; `rule-fixed` is collaborative distillation alone.
+    "pseudo-label-crs": {"method": {"name": "pseudo-label"}, "pseudo_label": {"selection": "resampler"}},
     **{
         f"{method}-without-options": WITHOUT_OPTIONS | {"method": {"name": method, **WITHOUT_OPTIONS["method"]}}
         for method in ("crs-ckd", "pseudo-label", *WEIGHTS)
@@ -104,8 +106,10 @@ def _train_once(experiment: Experiment, variant: str, seed: int) -> RunRecord:
     if done is not None and done.status == "finished":
         return done
     config = recorded_config(finished.config)
+    sections = config_sections()
     changed = {
-        section: getattr(config, section).model_copy(update=changes) for section, changes in VARIANTS[variant].items()
+        section: config.section(section, sections[section]).model_copy(update=changes)
+        for section, changes in VARIANTS[variant].items()
     }
     teacher, bank = str(finished.parent), None
     if variant == FROM_BANK:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ciod_core.config.schema import Config, MethodConfig, ResamplerConfig, Section
+from ciod_core.config.schema import Config, MethodConfig, ResamplerConfig
 from ciod_core.methods.base import supervised
-from ciod_core.methods.pseudo_label import PseudoLabel
+from ciod_core.methods.pseudo_label import PseudoLabel, PseudoLabelConfig
 from ciod_core.methods.registry import METHODS, build_method
 from ciod_core.model.common.losses import normalizer
 from ciod_core.model.yolox.simota import assign
+from ciod_core.resampler.select import resample
 from tests.helpers.plain_crs import plain_answers, plain_class_nms, plain_fixed_threshold
 from tests.helpers.rivals import knowledge_of
 from tests.helpers.scenes import YOLOX, blank_output, make_targets, random_output, with_features
@@ -45,7 +46,7 @@ def test_pseudo_labels_are_the_teachers_confident_boxes_one_per_object() -> None
     for tensor in (teacher.class_logits_BAC, teacher.objectness_logits_BA, teacher.boxes_BA4):
         tensor[:, 1::2] = tensor[:, 0::2]
     teacher.boxes_BA4[:, 1::2] += 0.5
-    knowledge = PseudoLabel(Section(), RESAMPLER).select(teacher)
+    knowledge = PseudoLabel(PseudoLabelConfig(), RESAMPLER).select(teacher)
     class_scores = teacher.class_logits_BAC.sigmoid()
     scores = class_scores * teacher.objectness_logits_BA.sigmoid().unsqueeze(-1)
     expected = []
@@ -60,10 +61,20 @@ def test_pseudo_labels_are_the_teachers_confident_boxes_one_per_object() -> None
     assert expected
 
 
+def test_pseudo_labels_may_be_what_the_resampler_keeps() -> None:
+    teacher = random_output(2, 3, 64, seed=4)
+    rule = RESAMPLER.model_copy(update={"rule": "crs", "nms_iou": 0.9})
+    method = PseudoLabel(PseudoLabelConfig(selection="resampler"), rule)
+    kept, expected = method.select(teacher), resample(teacher, rule)
+    assert len(kept) == len(expected) > 0 and torch.equal(kept.boxes_K4, expected.boxes_K4)
+    assert len(kept) != len(PseudoLabel(PseudoLabelConfig(), rule).select(teacher))
+    assert method.selection == rule, "a bank for it is selected so"
+
+
 def test_pseudo_labels_count_as_ground_truth() -> None:
     student, teacher = random_output(1, 5, 64, seed=2), random_output(1, 3, 64, seed=3)
     targets = make_targets([(0, (4.0, 4.0, 20.0, 20.0), 4)])
-    method = PseudoLabel(Section(), RESAMPLER, MethodConfig(objectness="hard"))
+    method = PseudoLabel(PseudoLabelConfig(), RESAMPLER, MethodConfig(objectness="hard"))
     knowledge = knowledge_of(method, teacher, targets)
     assert len(knowledge) > 0
     losses = method.losses(YOLOX, student, targets, knowledge)
@@ -78,7 +89,7 @@ def test_pseudo_labels_over_ground_truth_are_dropped() -> None:
     teacher.class_logits_BAC[0, [2, 8], 1] = 3.0
     teacher.objectness_logits_BA[0, [2, 8]] = 3.0
     targets = make_targets([(0, tuple(teacher.boxes_BA4[0, 8].tolist()), 3)])
-    method = PseudoLabel(Section(), RESAMPLER.model_copy(update={"ground_truth_iou": 0.7}))
+    method = PseudoLabel(PseudoLabelConfig(), RESAMPLER.model_copy(update={"ground_truth_iou": 0.7}))
     knowledge = knowledge_of(method, teacher, targets)
     assert torch.equal(knowledge.boxes_K4, teacher.boxes_BA4[0, [2]])
 

@@ -13,7 +13,8 @@ def test_a_method_is_built_from_its_own_section(name: str) -> None:
     section = method_class(name).section
     if section:
         kind = method_class(name).Config
-        changed = kind(**{field: 0.125 for field, value in kind() if isinstance(value, float)})
+        other = {field: 0.125 for field, value in kind() if isinstance(value, float)}
+        changed = kind(**(other or {"selection": "resampler"}))
         built = build_method(Config(method=MethodConfig(name=name), **{section: changed}))
         assert built.config == changed != kind()
     else:
@@ -21,13 +22,13 @@ def test_a_method_is_built_from_its_own_section(name: str) -> None:
 
 
 def test_names_of_sections() -> None:
-    assert list(method_sections()) == ["distiller", "erd", "sid", "rilod", "lwf", "branch"]
+    assert list(method_sections()) == ["distiller", "erd", "sid", "rilod", "lwf", "branch", "pseudo_label"]
 
 
 def test_what_belongs_to_other_methods() -> None:
-    assert unread_sections("lwf") == {"distiller", "rilod", "sid", "erd", "branch"}
-    assert unread_sections("crs-ckd") == {"lwf", "rilod", "sid", "erd", "branch"}
-    assert unread_sections("erd") == {"distiller", "lwf", "rilod", "sid", "branch"}
+    assert unread_sections("lwf") == {"distiller", "rilod", "sid", "erd", "branch", "pseudo_label"}
+    assert unread_sections("crs-ckd") == {"lwf", "rilod", "sid", "erd", "branch", "pseudo_label"}
+    assert unread_sections("erd") == {"distiller", "lwf", "rilod", "sid", "branch", "pseudo_label"}
     assert unread_sections("frozen-branch") == unread_sections("held-branch") == unread_sections(None) - {"branch"}
     assert unread_sections(None) == unread_sections("lwf") | {"lwf", "resampler"} == unread_sections("finetune")
 
