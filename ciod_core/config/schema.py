@@ -262,6 +262,9 @@ class EvaluationConfig(Section):
     score_threshold: UnitInterval = Field(0.001, description="lowest score of a detection")
     nms_iou: UnitInterval = Field(0.65, description="IoU above which the lower-scored box of a class is dropped")
     max_detections: Count = Field(100, description="most detections per image and head")
+    multi_label: bool = Field(
+        True, description="an anchor point may be detected as several classes, not as the best one alone"
+    )
     yield_iou: UnitInterval = Field(
         0.5, description="a branch's detection yields to a better one of an older class above this IoU; 1: never"
     )

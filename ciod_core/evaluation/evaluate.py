@@ -106,6 +106,7 @@ def predict(
             nms_iou=config.nms_iou,
             max_detections=config.max_detections,
             yield_iou=config.yield_iou,
+            multi_label=config.multi_label,
         )
         for index, detections in enumerate(found):
             parts.append(_in_original_frame(batch, index, detections, category_ids))

@@ -222,8 +222,9 @@ class Detector(nn.Module, ABC):
         nms_iou: float,
         max_detections: int,
         yield_iou: float = 1.0,
+        multi_label: bool = True,
     ) -> list[ImageDetections]:
-        """Final detections of each image, best first; an anchor point may predict several classes.
+        """Final detections of each image, best first.
 
         Args:
             predictions: of the batch.
@@ -231,6 +232,7 @@ class Detector(nn.Module, ABC):
             nms_iou: IoU with a better detection of the same class above which one is dropped.
             max_detections: detections per image and head: a branch takes no place away from older classes.
             yield_iou: IoU with a better detection of an older head above which a branch's is dropped; 1 keeps all.
+            multi_label: whether an anchor point may give detections of several classes, or of its best one alone.
         """
         heads = [
             detections_after_nms(
@@ -239,6 +241,7 @@ class Detector(nn.Module, ABC):
                 score_threshold=score_threshold,
                 nms_iou=nms_iou,
                 max_detections=max_detections,
+                multi_label=multi_label,
             )
             for head in predictions.heads()
         ]

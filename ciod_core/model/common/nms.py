@@ -73,11 +73,21 @@ def nms_in_order(boxes_N4: Tensor, scores_N: Tensor, group_N: Tensor, iou_thresh
 
 @torch.no_grad()
 def detections_after_nms(
-    boxes_BA4: Tensor, scores_BAC: Tensor, *, score_threshold: float, nms_iou: float, max_detections: int
+    boxes_BA4: Tensor,
+    scores_BAC: Tensor,
+    *,
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
+    multi_label: bool = True,
 ) -> list[ImageDetections]:
-    """Detections of every image after class-wise NMS; an anchor point may give several, of different classes."""
+    """Detections of every image after class-wise NMS; see `Detector.detect` for the arguments."""
     num_classes = scores_BAC.shape[2]
-    image_N, anchor_N, label_N = (scores_BAC >= score_threshold).nonzero(as_tuple=True)
+    candidates_BAC = scores_BAC >= score_threshold
+    if not multi_label:
+        best_BA1 = scores_BAC.argmax(dim=2, keepdim=True)
+        candidates_BAC &= torch.zeros_like(candidates_BAC).scatter_(2, best_BA1, True)
+    image_N, anchor_N, label_N = candidates_BAC.nonzero(as_tuple=True)
     score_N = scores_BAC[image_N, anchor_N, label_N]
     boxes_N4 = boxes_BA4[image_N, anchor_N]
     keep = grouped_nms(boxes_N4, score_N, image_N * num_classes + label_N, nms_iou)

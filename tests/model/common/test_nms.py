@@ -122,3 +122,17 @@ def test_at_most_so_many_detections_per_image() -> None:
 def test_an_image_without_detections() -> None:
     found = YOLOX.detect(blank_output(2, 3), score_threshold=0.5, nms_iou=0.65, max_detections=10)
     assert [(len(image.boxes_D4), image.boxes_D4.shape[1], len(image.labels_D)) for image in found] == [(0, 4, 0)] * 2
+
+
+def test_an_anchor_point_may_give_its_best_class_alone() -> None:
+    output = random_output(2, 4, 64, seed=3)
+    settings = {"score_threshold": 0.05, "nms_iou": 1.0, "max_detections": 10_000}
+    several = YOLOX.detect(output, **settings)
+    alone = YOLOX.detect(output, **settings, multi_label=False)
+    best_BA, labels_BA = output.scores().max(dim=2)
+    for image in range(2):
+        sure_A = best_BA[image] >= 0.05
+        assert len(several[image].scores_D) > len(alone[image].scores_D) == sure_A.sum() > 0
+        order = best_BA[image][sure_A].argsort(descending=True, stable=True)
+        assert torch.equal(alone[image].scores_D, best_BA[image][sure_A][order])
+        assert torch.equal(alone[image].labels_D, labels_BA[image][sure_A][order])
