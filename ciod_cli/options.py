@@ -188,9 +188,9 @@ def locate_weights(weights: str, experiment: Path | None) -> tuple[Experiment | 
         CheckpointError: the file is not the one its run wrote.
     """
     from ciod_core.experiment.folder import MANIFEST_NAME, Experiment, Teacher
-    from ciod_core.files import sha256_of_file
+    from ciod_core.files import sha256_of_file, weights_file
 
-    path = Path(weights)
+    path = weights_file(Path(weights))
     if path.is_file() and experiment is None:
         if not (path.parent / MANIFEST_NAME).is_file():
             return None, Teacher(path, sha256_of_file(path), None)

@@ -15,6 +15,8 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+# The weights of a detector that was published as a folder.
+WEIGHTS_IN_FOLDER = "model.safetensors"
 # In characters. No file system has longer paths.
 LONGEST_PATH = 4096
 _MIB, _GIB = 2**20, 2**30
@@ -34,6 +36,12 @@ class MostBytes(enum.IntEnum):
     IMAGE = 2 * _GIB
     TENSORS = 64 * _GIB
     """Weights, training states, knowledge banks and exported models."""
+
+
+def weights_file(path: Path) -> Path:
+    """The weights in the folder of a published detector; any other path as it is."""
+    inside = path / WEIGHTS_IN_FOLDER
+    return inside if inside.is_file() else path
 
 
 def check_readable(path: Path, most: MostBytes) -> None:

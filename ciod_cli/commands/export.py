@@ -10,17 +10,22 @@ from ciod_cli.options import EXPERIMENT, JSON, OVERWRITE, WEIGHTS, locate_weight
 from ciod_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ciod_core.experiment.folder import Experiment, Teacher
+    from ciod_core.export.description import NmsSettings
     from ciod_core.export.export import ExportFormat
+
+# The format that is a folder.
+HUB = "hub"
 
 
 def export(
     weights: str = WEIGHTS,
     format_name: str = option(
         "--format",
-        "File format: ONNX, or torch.export.",
+        "ONNX, torch.export, or a folder to publish: weights, ONNX and a model card.",
         "onnx",
-        metavar="onnx|pt2",
-        autocompletion=lambda: ["onnx", "pt2"],
+        metavar="onnx|pt2|hub",
+        autocompletion=lambda: ["onnx", "pt2", HUB],
     ),
     nms: bool = option("--nms/--no-nms", "Include NMS in the exported model.", True),
     score: float = option("--score", "With --nms: lowest score of a box.", 0.01),
@@ -29,8 +34,13 @@ def export(
     yield_iou: float = option(
         "--yield-iou", "With --nms: IoU above which a branch's box yields to a better one of an older class.", 0.5
     ),
+    license_name: str | None = option(
+        "--license",
+        "hub: license of the weights, as the hub names it. Default: that of imported weights.",
+        metavar="NAME",
+    ),
     out: Path | None = option(
-        "--out", "Exported file. Default: beside the weights, with the format's suffix.", metavar="FILE"
+        "--out", "Exported file or folder. Default: beside the weights, with the format's suffix.", metavar="PATH"
     ),
     experiment: Path | None = EXPERIMENT,
     overwrite: bool = OVERWRITE,
@@ -46,9 +56,11 @@ def export(
     found, source = locate_weights(weights, experiment)
     refuse_foreign(source.path)
     target = out or source.path.with_suffix(f".{format_name}")
-    if target.exists() and not overwrite:
-        raise ConfigError(f"`out` {target}: the file exists; pass `overwrite` or another name")
+    _check_target(target, format_name, license_name, overwrite)
     settings = nms_settings(score, nms_iou, max_detections, yield_iou) if nms else None
+    if format_name == HUB:
+        _publish(source, found, target, license_name, settings, json)
+        return
     with status_line(f"Exporting {source.path.name}, and comparing it with the detector …"):
         description = write(source.path, target, cast("ExportFormat", format_name), nms=settings)
     record = FileRecord.of(target, found.folder if found else target.parent)
@@ -63,4 +75,35 @@ def export(
         f"Exported {description.run} with {len(description.classes)} classes, {record.bytes / 1e6:.1f} MB; "
         "its outputs agree with the detector's"
     )
+    console.show(str(target))
+
+
+def _check_target(target: Path, format_name: str, license_name: str | None, overwrite: bool) -> None:
+    if license_name is not None and format_name != HUB:
+        raise ConfigError(f"`license`: only a model card has one; leave it out, or choose `format` {HUB}")
+    if format_name == HUB and target.exists():
+        raise ConfigError(f"`out` {target}: it exists, and a folder is never replaced; pass another name")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"`out` {target}: the file exists; pass `overwrite` or another name")
+
+
+def _publish(
+    source: Teacher,
+    found: Experiment | None,
+    target: Path,
+    license_name: str | None,
+    nms: NmsSettings | None,
+    json: bool,
+) -> None:
+    from ciod_cli.progress import status_line
+    from ciod_core.export.hub import export_to_hub
+
+    if nms is None:
+        raise ConfigError(f"`nms`: the model of format {HUB} has it; leave it out")
+    with status_line(f"Exporting {source.path.name}, and comparing it with the detector …"):
+        files = export_to_hub(source.path, target, experiment=found, run=source.run, license=license_name, nms=nms)
+    if json:
+        console.show_json({"folder": str(target), "files": [path.name for path in files]})
+        return
+    console.note(f"Wrote {', '.join(path.name for path in files)}; README.md is the model card, complete it")
     console.show(str(target))

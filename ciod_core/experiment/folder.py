@@ -21,7 +21,7 @@ from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, listed
 from ciod_core.experiment.entries import FileRecord, RunKind, RunRecord
 from ciod_core.experiment.manifest import ExperimentManifest, manifest_text, read_manifest
-from ciod_core.files import atomic_write_text, sha256_of_file
+from ciod_core.files import atomic_write_text, sha256_of_file, weights_file
 
 MANIFEST_NAME = "experiment.json"
 SPLITS_NAME = "splits"
@@ -199,7 +199,7 @@ class Experiment:
             CheckpointError: unfinished run or changed file.
         """
         manifest = self.read()
-        path = Path(teacher)
+        path = weights_file(Path(teacher))
         run = manifest.find_run(str(teacher)) if not path.is_file() else self._run_of(path, manifest)
         if run is not None:
             path = self._verified_weights(run)

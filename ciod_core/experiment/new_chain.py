@@ -10,6 +10,7 @@ from ciod_core.experiment.create import empty_manifest
 from ciod_core.experiment.entries import FileRecord, RunRecord, StepRecord
 from ciod_core.experiment.folder import MANIFEST_NAME, SPLITS_NAME, WEIGHTS_KEY, Experiment, check_run_name
 from ciod_core.experiment.manifest import ExperimentManifest
+from ciod_core.files import weights_file
 from ciod_core.model.checkpoint import read_info
 
 
@@ -30,13 +31,13 @@ def find_or_begin(folder: Path | None, teacher: Path | str | None) -> tuple[Expe
             raise
     else:
         return found, found.read()
-    out = folder or Path()
-    _check_usable(out, teacher)
-    return Experiment(out), empty_manifest() if teacher is None else _manifest_around(Path(teacher), out)
+    out, weights = folder or Path(), None if teacher is None else weights_file(Path(teacher))
+    _check_usable(out, weights)
+    return Experiment(out), empty_manifest() if weights is None else _manifest_around(weights, out)
 
 
-def _check_usable(out: Path, teacher: Path | str | None) -> None:
-    if teacher is not None and not Path(teacher).is_file():
+def _check_usable(out: Path, teacher: Path | None) -> None:
+    if teacher is not None and not teacher.is_file():
         raise ConfigError(
             f"`teacher` {teacher}: no such file, and no experiment here or above that could have a run of that name; "
             "pass the weights of a trained run"

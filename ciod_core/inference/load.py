@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ciod_core.files import weights_file
 from ciod_core.inference.detector import LoadedDetector
 
 
@@ -11,7 +12,7 @@ def load(weights: str | Path, device: str = "auto") -> LoadedDetector:
     """Load trained weights, or an exported ONNX model, which runs without torch.
 
     Args:
-        weights: a checkpoint of ciod, or a `.onnx` file that ciod exported.
+        weights: a checkpoint of ciod, the folder of a published one, or a `.onnx` file that ciod exported.
         device: `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU when there is one.
 
     Raises:
@@ -19,7 +20,7 @@ def load(weights: str | Path, device: str = "auto") -> LoadedDetector:
         ConfigError: no such device here.
         ExportError: an ONNX model that cannot be used, or onnxruntime is missing.
     """
-    path = Path(weights)
+    path = weights_file(Path(weights))
     # Each is imported where it is needed: what runs the one need not be installed for the other.
     if path.suffix.lower() == ".onnx":
         from ciod_core.inference.onnx_detector import OnnxDetector

@@ -15,6 +15,7 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.folder import Teacher as Weights
 from ciod_core.experiment.step_data import read_step
 from ciod_core.experiment.teacher import taught_by
+from ciod_core.files import weights_file
 from ciod_core.methods.registry import build_method
 from ciod_core.model.checkpoint import load_detector, refuse_foreign
 from ciod_core.runtime.device import pick_device
@@ -148,7 +149,7 @@ def _is_foreign(experiment: Experiment, teacher: Path | str) -> bool:
         CheckpointError: weights of another program.
         ConfigError: a file of an unknown type.
     """
-    path = Path(teacher)
+    path = weights_file(Path(teacher))
     if path.is_dir():
         return experiment.read().find_run(str(teacher)) is None
     suffix = path.suffix.lower()

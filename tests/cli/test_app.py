@@ -55,7 +55,8 @@ FLAGS = {
     ),
     "predict": "--batch-size --classes --crops --device --experiment --format --json --out --recursive --score",
     "export": (
-        "--experiment --format --json --max-detections --nms --nms-iou --no-nms --out --overwrite --score --yield-iou"
+        "--experiment --format --json --license --max-detections --nms --nms-iou --no-nms --out --overwrite --score "
+        "--yield-iou"
     ),
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
     "status": "--experiment --json",

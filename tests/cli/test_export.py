@@ -51,6 +51,13 @@ def test_pt2_without_suppression(ciod: Ciod, own_copy: Path, tmp_path: Path) -> 
         (("step9",), 2, "step9"),
         (("step2", "--format", "tflite"), 2, "--format"),
         (("step2", "--score", "2"), 2, "score_threshold"),
+        (
+            ("step2", "--license", "mit"),
+            2,
+            "--license: only a model card has one; leave it out, or choose --format hub",
+        ),
+        (("step2", "--format", "hub", "--out", "."), 2, "--out .: it exists, and a folder is never replaced"),
+        (("step2", "--format", "hub", "--no-nms"), 2, "the model of format hub has it"),
     ],
 )
 def test_invalid_arguments(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
