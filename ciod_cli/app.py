@@ -20,6 +20,7 @@ from ciod_cli.commands import (
     export,
     import_weights,
     predict,
+    report,
     reproduce,
     run,
     settings,
@@ -85,6 +86,7 @@ app.command("predict", cls=SettingsCommand)(guarded(predict.predict))
 app.command("import", cls=SettingsCommand)(guarded(import_weights.import_weights))
 app.command("export", cls=SettingsCommand)(guarded(export.export))
 app.command("status", cls=SettingsCommand)(guarded(status.status))
+app.command("report", cls=SettingsCommand)(guarded(report.report))
 app.command("settings", cls=SettingsCommand)(guarded(settings.settings))
 app.command("demo", cls=SettingsCommand)(guarded(demo.demo))
 

@@ -16,24 +16,8 @@ if TYPE_CHECKING:
     from ciod_core.experiment.entries import RunRecord
     from ciod_core.experiment.folder import Experiment
     from ciod_core.runs.compare.plan import Epochs, SuiteRun
-    from ciod_core.runs.compare.results import Spread, SuiteRow
+    from ciod_core.runs.compare.results import SuiteRow
     from ciod_core.runs.compare.runner import RunProgress
-
-# Columns by measure; those that no row has a value for are left out.
-_COLUMNS = {
-    "ap_old": "AP old",
-    "ap_new": "AP new",
-    "ap_all": "AP all",
-    "ceiling_share": "of ceiling %",
-    "relative_gap": "RelGap %",
-    "omega": "Ω",
-    "forgetting": "forgetting",
-    "rsd": "RSD %",
-    "rpd": "RPD %",
-    "false_alarms": "false alarms",
-    "new_with_negatives": "AP new with negatives",
-    "seconds": "time",
-}
 
 
 def compare(
@@ -147,36 +131,23 @@ class SuiteDisplay:
 
 
 def _show(rows: Sequence[SuiteRow], seeds: int) -> None:
+    from ciod_core.runs.compare.table import TITLES, cells_of, measured_columns
+
     if not rows:
         console.warn("no run was evaluated, because the experiment has no validation data")
         return
     last = max(row.step for row in rows)
     spread = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     final = [row for row in rows if row.step == last or row.method == "base"]
-    measures = [name for name in _COLUMNS if any(row.measures[name].mean is not None for row in rows)]
-    titles = [_COLUMNS[name] for name in measures]
-    cells = [_cells(row, measures) for row in final]
+    measures = measured_columns(rows)
+    titles = [TITLES[name] for name in measures]
+    cells = [cells_of(row, measures) for row in final]
     console.show(console.table(f"After step {last}, AP in %, {spread}", ("method", *titles), cells))
     if last > 2:
         steps = [
-            (row.method, str(row.step), *_cells(row, measures)[1:]) for row in sorted(rows, key=lambda row: row.step)
+            (row.method, str(row.step), *cells_of(row, measures)[1:]) for row in sorted(rows, key=lambda row: row.step)
         ]
         title = f"After every step, AP in %, {spread}"
         console.show(console.table(title, ("method", "step", *titles), steps))
     if any(row.method == "ceiling" for row in rows):
         console.note("ceiling: every class as detected right after its own step, by step 1 or by fine-tuning")
-
-
-def _cells(row: SuiteRow, measures: Sequence[str]) -> tuple[str, ...]:
-    name = {"base": "step 1", "joint": "joint, the upper bound"}.get(row.method, row.method)
-    return (name, *(_cell(measure, row.measures[measure]) for measure in measures))
-
-
-def _cell(measure: str, spread: Spread) -> str:
-    if spread.mean is None:
-        return "–"
-    if measure == "seconds":
-        return console.duration(spread.mean)
-    factor, digits = {"omega": (1.0, 3), "false_alarms": (1.0, 2)}.get(measure, (100.0, 1))
-    deviation = "" if spread.sd is None else f" ±{factor * spread.sd:.{digits}f}"
-    return f"{factor * spread.mean:z.{digits}f}{deviation}"

@@ -20,6 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ciod_cli.settings import with_flags
+from ciod_core.units import duration as duration
+from ciod_core.units import percent as percent
 
 # Wide enough that a table sent to a file or a pipe is never cut.
 _WIDTH_WITHOUT_TERMINAL = 400
@@ -138,18 +140,3 @@ def _narrowed(widths: Sequence[int], cells_of: Sequence[Sequence[str]], availabl
         if excess > 0:
             narrowed[position] = max(least[position], narrowed[position] - excess)
     return narrowed
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as percent, `–` where there is none."""
-    return "–" if value is None else f"{100 * value:z.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `42 s`, `3:05` or `1:02:03`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

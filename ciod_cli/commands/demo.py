@@ -16,6 +16,7 @@ def demo(
     json: bool = JSON,
 ) -> None:
     """Train a small detector on generated shapes in two steps with several methods and compare them."""
+    from ciod_cli.commands.report import IMAGES, make_report
     from ciod_cli.comparison import compare
     from ciod_core.demo import story
     from ciod_core.runs.compare.plan import suite_runs
@@ -28,6 +29,5 @@ def demo(
     runs = suite_runs(2, told.methods, range(seed, seed + seeds), upper_bounds=told.upper_bounds)
     config = story.demo_config(told)
     compare(experiment, runs, config, told.epochs, jobs=story.JOBS, threads=story.THREADS, json=json)
-    console.note(
-        f"Results are in {out}; 'ciod status {out}' shows the runs, and every other command works on this folder"
-    )
+    written = make_report(experiment, None, "html", images=IMAGES)
+    console.note(f"Every command works on the folder {out}; open this report in a browser: {written.resolve()}")

@@ -98,6 +98,16 @@ def evaluate_detections(
     Raises:
         DataError: when a detection names an image or a category that the ground truth does not have.
     """
+    matching, category_ids_K = matching_input(ground_truth, detections)
+    return PrecisionTable(precision_curves(matching, backend), category_ids_K)
+
+
+def matching_input(ground_truth: AnnotationTable, detections: Detections) -> tuple[MatchingInput, np.ndarray]:
+    """The columns that the engines match, and the dataset's category ids by the number that stands for each there.
+
+    Raises:
+        DataError: when a detection names an image or a category that the ground truth does not have.
+    """
     image_ids_I = np.unique(ground_truth.image_ids_I)
     category_ids_K = np.unique(np.asarray([category.id for category in ground_truth.categories], dtype=np.int64))
     _require_known("image", detections.image_ids_D, image_ids_I)
@@ -107,23 +117,20 @@ def evaluate_detections(
     gt_boxes_N4 = ground_truth.boxes_N4.astype(np.float64)
     gt_boxes_N4[:, 2:] -= gt_boxes_N4[:, :2]
     gt_image_ids_N = ground_truth.image_ids_I[ground_truth.image_of_box_N]
-    precision_TRKA = precision_curves(
-        MatchingInput(
-            num_images=len(image_ids_I),
-            num_categories=len(category_ids_K),
-            gt_images_N=np.searchsorted(image_ids_I, gt_image_ids_N),
-            gt_categories_N=np.searchsorted(category_ids_K, ground_truth.category_ids_N),
-            gt_boxes_N4=gt_boxes_N4,
-            gt_areas_N=ground_truth.areas_N.astype(np.float64),
-            gt_crowd_N=ground_truth.crowd_N,
-            dt_images_D=np.searchsorted(image_ids_I, ranked.image_ids_D),
-            dt_categories_D=np.searchsorted(category_ids_K, ranked.category_ids_D),
-            dt_boxes_D4=ranked.boxes_xywh_D4(),
-            dt_scores_D=ranked.scores_D.astype(np.float64),
-        ),
-        backend,
+    matching = MatchingInput(
+        num_images=len(image_ids_I),
+        num_categories=len(category_ids_K),
+        gt_images_N=np.searchsorted(image_ids_I, gt_image_ids_N),
+        gt_categories_N=np.searchsorted(category_ids_K, ground_truth.category_ids_N),
+        gt_boxes_N4=gt_boxes_N4,
+        gt_areas_N=ground_truth.areas_N.astype(np.float64),
+        gt_crowd_N=ground_truth.crowd_N,
+        dt_images_D=np.searchsorted(image_ids_I, ranked.image_ids_D),
+        dt_categories_D=np.searchsorted(category_ids_K, ranked.category_ids_D),
+        dt_boxes_D4=ranked.boxes_xywh_D4(),
+        dt_scores_D=ranked.scores_D.astype(np.float64),
     )
-    return PrecisionTable(precision_TRKA, category_ids_K)
+    return matching, category_ids_K
 
 
 def _require_known(kind: str, ids_D: np.ndarray, known: np.ndarray) -> None:

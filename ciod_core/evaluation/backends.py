@@ -61,7 +61,8 @@ def precision_curves(matching: MatchingInput, backend: BackendName) -> np.ndarra
     return np.asarray(evaluation["precision"], dtype=np.float64)[..., -1]
 
 
-def _run_hotcoco(matching: MatchingInput) -> dict[str, Any]:
+def hotcoco_evaluator(matching: MatchingInput) -> hotcoco.COCOeval:
+    """The evaluator of hotcoco, which has matched nothing yet; it numbers detections from 1, in their order."""
     ground_truth = hotcoco.COCO.from_arrays(
         *_images_and_categories(matching),
         matching.gt_images_N,
@@ -75,6 +76,11 @@ def _run_hotcoco(matching: MatchingInput) -> dict[str, Any]:
     )
     evaluator = hotcoco.COCOeval(ground_truth, ground_truth.load_res(rows_D7.astype(np.float64)), "bbox")
     evaluator.params.max_dets = [MAX_DETECTIONS]
+    return evaluator
+
+
+def _run_hotcoco(matching: MatchingInput) -> dict[str, Any]:
+    evaluator = hotcoco_evaluator(matching)
     evaluator.evaluate()
     evaluator.accumulate()
     evaluation = evaluator.eval

@@ -110,4 +110,9 @@ def write_detections(path: Path, ground_truth: AnnotationTable, detections: Dete
         stream.write(b"\n]\n")
     # pycocotools takes an annotation of id 0 for none.
     numbered = replace(ground_truth, annotation_ids_N=np.arange(1, ground_truth.num_boxes + 1))
-    write_coco(numbered, path.with_suffix(".ground-truth.json"))
+    write_coco(numbered, ground_truth_path(path))
+
+
+def ground_truth_path(path: Path) -> Path:
+    """Where the ground truth of a detections file lies."""
+    return path.with_suffix(".ground-truth.json")

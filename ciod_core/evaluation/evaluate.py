@@ -58,7 +58,7 @@ def evaluate_weights(
     manifest = experiment.read()
     info.classes.require_prefix_of(manifest.classes, where=str(weights))
     check_step_files(experiment, manifest, info.step)
-    table, images, labeled = _ground_truth(experiment, manifest, info.step, info.classes)
+    table, images, labeled = ground_truth_of(experiment, manifest, info.step, info.classes)
     dataset = DetectionDataset(table, images, info.classes, EvalTransform(**info.preprocessing.sizes))
     loader = make_loader(dataset, config.batch_size, shuffle=False, workers=workers)
     detections = predict(detector, loader, info.classes, config, chosen, on_batch)
@@ -115,10 +115,15 @@ def predict(
     return Detections.concatenate(parts)
 
 
-def _ground_truth(
+def ground_truth_of(
     experiment: Experiment, manifest: ExperimentManifest, step: int, classes: ClassTable
 ) -> tuple[AnnotationTable, Path, LabeledSets | None]:
-    """Validation images, each once, and their folder; None where all of them label all classes."""
+    """The validation images of a run of a step, each once, and their folder; None where all of them label all classes.
+
+    Raises:
+        ConfigError: no validation image labels one of the classes.
+        DataError: images of several steps that cannot be read.
+    """
     steps = manifest.validation_steps(step)
     if not steps:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 from ciod_core.files import MostBytes, atomic_write_text, named_in_errors, read_bytes
@@ -84,6 +85,17 @@ class _Table:
         return [columns, *kept] if kept else []
 
 
+def read_log(path: Path) -> dict[str, list[float | None]]:
+    """The columns of a CSV file of a run; empty where there is no such file, or none that can be read."""
+    try:
+        rows = list(csv.reader(read_bytes(path, MostBytes.TEXT).decode("utf-8", errors="replace").splitlines()))
+    except (OSError, csv.Error):
+        return {}
+    # The last row may still be being written.
+    complete = [row for row in rows[1:] if len(row) == len(rows[0])]
+    return {name: [_value(row[place]) for row in complete] for place, name in enumerate(rows[0])} if complete else {}
+
+
 def last_epoch(path: Path, since: float) -> int:
     """The epoch of the last row of a metrics.csv; 0 where none can be read that was written since a moment.
 
@@ -102,6 +114,14 @@ def last_epoch(path: Path, since: float) -> int:
 
 def _count(cell: str) -> int | None:
     return int(cell) if cell.isdecimal() and len(cell) <= 18 else None
+
+
+def _value(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _cell(value: float | None) -> str:

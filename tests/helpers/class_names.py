@@ -16,3 +16,12 @@ TWINS = {
     "spaces": " ca\u00a0fé",
     "hyphen": "ca-f_é",
 }
+# Names that a page, a terminal or a table would obey if they were not text.
+HOSTILE_NAMES = (
+    "<script>alert(1)</script>",
+    "\"'><img src=x>",
+    "a|b`c*d_e",
+    "\x1b[31mred\x07",
+    "{{ 7 * 7 }}",
+    "]]>&amp;",
+)

@@ -170,12 +170,14 @@ def _measures(
 
 
 def _chain(run: SuiteRun, runs: Sequence[SuiteRun], reports: dict[str, EvaluationReport]) -> ChainSummary | None:
-    """The path from step 1 to a run, against the upper bounds of the same seed."""
+    """The path from step 1 to a run, against the upper bounds of the same seed; None where a part of it is missing."""
     by_name = {other.name: other for other in runs}
     path = [run]
     while path[0].teacher is not None:
+        if path[0].teacher not in by_name:
+            return None
         path.insert(0, by_name[path[0].teacher])
-    if any(part.name not in reports for part in path):
+    if [part.step for part in path] != list(range(1, run.step + 1)) or any(part.name not in reports for part in path):
         return None
     bounds = {
         other.step: reports[other.name]
