@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciod_cli import console
-from ciod_cli.comparison import train_missing
+from ciod_cli.estimates import ESTIMATE_COLUMNS, estimate_cells
 from ciod_cli.options import JSON, TRAINING_KEYS, argument, option, with_options
 from ciod_cli.settings import settings
 from ciod_core.errors import ConfigError
@@ -36,10 +36,11 @@ def reproduce(
     out: Path | None = option("--out", "Experiment folder. Default: ./ROW.", metavar="FOLDER"),
     seeds: int = option("--seeds", "Number of seeds to train with.", 1, min=1),
     upper_bounds: bool = option("--upper-bounds/--no-upper-bounds", "Also train the joint runs.", True),
-    dry_run: bool = option("--dry-run", "Only print the commands that it stands for, and what they train on.", False),
+    dry_run: bool = option("--dry-run", "Only print the commands that it stands for, and what they would take.", False),
     json: bool = JSON,
 ) -> None:
     """Train as a published result on COCO was trained, and print what that gives beside what was published."""
+    from ciod_cli.comparison import train_missing
     from ciod_core.config.catalog import preset_file
     from ciod_core.data.formats.source import resolve_dataset
     from ciod_core.runs.compare.plan import Epochs
@@ -110,17 +111,20 @@ def _show_plan(
 ) -> None:
     from tempfile import TemporaryDirectory
 
-    from ciod_core.runs.compare.published import split_for, training_lengths
+    from ciod_cli.progress import status_line
+    from ciod_core.runs.compare.published import estimate_row, split_for
 
-    with TemporaryDirectory() as folder:
-        lengths = training_lengths(split_for(row, source, Path(folder) / "experiment"), runs, config)
+    with TemporaryDirectory() as folder, status_line("Measuring the first iterations of every run …"):
+        estimates = list(estimate_row(split_for(row, source, Path(folder) / "experiment"), runs, config))
     if json:
-        console.show_json({"commands": list(commands), "runs": [length._asdict() for length in lengths]})
+        found = [{**each._asdict(), "seconds": each.seconds} for each in estimates]
+        console.show_json({"commands": list(commands), "runs": found})
         return
     for command in commands:
         console.show(command)
-    cells = [(name, f"{images:,}", str(epochs), f"{iterations:,}") for name, images, epochs, iterations in lengths]
-    console.show(console.table(row.name, ("run", "images", "epochs", "iterations"), cells))
+    console.show(console.table(row.name, ESTIMATE_COLUMNS, [estimate_cells(each) for each in estimates]))
+    total = sum(each.seconds for each in estimates)
+    console.note(f"All runs together: about {console.duration(total)} of training")
 
 
 def _commands(

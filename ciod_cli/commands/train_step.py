@@ -6,8 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from ciod_cli import console
 from ciod_cli.completion import run_names
+from ciod_cli.estimates import ESTIMATE_COLUMNS, estimate_cells
 from ciod_cli.options import (
     DATASET_PANEL,
     EXPERIMENT,
@@ -82,6 +85,7 @@ def train_step(
     name: str | None = option("--name", "Name of the run. Default: step2, step2-erd-replay, joint2, …"),
     resume: bool = RESUME,
     overwrite: bool = OVERWRITE,
+    dry_run: bool = option("--dry-run", "Only measure the first iterations: time and memory; writes nothing.", False),
     json: bool = JSON,
 ) -> None:
     """Train the next step: step 1 without a teacher, a later step with the teacher of the step before."""
@@ -109,6 +113,11 @@ def train_step(
             found, experiment = added.experiment, added.experiment.folder
         if data and config.method.name == "joint":
             step = len(data)
+
+        if dry_run:
+            _show_estimate(found, config, teacher, step, name, knowledge, json)
+            # Left by an exception, the context takes an added step back.
+            raise typer.Exit
 
         from ciod_cli.progress import TrainingDisplay
         from ciod_core.runs import train
@@ -139,6 +148,24 @@ def train_step(
         following = "Not evaluated: there is no validation data (`val`, `hold_out`)"
     console.note(f"Trained {run.name}{took}{f': {_describe(outcome)}' if outcome else ''}. {following}")
     console.show(str(weights))
+
+
+def _show_estimate(
+    experiment: Experiment,
+    config: Config,
+    teacher: Path | None,
+    step: int | None,
+    name: str | None,
+    knowledge: str,
+    json: bool,
+) -> None:
+    from ciod_core.runs.estimate import estimate_run
+
+    found = estimate_run(experiment, config, teacher=teacher, step=step, run=name, knowledge=knowledge)
+    if json:
+        console.show_json({**found._asdict(), "seconds": found.seconds, "images_per_second": found.images_per_second})
+        return
+    console.show(console.table(f"{found.run}, method {found.method}", ESTIMATE_COLUMNS, [estimate_cells(found)]))
 
 
 def _describe(outcome: Outcome) -> str:

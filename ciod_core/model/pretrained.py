@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from torch import Tensor
@@ -52,7 +54,9 @@ def _download_imagenet(config: ModelConfig) -> dict[str, Tensor]:
         )
     weights = ResNet18_Weights.IMAGENET1K_V1 if network == "resnet18" else ResNet50_Weights.IMAGENET1K_V1
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        # torch.hub says on stdout, which has results alone, that it downloads.
+        with redirect_stdout(sys.stderr):
+            state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"`model.backbone_weights`: ImageNet weights could not be downloaded ({error}); "

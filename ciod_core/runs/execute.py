@@ -76,7 +76,7 @@ def execute(
         DataError: an image that cannot be read.
     """
     spec, config = prepared.spec, prepared.spec.config
-    trainer = _build_trainer(prepared)
+    trainer = build_trainer(prepared)
     _check_smallest_batch(trainer, config.data.image_size)
     folder, weights = experiment.run_folder(spec.name), RunWeights(experiment, spec, trainer)
     if resume:
@@ -96,7 +96,8 @@ def execute(
         return _finish(experiment, weights, trainer, record)
 
 
-def _build_trainer(prepared: PreparedRun) -> Trainer:
+def build_trainer(prepared: PreparedRun) -> Trainer:
+    """The trainer of a run."""
     data, training, found = prepared.spec.config.data, prepared.spec.config.training, prepared.data
     dataset = DetectionDataset(
         found.table,

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,35 +72,52 @@ def train_step(
         DataError: training data that cannot be read.
     """
     spec = plan_run(experiment, config, teacher=teacher, step=step, run=run)
-    with claimed(experiment, spec, resume=resume, overwrite=overwrite) as spec:
-        spec = settle(spec)
-        check_step_files(experiment, experiment.read(), spec.step)
-        spec, device = on_device(spec)
-        replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)
-        data = training_data(experiment, spec, replayed)
-        images = LocatedTable(data.table, data.images)
-        if spec.teacher is not None and spec.config.method.name == AUTO:
-            spec = settle(choose_method(spec, _labeled_images(data), device, from_bank=names_bank(knowledge)))
-        chosen = resolve_teacher(
-            experiment, spec.config, images, step=spec.step, weights=spec.teacher, knowledge=knowledge, begun=spec.begun
+    with (
+        claimed(experiment, spec, resume=resume, overwrite=overwrite) as spec,
+        prepared_run(experiment, spec, knowledge) as prepared,
+    ):
+        return execute(experiment, prepared, resume=resume, listener=listener)
+
+
+@contextmanager
+def prepared_run(experiment: Experiment, spec: RunSpec, knowledge: Path | str | None = None) -> Iterator[PreparedRun]:
+    """Everything that a run needs, as long as its random numbers are drawn; writes nothing.
+
+    Args:
+        experiment: where the run belongs.
+        spec: the run.
+        knowledge: as for `train_step`.
+
+    Raises:
+        ConfigError, CheckpointError, DataError: as `train_step`.
+    """
+    spec = settle(spec)
+    check_step_files(experiment, experiment.read(), spec.step)
+    spec, device = on_device(spec)
+    replayed = resumed_replay(experiment, spec.begun) if spec.begun else choose_replayed(experiment, spec)
+    data = training_data(experiment, spec, replayed)
+    images = LocatedTable(data.table, data.images)
+    if spec.teacher is not None and spec.config.method.name == AUTO:
+        spec = settle(choose_method(spec, _labeled_images(data), device, from_bank=names_bank(knowledge)))
+    chosen = resolve_teacher(
+        experiment, spec.config, images, step=spec.step, weights=spec.teacher, knowledge=knowledge, begun=spec.begun
+    )
+    spec = replace(spec, config=chosen.config)
+    training = spec.config.training
+    with reproducible(training.seed, strict=training.deterministic):
+        method = build_method(spec.config)
+        student, network = _build_models(spec, method)
+        notes = _notes(spec, student, network)
+        yield PreparedRun(
+            spec=spec,
+            method=method,
+            student=student,
+            teacher=chosen.open(network, method, images, device),
+            data=data,
+            device=device,
+            replayed=replayed,
+            notes=(*notes, *chosen.notes),
         )
-        spec = replace(spec, config=chosen.config)
-        training = spec.config.training
-        with reproducible(training.seed, strict=training.deterministic):
-            method = build_method(spec.config)
-            student, network = _build_models(spec, method)
-            notes = _notes(spec, student, network)
-            prepared = PreparedRun(
-                spec=spec,
-                method=method,
-                student=student,
-                teacher=chosen.open(network, method, images, device),
-                data=data,
-                device=device,
-                replayed=replayed,
-                notes=(*notes, *chosen.notes),
-            )
-            return execute(experiment, prepared, resume=resume, listener=listener)
 
 
 def _labeled_images(data: TrainingData) -> LocatedTable:

@@ -205,3 +205,19 @@ def test_invalid_arguments(ciod: Ciod, grown: Path, arguments: tuple[str, ...], 
     assert outcome.code == code
     assert outcome.out == ""
     assert content_of(grown) == before
+
+
+def test_a_dry_run_takes_an_added_step_back(ciod: Ciod, grown: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(grown.parent, tmp_path / "copy")) / "chain"
+    before = content_of(folder)
+    data = write_data(tmp_path, "fourth", {"a.png": ["moon"], "b.png": ["moon", "star"]})
+    arguments = ("--data", data, "--teacher", "step3-replay", *TINY, "--dry-run")
+    outcome = ciod("train-step", "--experiment", folder, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert "Step 4 of" in outcome.err and "moon, more of star (2 images)" in outcome.err
+    row = [cell.strip() for line in outcome.out.splitlines() if line.startswith("│") for cell in line.split("│")[1:-1]]
+    assert row[0] == "step4" and row[2:5] == ["2", "1", "1"] and row[-1] == "cpu"
+    assert content_of(folder) == before
+    first = ("--model", "yolox-micro", "--dry-run", "--json")
+    new = ciod("train-step", "--experiment", tmp_path / "new", "--data", data, *TINY, *first)
+    assert json.loads(new.out)["iterations"] == 1 and not (tmp_path / "new").exists()

@@ -32,9 +32,9 @@ FLAGS = {
         "--no-upper-bounds --out --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
-        "--backbone-weights --batch-size --config --data --data-root --device --epochs --evaluate-every --experiment "
-        "--hold-out --hold-out-seed --image-size --images --init --json --knowledge --lr --method --model --name "
-        "--negatives --overwrite --precision --replay --resume --seed --set --step --teacher --unlabeled --val "
+        "--backbone-weights --batch-size --config --data --data-root --device --dry-run --epochs --evaluate-every "
+        "--experiment --hold-out --hold-out-seed --image-size --images --init --json --knowledge --lr --method --model "
+        "--name --negatives --overwrite --precision --replay --resume --seed --set --step --teacher --unlabeled --val "
         "--val-images --workers"
     ),
     "distill": (

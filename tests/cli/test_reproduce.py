@@ -101,19 +101,18 @@ def test_a_row_is_trained_and_put_beside_what_was_published(ciod: Ciod, eighty_c
 def test_a_dry_run_names_commands_that_train_the_same(ciod: Ciod, eighty_classes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "dry run"
     arguments = ("reproduce", "ilyolox-70+10", "--dataset", eighty_classes, "--out", folder, *SHORT, "--dry-run")
-    outcome = ciod(*arguments)
-    assert outcome.code == 0 and not folder.exists()
     document = json.loads(ciod(*arguments, "--json").out)
-    assert [tuple(run.values()) for run in document["runs"]] == [
+    assert not folder.exists()
+    assert [(run["run"], run["images"], run["epochs"], run["iterations"]) for run in document["runs"]] == [
         ("step1", 9, 1, 2),
         ("joint2", 10, 1, 2),
         ("step2-crs-ckd", 2, 1, 1),
     ]
+    assert all(run["seconds"] == run["iterations"] * run["seconds_per_iteration"] > 0 for run in document["runs"])
     words = [shlex.split(command) for command in document["commands"]]
     assert [line[:2] for line in words] == [
         ["ciod", name] for name in ("split", "train-step", "train-step", "train-step", "evaluate")
     ]
-    assert document["commands"] == outcome.out.splitlines()[:5]
     for command in words[:2]:
         run = ciod(*command[1:], *(("--device", "cpu", "--workers", "0") if command[1] == "train-step" else ()))
         assert run.code == 0, run.err

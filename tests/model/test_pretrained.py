@@ -194,3 +194,17 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(CheckpointError, match=r"could not be downloaded.*pass a local file") as caught:
         resnet_reading("imagenet")
     assert "\n" not in str(caught.value)
+
+
+def test_a_download_is_announced_on_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("offline")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setenv("TORCH_HOME", "/nowhere")
+    monkeypatch.setattr("os.makedirs", lambda *_, **__: None)
+    config = ModelConfig(name="resnet18", backbone_weights="imagenet")
+    with pytest.raises(CheckpointError, match=r"could not be downloaded \(offline\); pass a local file of http"):
+        load_backbone_weights(build_detector(config, 3), config)
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("Downloading: ")

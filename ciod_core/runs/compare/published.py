@@ -5,11 +5,11 @@ The figures are those of the ILYOLOX paper and of ERD (arXiv 2204.02136), whose 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from ciod_core.config.catalog import preset_file
 from ciod_core.config.resolve import resolve_config
@@ -20,9 +20,13 @@ from ciod_core.evaluation.incremental import relative_gap
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import MANIFEST_NAME, Experiment
 from ciod_core.methods.registry import reads
+from ciod_core.model.checkpoint import CheckpointInfo, save_detector
+from ciod_core.model.preprocessing import Preprocessing
+from ciod_core.model.registry import build_detector
 from ciod_core.records import Record
-from ciod_core.runs.compare.plan import BASE, JOINT, SuiteRun, suite_runs
+from ciod_core.runs.compare.plan import BASE, JOINT, Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.runs.compare.results import SuiteRow
+from ciod_core.runs.estimate import Estimate, estimate_run
 from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import training_table
 
@@ -152,33 +156,31 @@ def split_for(row: PublishedRow, source: DatasetSource, out: Path) -> Experiment
     return experiment
 
 
-class TrainingLength(NamedTuple):
-    """How long a run trains.
-
-    Attributes:
-        run: its name.
-        images: it trains on.
-        epochs: passes over them.
-        iterations: batches of all epochs.
-    """
-
-    run: str
-    images: int
-    epochs: int
-    iterations: int
-
-
-def training_lengths(experiment: Experiment, runs: Sequence[SuiteRun], config: Config) -> tuple[TrainingLength, ...]:
-    """How long each run of a row trains."""
-    manifest, epochs = experiment.read(), config.training.epochs
-    lengths = []
+def estimate_row(experiment: Experiment, runs: Sequence[SuiteRun], config: Config) -> Iterator[Estimate]:
+    """What each run of a row would take; teachers, which are not trained yet, are detectors as they begin."""
+    epochs = config.training.epochs
     for run in runs:
-        is_joint = run.method == JOINT
-        images = _labeled_images(experiment, run.step) if is_joint else manifest.step(run.step).statistics.images
-        lengths.append(
-            TrainingLength(run.name, images, epochs, epochs * math.ceil(images / config.training.batch_size))
-        )
-    return tuple(lengths)
+        settings = config_of(run, config, Epochs(epochs, epochs, epochs))
+        with TemporaryDirectory() as folder:
+            teacher = None if run.teacher is None else _untrained(experiment, run.step - 1, config, Path(folder))
+            step = run.step if run.method == JOINT else None
+            yield estimate_run(experiment, settings, teacher=teacher, step=step, run=run.name)
+
+
+def _untrained(experiment: Experiment, step: int, config: Config, folder: Path) -> Path:
+    classes = experiment.read().classes.up_to(step)
+    info = CheckpointInfo(
+        model=config.model,
+        classes=classes,
+        preprocessing=Preprocessing(**config.data.sizes),
+        run="untrained",
+        step=step,
+        method=BASE,
+        parent_sha256=None,
+    )
+    path = folder / "untrained.safetensors"
+    save_detector(path, build_detector(config.model, len(classes)).state_dict(), info)
+    return path
 
 
 def _labeled_images(experiment: Experiment, step: int) -> int:

@@ -1,0 +1,137 @@
+"""What a run would take, measured on its first batches; nothing is written and nothing is kept."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from ciod_core.config.schema import Config
+from ciod_core.data.loading.dataset import Batch
+from ciod_core.data.loading.loader import BatchLoader
+from ciod_core.experiment.folder import Experiment
+from ciod_core.model.common.cost import num_parameters
+from ciod_core.runs.execute import build_trainer
+from ciod_core.runs.spec import plan_run
+from ciod_core.runs.train import prepared_run
+
+# The first iteration allocates memory and chooses algorithms.
+WARMUP = 1
+# Measured iterations: as many as fit into the time, but so many at least.
+MOST_ITERATIONS, LEAST_ITERATIONS = 10, 2
+SECONDS_OF_MEASUREMENT = 60.0
+
+
+class Estimate(NamedTuple):
+    """The cost of a run.
+
+    Attributes:
+        run: its name.
+        method: that teaches it, as `auto` chose it.
+        parameters: of the student.
+        images: it trains on.
+        batch_size: images per iteration.
+        epochs: passes over the images.
+        iterations: of all epochs.
+        seconds_per_iteration: median of the measured ones, loading included; without evaluation at the end.
+        memory_bytes: the most that was in use: of the GPU, or of this process; None where nobody counts it.
+        device: where it was measured.
+    """
+
+    run: str
+    method: str
+    parameters: int
+    images: int
+    batch_size: int
+    epochs: int
+    iterations: int
+    seconds_per_iteration: float
+    memory_bytes: int | None
+    device: str
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training."""
+        return self.iterations * self.seconds_per_iteration
+
+    @property
+    def images_per_second(self) -> float:
+        """While training."""
+        return self.batch_size / self.seconds_per_iteration
+
+
+def estimate_run(
+    experiment: Experiment,
+    config: Config,
+    *,
+    teacher: Path | str | None = None,
+    step: int | None = None,
+    run: str | None = None,
+    knowledge: Path | str | None = None,
+) -> Estimate:
+    """Train the first batches of a run and forget them; see `train_step` for the arguments and errors."""
+    spec = plan_run(experiment, config, teacher=teacher, step=step, run=run)
+    with prepared_run(experiment, spec, knowledge) as prepared:
+        trainer = build_trainer(prepared)
+        iterations, timed = trainer.iterations, _TimedBatches(trainer.load_epoch(0), prepared.device)
+        trainer.load_epoch = lambda epoch: timed  # type: ignore[assignment, return-value]
+        trainer.iterations_per_epoch = len(timed)
+        trainer.train_epoch()
+        settings = prepared.spec.config
+        return Estimate(
+            run=prepared.spec.name,
+            method=settings.method.name,
+            parameters=num_parameters(prepared.student),
+            images=prepared.data.table.num_images,
+            batch_size=settings.training.batch_size,
+            epochs=settings.training.epochs,
+            iterations=iterations,
+            seconds_per_iteration=median(timed.seconds),
+            memory_bytes=_most_memory(prepared.device),
+            device=str(prepared.device),
+        )
+
+
+class _TimedBatches:
+    """The first batches of a loader, over and over if there are fewer, and how long each took until the next."""
+
+    def __init__(self, loader: BatchLoader, device: torch.device) -> None:
+        self._loader = loader
+        self._device = device
+        self.seconds: list[float] = []
+
+    def __len__(self) -> int:
+        return WARMUP + MOST_ITERATIONS
+
+    def __iter__(self) -> Iterator[Batch]:
+        done, begun = -WARMUP, time.perf_counter()
+        while True:
+            for batch in self._loader:
+                yield batch
+                if self._device.type == "cuda":
+                    torch.cuda.synchronize(self._device)
+                now = time.perf_counter()
+                done += 1
+                if done > 0:
+                    self.seconds.append(now - begun)
+                begun = now
+                is_long = sum(self.seconds) > SECONDS_OF_MEASUREMENT
+                if done == MOST_ITERATIONS or (done >= LEAST_ITERATIONS and is_long):
+                    return
+
+
+def _most_memory(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux kibibytes.
+    return most if sys.platform == "darwin" else most * 1024
