@@ -49,6 +49,7 @@ FLAGS = {
         "--backend --batch-size --config --device --experiment --json --negatives --per-class "
         "--per-class-group --save-detections --set --upper-bound --workers"
     ),
+    "compare": "--device --experiment --json --samples --seed",
     "predict": "--batch-size --classes --crops --device --experiment --format --json --out --recursive --score",
     "export": (
         "--experiment --format --json --max-detections --nms --nms-iou --no-nms --out --overwrite --score --yield-iou"
