@@ -24,12 +24,12 @@ FLAGS = {
         "--protocol --seed --val --val-images"
     ),
     "run": (
-        "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --json --lr --methods "
+        "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --json --log --lr --methods "
         "--model --negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
         "--backbone-weights --batch-size --config --data --data-root --device --epochs --evaluate-every --experiment "
-        "--hold-out --hold-out-seed --image-size --images --init --json --knowledge --lr --method --model --name "
+        "--hold-out --hold-out-seed --image-size --images --init --json --knowledge --log --lr --method --model --name "
         "--negatives --overwrite --precision --replay --resume --seed --set --step --teacher --unlabeled --val "
         "--val-images --workers"
     ),
