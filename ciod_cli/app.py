@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from ciod_cli.commands import (
     check,
+    compare,
     consolidate,
     demo,
     distill,
@@ -82,6 +83,7 @@ app.command("run", cls=SettingsCommand)(guarded(run.run))
 app.command("reproduce", cls=SettingsCommand)(guarded(reproduce.reproduce))
 app.command("evaluate", cls=SettingsCommand)(guarded(evaluate.evaluate))
 app.command("eval", hidden=True, cls=SettingsCommand)(guarded(evaluate.evaluate))
+app.command("compare", cls=SettingsCommand)(guarded(compare.compare))
 app.command("predict", cls=SettingsCommand)(guarded(predict.predict))
 app.command("import", cls=SettingsCommand)(guarded(import_weights.import_weights))
 app.command("export", cls=SettingsCommand)(guarded(export.export))

@@ -51,6 +51,9 @@ SETTING_OPTIONS = {
     ),
     "training.seed": SettingOption("--seed", int, "Random seed."),
     "training.device": SettingOption("--device", str, "Device to run on: auto, cpu, cuda, a GPU's number or mps."),
+    "training.log": SettingOption(
+        "--log", str, "Where progress is written: CSV files, or TensorBoard's event files beside them."
+    ),
     "training.precision": SettingOption("--precision", str, "Floating-point precision."),
     "evaluation.negatives": SettingOption(
         "--negatives", bool, "Validation images of earlier steps show none of the new classes: count detections there."

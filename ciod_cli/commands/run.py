@@ -13,6 +13,7 @@ from ciod_core.errors import ConfigError
     "model.name",
     "model.init",
     *TRAINING_KEYS,
+    "training.log",
     "evaluation.negatives",
     texts={"training.epochs": "Epochs of every later step."},
 )

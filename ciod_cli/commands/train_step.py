@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     "training.evaluate_every",
     "training.seed",
     "training.precision",
+    "training.log",
     "evaluation.negatives",
     texts={
         key: f"{SETTING_OPTIONS[key].text[:-1]}; with a teacher, as in its run."

@@ -186,6 +186,9 @@ class TrainingConfig(Section):
     channels_last: bool = Field(True, description="memory layout of images and weights; faster on most devices")
     deterministic: bool = Field(True, description="algorithms that repeat a run bit by bit, where there are such")
     log_interval: Count = Field(20, description="iterations between two progress records")
+    log: Literal["csv", "tensorboard"] = Field(
+        "csv", description="what progress records are written to; tensorboard: to its event files, beside the CSV files"
+    )
 
     @model_validator(mode="after")
     def _check_evaluations(self) -> TrainingConfig:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
+from ciod_core.evaluation.paired import SAMPLES, Difference, paired_differences
+from ciod_core.evaluation.saved_detections import saved_detections
 from ciod_core.experiment.entries import RunRecord
 from ciod_core.report.charts import MARKERS, Axis, Line, Point, color_of, line_chart
 from ciod_core.report.document import Block, Cell, Figure, Figures, Fold, Section, Table, Text
@@ -109,7 +111,7 @@ def _method_tables(material: Material) -> list[Block]:
         rows = [(row.method, str(row.step), *cells_of(row, columns)[1:]) for row in material.rows]
         every = Table(f"After every step, AP in %{spread}", ("method", "step", *titles), rows)
         tables.append(Fold("After every step", [every]))
-    return [*tables, *_seed_differences(material, last)]
+    return [*tables, *_seed_differences(material, last), *_image_differences(material)]
 
 
 def _seed_differences(material: Material, step: int) -> list[Block]:
@@ -134,6 +136,34 @@ def _seed_differences(material: Material, step: int) -> list[Block]:
     caption = f"Difference to {best.method} in AP points, of runs with the same seed: mean ± standard deviation (each)"
     columns = ("method", "seeds", "AP all", "AP old", "AP new")
     return [Table(caption, columns, lines, text_columns=2)] if lines else []
+
+
+def _image_differences(material: Material) -> list[Block]:
+    """Every method minus the best one on the same images, as far as detections are saved."""
+    manifest = material.manifest
+    last = max((end.step for end in material.ends), default=0)
+    found = {
+        end.name: saved
+        for end in material.ends
+        if end.step == last and (saved := saved_detections(material.experiment, manifest.run(end.name))) is not None
+    }
+    if len(found) < 2:
+        return []
+    best = max(found, key=lambda name: manifest.run(name).metrics.get("all") or 0.0)
+    rows = []
+    for name, (ground_truth, detections) in found.items():
+        if name != best:
+            classes = manifest.classes.up_to(last)
+            groups, _ = paired_differences(ground_truth, found[best].detections, detections, classes, per_class=False)
+            rows.append((name, *(_interval(group) for group in groups)))
+    caption = f"Difference to {best} in AP points, with the interval of 95 % of {SAMPLES} draws of the images"
+    return [Table(caption, ("run", "AP all", "AP old", "AP new")[: len(rows[0])], rows)]
+
+
+def _interval(found: Difference) -> str:
+    if found.difference is None or found.low is None or found.high is None:
+        return "–"
+    return f"{100 * found.difference:+z.1f} ({100 * found.low:+z.1f} … {100 * found.high:+z.1f})"
 
 
 def _difference(values: Sequence[float]) -> str:

@@ -31,6 +31,7 @@ from ciod_core.training.ending import early_end
 from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
 from ciod_core.training.progress import TrainingListener
 from ciod_core.training.resume import load_state, save_state
+from ciod_core.training.tensorboard_log import TENSORBOARD_FOLDER, TensorBoardLog
 from ciod_core.training.trainer import Trainer
 
 
@@ -71,7 +72,7 @@ def execute(
         listener: told about the progress.
 
     Raises:
-        ConfigError: a batch too small for batch normalization.
+        ConfigError: a batch too small for batch normalization, or a log that cannot be written here.
         CheckpointError: a state that does not fit.
         DataError: an image that cannot be read.
     """
@@ -86,14 +87,22 @@ def execute(
     else:
         (folder / STATE_FILE).unlink(missing_ok=True)
         weights.remove()
+    logs = _logs(prepared, folder, trainer.epochs_done * trainer.iterations_per_epoch)
     record = start_record(experiment, spec, prepared.device, prepared.replayed, prepared.teacher)
     experiment.put_run(record)
     write_settings(folder, config, record)
-    log = MetricsLog(folder / METRICS_FILE, after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
-    trainer.listeners = [log, listener or TrainingListener()]
+    trainer.listeners = [*logs, listener or TrainingListener()]
     with status_recorded(experiment, record):
         _train(trainer, weights, record, folder, prepared.notes)
         return _finish(experiment, weights, trainer, record)
+
+
+def _logs(prepared: PreparedRun, folder: Path, after_iteration: int) -> list[TrainingListener]:
+    """The logs of a run; those of a resumed one go on after an iteration."""
+    logs: list[TrainingListener] = [MetricsLog(folder / METRICS_FILE, after_iteration=after_iteration)]
+    if prepared.spec.config.training.log == "tensorboard":
+        logs.append(TensorBoardLog(folder / TENSORBOARD_FOLDER, after_iteration=after_iteration))
+    return logs
 
 
 def build_trainer(prepared: PreparedRun) -> Trainer:

@@ -24,8 +24,8 @@ FLAGS = {
         "--protocol --seed --val --val-images"
     ),
     "run": (
-        "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --joint-epochs --json --lr "
-        "--methods --model --negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
+        "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --joint-epochs --json "
+        "--log --lr --methods --model --negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
     ),
     "reproduce": (
         "--batch-size --config --data-root --dataset --device --dry-run --epochs --image-size --json --list --lr "
@@ -33,8 +33,8 @@ FLAGS = {
     ),
     "train-step": (
         "--backbone-weights --batch-size --config --data --data-root --device --dry-run --epochs --evaluate-every "
-        "--experiment --hold-out --hold-out-seed --image-size --images --init --json --knowledge --lr --method --model "
-        "--name --negatives --overwrite --precision --replay --resume --seed --set --step --teacher --unlabeled --val "
+        "--experiment --hold-out --hold-out-seed --image-size --images --init --json --knowledge --log --lr --method "
+        "--model --name --negatives --overwrite --precision --replay --resume --seed --set --step --teacher --unlabeled --val "
         "--val-images --workers"
     ),
     "distill": (
@@ -53,6 +53,7 @@ FLAGS = {
         "--backend --batch-size --config --device --experiment --json --negatives --per-class "
         "--per-class-group --save-detections --set --upper-bound --workers"
     ),
+    "compare": "--device --experiment --json --samples --seed",
     "predict": "--batch-size --classes --crops --device --experiment --format --json --out --recursive --score",
     "export": (
         "--experiment --format --json --license --max-detections --nms --nms-iou --no-nms --out --overwrite --score "

@@ -128,6 +128,16 @@ def test_errors_need_detections_which_are_kept(own_copy: Path, ciod: Ciod) -> No
     assert ciod(*arguments, "--detections").code == 4
 
 
+def test_methods_are_compared_on_the_same_images(own_copy: Path, ciod: Ciod) -> None:
+    experiment = Experiment.open(own_copy)
+    record = experiment.read().run("step2")
+    experiment.put_run(record.model_copy(update={"name": "same-weights", "method": "finetune"}))
+    assert ciod("report", own_copy, "--images", "0", "--detections").code == 0
+    texts = read_page(own_copy / "report.html").texts
+    assert any(text.startswith("Difference to step2 in AP points, with the interval") for text in texts)
+    assert texts.count("+0.0 (+0.0 … +0.0)") == 3
+
+
 def test_without_images_the_rest_is_there(own_copy: Path, ciod: Ciod) -> None:
     for weights in own_copy.glob("*.safetensors"):
         weights.unlink()

@@ -21,6 +21,7 @@ from ciod_core.runs import weights as run_weights
 from ciod_core.runs.train import train_step
 from ciod_core.training.progress import EpochEvaluation, TrainingListener
 from tests.training.conftest import tiny_config
+from tests.training.test_tensorboard_log import scalars
 
 
 class Judge:
@@ -80,6 +81,16 @@ def content(experiment: Experiment, run: RunRecord) -> dict[str, Any]:
     files = [experiment.weights_path("step1"), *folder.glob("*.safetensors"), folder / "evaluations.csv"]
     record = {key: getattr(run, key) for key in ("epochs", "ended_by", "metrics", "outputs", "status")}
     return record | {path.name: path.read_bytes() for path in files}
+
+
+def test_a_run_writes_what_tensorboard_shows(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard", reason="no tensorboard")
+    judged(monkeypatch, 0.2, 0.3)
+    train(experiment, epochs=2, log="tensorboard")
+    found = scalars(experiment.run_folder("step1") / "tensorboard")
+    assert [value for _, value in found["AP/all"]] == pytest.approx([0.2, 0.3])
+    assert [value for _, value in found["AP of the result/all"]] == pytest.approx([0.3])
+    assert found["AP of the result/all"][0][0] == found["AP/all"][1][0] == found["loss/loss"][-1][0]
 
 
 def test_evaluating_changes_nothing_but_adds_what_it_measures(experiment: Experiment) -> None:

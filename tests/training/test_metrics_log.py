@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ciod_core.training.metrics_log import FIXED_COLUMNS, MetricsLog, last_epoch
+from ciod_core.training.metrics_log import FIXED_COLUMNS, MetricsLog, last_epoch, read_log
 from ciod_core.training.progress import EpochEvaluation, TrainingRecord
 
 
@@ -49,6 +49,23 @@ def test_rows_hold_what_was_recorded(path: Path) -> None:
     assert [row["iteration"] for row in found] == ["5", "10"]
     assert float(found[0]["loss"]) == pytest.approx(5 / 3, rel=1e-5)
     assert (found[0]["lr"], found[0]["eta_seconds"], found[0]["kept_per_image"]) == ("0.001", "7.25", "")
+
+
+def test_the_columns_are_read_back(path: Path) -> None:
+    write(path, [5, 10])
+    with path.open("a") as file:
+        file.write("1,15,0.001,12")  # cut off while it was written
+    found = read_log(path)
+    assert found["iteration"] == [5, 10] and found["kept_per_image"] == [None, None]
+    assert found["loss"] == pytest.approx([5 / 3, 10 / 3], rel=1e-5)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"epoch,iteration\n", b"\xff\x00,\n\n", b"loss\nnan\n"])
+def test_no_log_that_can_be_read(path: Path, content: bytes | None) -> None:
+    if content is not None:
+        path.parent.mkdir()
+        path.write_bytes(content)
+    assert [value for column in read_log(path).values() for value in column if value is not None] == []
 
 
 def test_a_fresh_run_replaces_the_file(path: Path) -> None:
