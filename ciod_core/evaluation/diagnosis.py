@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -60,6 +61,14 @@ class ScoreCurve:
         return float(self.f1_D[index]), float(self.scores_D[index])
 
 
+class Fate(NamedTuple):
+    """Shares of a class's objects: found, taken for other classes (the most frequent first), and missed."""
+
+    found: float
+    taken_for: dict[str, float]
+    missed: float
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """The errors of one run.
@@ -79,13 +88,13 @@ class Diagnosis:
     errors: dict[str, int]
     curves: tuple[ScoreCurve, ...]
 
-    def taken_for(self, label: int) -> dict[str, float]:
-        """Shares of a class's objects: by the class that they are taken for, its own first, and `missed`."""
-        row = self.confusion_CC[label]
-        total = max(int(row.sum()), 1)
-        names = (*self.classes.names, "missed")
-        order = sorted((index for index in range(len(names)) if index != label), key=lambda index: -int(row[index]))
-        return {names[index]: int(row[index]) / total for index in (label, *order)}
+    def fate(self, label: int) -> Fate:
+        """What became of the objects of a class."""
+        counts = self.confusion_CC[label].tolist()
+        total = max(sum(counts), 1)
+        others = sorted((other for other in range(len(counts) - 1) if other != label), key=lambda other: -counts[other])
+        taken_for = {self.classes.names[other]: counts[other] / total for other in others if counts[other]}
+        return Fate(counts[label] / total, taken_for, counts[-1] / total)
 
 
 def diagnose(ground_truth: AnnotationTable, detections: Detections, classes: ClassTable) -> Diagnosis | None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape as escape_html
 from typing import NamedTuple
 
 from ciod_core.drawing.detections import class_color
 
 WIDTH, HEIGHT = 440, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 12, 36
 _LETTER = 6.4
 _ROW = 18
 # Longer series are thinned: more points than pixels show nothing.
@@ -84,7 +84,8 @@ def line_chart(alt: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
     lines = [line for line in thinned if line.points]
     xs = [point[0] for line in lines for point in line.points]
     ys = [point[1] for line in lines for point in line.points if point[1] is not None]
-    x_scale, y_scale = _Scale.over(xs, x), _Scale.over(ys, y)
+    x_scale = _Scale.over(xs, x if x.most is not None else replace(x, most=max(xs, default=1.0)))
+    y_scale = _Scale.over(ys, y)
     bottom = HEIGHT - _BOTTOM
 
     def at(point: Point) -> tuple[float, float]:

@@ -34,15 +34,15 @@ def errors_section(material: Material) -> Section:
             diagnoses[run.name] = diagnosis
     if not diagnoses:
         how = (
-            "Confusions, kinds of errors and score thresholds need detections; add them with: ciod report --detections"
+            "Confusions, kinds of errors and scores to choose need detections; add them with: ciod report --detections"
         )
         return Section("errors", "Errors", [Text(how)])
     blocks: list[Block] = [_kinds(diagnoses)]
+    short = len(material.manifest.classes) <= MOST_LINES
     for end in material.ends:
         if end.name in diagnoses:
-            blocks.append(
-                Fold(f"{material.method_of(end.name)}: {end.name}", _blocks(material, end, diagnoses), not blocks[1:])
-            )
+            title = f"{material.method_of(end.name)}: {end.name}"
+            blocks.append(Fold(title, _blocks(material, end, diagnoses), open=short and len(blocks) == 1))
     return Section("errors", "Errors", blocks)
 
 
@@ -71,25 +71,26 @@ def _fates(material: Material, end: RunRecord, before: Diagnosis, after: Diagnos
     ap_before, ap_after = (
         {entry.name: entry.metrics.ap for entry in material.reports[name].per_class} for name in (parent, end.name)
     )
+    labels = [label for label in range(len(before.classes)) if after.confusion_CC[label].any()]
+    if len(labels) > MOST_LINES:
+        # In a long table, what was lost comes first.
+        labels.sort(key=lambda label: after.fate(label).found - before.fate(label).found)
     rows, bars = [], []
-    for label, entry in enumerate(before.classes.entries):
-        was, now = before.taken_for(label), after.taken_for(label)
-        if not after.confusion_CC[label].any():
-            continue
-        others = ((name, share) for name, share in now.items() if name not in (entry.name, "missed"))
-        wrong = [f"{name} {percent(share, 0)}" for name, share in others if share >= 0.005]
+    for label in labels:
+        name, was, now = before.classes.names[label], before.fate(label), after.fate(label)
+        wrong = [f"{other} {percent(share, 0)}" for other, share in now.taken_for.items() if share >= 0.005]
         rows.append(
             (
-                Cell(entry.name, color_of(label)),
+                Cell(name, color_of(label)),
                 ", ".join(wrong[:3]) or "–",
-                f"{percent(ap_before.get(entry.name))} → {percent(ap_after.get(entry.name))}",
-                f"{percent(was[entry.name], 0)} → {percent(now[entry.name], 0)}",
-                percent(now["missed"], 0),
+                f"{percent(ap_before.get(name))} → {percent(ap_after.get(name))}",
+                f"{percent(was.found, 0)} → {percent(now.found, 0)}",
+                percent(now.missed, 0),
             )
         )
-        for name, shares in ((parent, was), (end.name, now)):
-            own, missed = shares[entry.name], shares["missed"]
-            bars.append(Bar(f"{entry.name}, {name}", (100 * own, max(100 * (1 - own - missed), 0.0), 100 * missed)))
+        for run, fate in ((parent, was), (end.name, now)):
+            shares = (fate.found, sum(fate.taken_for.values()), fate.missed)
+            bars.append(Bar(f"{name}, {run}", [100 * share for share in shares]))
     columns = ("class", "taken for, % of its objects", "AP in %", "found in %", "missed in %")
     blocks: list[Block] = [
         Table(

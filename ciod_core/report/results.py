@@ -50,9 +50,9 @@ def _curves(material: Material) -> Figures:
         svg = line_chart(alt, omega, Axis("step", min(steps), max(steps), steps), Axis("Ω", 0.0, 1.0))
         figures.append(Figure("omega", "Ω, the mean of AP / AP of joint training over the steps so far", svg))
     seeds = f", means of {len(material.seeds)} seeds" if len(material.seeds) > 1 else ""
-    return Figures(
-        figures, f"After every step{seeds}. Ceiling: every class as it was detected right after its own step."
-    )
+    ceiling = any(row.method == CEILING for row in material.rows)
+    explained = " Ceiling: every class as it was detected right after its own step." if ceiling else ""
+    return Figures(figures, f"After every step{seeds}.{explained}")
 
 
 def _method_lines(material: Material, measure: str, factor: float) -> list[Line]:

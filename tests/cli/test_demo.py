@@ -55,6 +55,8 @@ def test_the_short_demo(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert outcome.code == 0, outcome.err
     assert "Two shapes, then two more; this takes about 3 minutes" in outcome.err
     assert {row["method"] for row in json.loads(outcome.out)["rows"]} == {"base", "finetune", "auto", "ceiling"}
+    report = tmp_path / "ciod-demo" / "report.html"
+    assert outcome.err.rstrip().endswith(str(report)) and "data:image/jpeg" in report.read_text()
     refused = ciod("demo", "--full", "--out", "ciod-demo")
     assert refused.code == 2 and "it holds another experiment" in refused.error_line
 

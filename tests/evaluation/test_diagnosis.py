@@ -34,8 +34,8 @@ def test_who_is_taken_for_whom(make_table: MakeTable) -> None:
     )  # fmt: skip
     assert found is not None
     assert found.confusion_CC.tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [1, 0, 0, 0]]
-    assert found.taken_for(0) == {"cat": 0.5, "dog": 0.5, "bird": 0.0, "missed": 0.0}
-    assert found.taken_for(1) == {"dog": 0.0, "missed": 1.0, "cat": 0.0, "bird": 0.0}
+    assert found.fate(0) == (0.5, {"dog": 0.5}, 0.0)
+    assert found.fate(1) == (0.0, {}, 1.0)
     assert found.errors == {"Cls": 1, "Loc": 0, "Both": 0, "Dupe": 0, "Bkg": 1, "Miss": 0}
     assert found.lost_ap50["Cls"] > 0 and found.lost_ap50["Loc"] == 0
 
