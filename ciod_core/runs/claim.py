@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from ciod_core.config.schema import recorded_config
 from ciod_core.errors import CiodError, ConfigError, listed
 from ciod_core.experiment.entries import RunRecord
-from ciod_core.experiment.folder import STATE_FILE, TRAINING_LOCK, Experiment
+from ciod_core.experiment.folder import TRAINING_LOCK, Experiment
 from ciod_core.files import atomic_write_text
-from ciod_core.runs.spec import RunSpec, as_decided, find_change, has_same_start
+from ciod_core.runs.spec import RunSpec, as_decided, find_changes, has_same_start
 from ciod_core.runtime.distributed import rank
 
 # Who holds the lock of a run; the lock itself says whether that process is still there.
@@ -87,6 +87,8 @@ def _remove_if_unused(folder: Path) -> None:
 def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: bool) -> RunSpec:
     """Make sure that the run may be trained now; a resumed run gets the settings that it began with.
 
+    A run to be resumed need not have begun: when it was interrupted, perhaps it had not.
+
     Raises:
         ConfigError: it exists and is to be neither resumed nor replaced, others build on it, or it cannot be resumed,
             for example because a setting or the teacher differs from what it began with; it is to be evaluated during
@@ -96,8 +98,6 @@ def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: boo
     record = manifest.find_run(name)
     if resume and overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other; pass one of them")
-    if resume and record is None:
-        raise ConfigError(f"`resume`: run '{name}' does not exist; leave `resume` out")
     if resume and record is not None and record.status == "finished":
         raise ConfigError(f"`resume`: run '{name}' is finished; {_remedies(experiment, record)}")
     if record is not None and record.kind == "imported" and overwrite:
@@ -127,7 +127,7 @@ def _remedies(experiment: Experiment, record: RunRecord) -> str:
     remedies = ["another `name`"]
     if record.kind != "imported" and not experiment.read().children_of(record.name):
         remedies.insert(0, "`overwrite` to replace it")
-    if record.status != "finished" and (experiment.run_folder(record.name) / STATE_FILE).exists():
+    if record.status != "finished":
         ended = " if it has ended" if record.status == "running" else ""
         remedies.insert(0, f"`resume` to continue it{ended}")
     *others, last = remedies
@@ -140,9 +140,10 @@ def _resumed(spec: RunSpec, record: RunRecord) -> RunSpec:
         raise ConfigError(f"`resume`: run '{record.name}' began with another {start}; pass that one")
     given, began = as_decided(spec.config, record), recorded_config(record.config)
     keys = [(name, field) for name in given.model_fields_set for field in getattr(given, name).model_fields_set]
-    change = find_change(record, given, keys)
-    if change is not None:
-        raise ConfigError(f"`resume`: {change.key} is {change.now}, the run began with {change.before}; leave it out")
+    changes = find_changes(record, given, keys)
+    if changes:
+        named = ", ".join(f"{change.key} is {change.now}, the run began with {change.before}" for change in changes)
+        raise ConfigError(f"`resume`: {named}; leave {'it' if len(changes) == 1 else 'them'} out")
     data: dict[str, object] = {"workers": given.data.workers}
     if "corrupt_images" in given.data.model_fields_set:
         data["corrupt_images"] = given.data.corrupt_images

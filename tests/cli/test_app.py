@@ -54,7 +54,7 @@ FLAGS = {
         "--experiment --format --json --max-detections --nms --nms-iou --no-nms --out --overwrite --score --yield-iou"
     ),
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
-    "status": "--experiment --json",
+    "status": "--accept-changed --experiment --json --verify",
     "demo": "--full --json --out --seed --seeds",
     "settings": "--json --preset",
 }
