@@ -124,8 +124,10 @@ class Experiment:
         """Keep other processes from changing the experiment.
 
         Raises:
-            CiodError: another process holds the lock for half a minute.
+            CiodError: another process holds the lock for half a minute, or the experiment has gone.
         """
+        if not self.manifest_path.is_file():  # a lock would make its folder anew
+            raise CiodError(f"{self.folder}: the experiment is no longer there; was it moved, removed or unmounted?")
         # Imported here: commands that only read an experiment start faster without it.
         from filelock import FileLock, Timeout
 

@@ -17,9 +17,13 @@ from ciod_core.config.schema import recorded_config
 from ciod_core.errors import CiodError, ConfigError, listed
 from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import TRAINING_LOCK, Experiment
+from ciod_core.experiment.transaction import recover
 from ciod_core.files import atomic_write_text
 from ciod_core.runs.spec import RunSpec, as_decided, find_changes, has_same_start
+from ciod_core.runs.weights import BEST_KEY, LAST_KEY
 from ciod_core.runtime.distributed import rank
+from ciod_core.temporaries import remove_dead
+from ciod_core.training.resume import remove_states
 
 # Who holds the lock of a run; the lock itself says whether that process is still there.
 PROCESS_FILE = "process.json"
@@ -33,10 +37,24 @@ def claimed(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: b
         ConfigError: as `claim`; another process trains the run.
         CiodError: the file system has no locks.
     """
+    if rank() == 0:
+        _tidy(experiment)
     claim(experiment, spec, resume=resume, overwrite=overwrite)
     with _alone(experiment, spec.name):
         # Again: before the lock, another process may have begun it, or even finished.
         yield claim(experiment, spec, resume=resume, overwrite=overwrite)
+
+
+def _tidy(experiment: Experiment) -> None:
+    """Remove what killed processes left: temporary files, and copies of what finished runs have handed on."""
+    recover(experiment)
+    for run in experiment.read().runs:
+        if run.status == "finished":
+            folder = experiment.run_folder(run.name)
+            remove_states(folder)
+            for key in (LAST_KEY, BEST_KEY):
+                if key not in run.outputs:
+                    (folder / f"{key}.safetensors").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -49,6 +67,7 @@ def _alone(experiment: Experiment, name: str) -> Iterator[None]:
     lock, process = FileLock(folder / TRAINING_LOCK), folder / PROCESS_FILE
     try:
         lock.acquire(timeout=0)
+        remove_dead(folder)
     except Timeout:
         raise ConfigError(
             f"run '{name}' is being trained{_by_whom(process)}; wait until it ends, or pass another `name`"
@@ -63,7 +82,8 @@ def _alone(experiment: Experiment, name: str) -> Iterator[None]:
         atomic_write_text(process, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
         yield
     finally:
-        process.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may have gone
+            process.unlink(missing_ok=True)
         lock.release()
         _remove_if_unused(folder)
 
@@ -78,8 +98,8 @@ def _by_whom(process: Path) -> str:
 
 def _remove_if_unused(folder: Path) -> None:
     """Remove the folder of a run that was refused before it left anything there."""
-    if [path.name for path in folder.iterdir()] == [TRAINING_LOCK]:
-        with suppress(OSError):
+    with suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [TRAINING_LOCK]:
             (folder / TRAINING_LOCK).unlink()
             folder.rmdir()
 

@@ -109,6 +109,7 @@ def execute(
     with status_recorded(experiment, record):
         with StateKeeper(folder, owner_of(record)) as keeper:
             _train(trainer, weights, record, keeper, notes)
+            keeper.require_folder()
         return _finish(experiment, weights, trainer, record)
 
 

@@ -30,6 +30,7 @@ class StateKeeper:
             owner: the run.
         """
         self._folder = folder
+        self._identity = _identity(folder)
         self._owner = owner
         self._unwritten: TrainingState | None = None
         self._next_write = 0.0
@@ -38,9 +39,12 @@ class StateKeeper:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            self.require_folder()
         # The failure is what counts; it may well be the reason why nothing can be written.
         if kind is not None and self._unwritten is not None:
             with uninterrupted(), suppress(OSError, CiodError):
+                self.require_folder()
                 self._write(self._unwritten)
 
     def keep(self, state: TrainingState, *, write: bool) -> None:
@@ -50,10 +54,23 @@ class StateKeeper:
             state: may go on to change.
             write: write it, however long that takes.
         """
+        self.require_folder()
         if write or time.monotonic() >= self._next_write:
             self._write(state)
         else:
             self._unwritten = state.copied()
+
+    def require_folder(self) -> None:
+        """Make sure that the folder is still the one that training began in: nothing is written into another one.
+
+        Raises:
+            CiodError: it was moved, removed or unmounted.
+        """
+        if _identity(self._folder) != self._identity:
+            raise CiodError(
+                f"{self._folder}: the run's folder was moved, removed or unmounted while it was trained; put it back, "
+                "or pass its new place, and go on with `resume`"
+            )
 
     def _write(self, state: TrainingState) -> None:
         started = time.monotonic()
@@ -61,3 +78,11 @@ class StateKeeper:
         self._unwritten = None
         ended = time.monotonic()
         self._next_write = ended + (ended - started) / LARGEST_SHARE
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        stat = folder.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino

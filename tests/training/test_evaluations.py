@@ -139,10 +139,10 @@ def break_at(monkeypatch: pytest.MonkeyPatch, target: object, name: str, call: i
     """End the process, in effect, at the given call of a function, before it does anything."""
     function, calls = getattr(target, name), iter(range(1, 100))
 
-    def breaking(*arguments: Any) -> Any:
+    def breaking(*arguments: Any, **named: Any) -> Any:
         if next(calls) == call:
             raise KeyboardInterrupt
-        return function(*arguments)
+        return function(*arguments, **named)
 
     monkeypatch.setattr(target, name, breaking)
 
