@@ -209,6 +209,26 @@ def test_an_interruption_during_the_recording_changes_nothing(
     assert with_step1.read().run("step2-crs-ckd").status == "interrupted"
 
 
+class Mover(TrainingListener):
+    """Moves the experiment's folder away in the middle of the training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def record(self, record: TrainingRecord) -> None:
+        if self.folder.exists():
+            self.folder.rename(self.folder.with_name("moved"))
+
+
+def test_a_folder_that_vanishes_ends_the_training(experiment: Experiment) -> None:
+    with pytest.raises(CiodError, match=r"step1: the run's folder was moved, removed or unmounted"):
+        train_step(experiment, tiny_config(), listener=Mover(experiment.folder))
+    assert not experiment.folder.exists()
+    moved = Experiment.open(experiment.folder.with_name("moved"))
+    assert moved.was_killed(moved.read().run("step1"))
+    assert train_step(moved, tiny_config(), resume=True).status == "finished"
+
+
 def test_a_damaged_state_gives_way_to_the_one_before(
     interrupted: Experiment, trained: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
