@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,13 +17,15 @@ import typer
 
 from ciod_cli.console import fail, printable, stderr
 from ciod_core.errors import CiodError
+from ciod_core.runtime.interruption import ENDING, Interruption, interruptible, uninterrupted
 from ciod_core.runtime.memory import is_out_of_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 TRACEBACK_VARIABLE = "CIOD_TRACEBACK"
-INTERRUPTED = 130
+# Exit codes of shells: that of a command which a signal ended is the signal's number more than this.
+SIGNALED = 128
 
 # Typer has a click of its own or imports it, by version; only this class of it is public.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -42,14 +45,17 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            result = command(*args, **kwargs)
-            sys.stdout.flush()
+            with interruptible():
+                result = command(*args, **kwargs)
+                sys.stdout.flush()
             return result
         except (typer.Exit, typer.Abort):
             raise
-        except KeyboardInterrupt:
-            _say("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as error:
+            with uninterrupted():
+                number = error.number if isinstance(error, Interruption) else signal.SIGINT
+                _say(ENDING[number])
+            raise typer.Exit(SIGNALED + number) from None
         except BrokenPipeError:
             # The reader (`ciod status | head`) has closed the pipe.
             _give_up_broken_streams()

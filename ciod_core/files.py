@@ -7,13 +7,14 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+
+from ciod_core.temporaries import locked, temporary_name
 
 # The weights of a detector that was published as a folder.
 WEIGHTS_IN_FOLDER = "model.safetensors"
@@ -118,12 +119,17 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
         OSError: when the folder cannot be written (full disk, permission); the error carries `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
-        yield temporary
+        # Made here to be locked; whoever writes it opens it again.
+        temporary.touch(exist_ok=False)
+        with locked(temporary):
+            yield temporary
+            if durable:
+                _flush_to_disk(temporary)
+            temporary.replace(path)
         if durable:
-            _flush_to_disk(temporary)
-        temporary.replace(path)
+            _flush_to_disk(path.parent)
     except OSError as error:
         # A user knows the file that was asked for, not the temporary one beside it.
         if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
@@ -188,5 +194,11 @@ def _refuse_unbounded(path: Path, status: os.stat_result, most: MostBytes) -> No
 
 
 def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
+    """Wait until the disk has a file, or, where there is such a thing, the entries of a folder."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

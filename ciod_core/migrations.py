@@ -143,9 +143,19 @@ def _manifest_4(document: Document) -> Document:
     return document
 
 
+def _manifest_5(document: Document) -> Document:
+    """Manifests have a `checksum`, and `accepted` changes; runs have `files`. There was nothing of it."""
+    return _unsealed(document)
+
+
 def _checkpoint_2(document: Document) -> Document:
     """Branches have a depth, and all had that of a head; imported weights have a source, and there were none."""
     return document | {"branch_depths": ["head"] * (len(document.get("head_classes") or (0,)) - 1)}
+
+
+def _unsealed(document: Document) -> Document:
+    """Files have a `checksum`; they had none."""
+    return {"checksum": None} | document
 
 
 def _bank_2(document: Document) -> Document:
@@ -164,6 +174,11 @@ def _state_3(document: Document) -> Document:
     return document
 
 
+def _state_4(document: Document) -> Document:
+    """States name their `owner`, the run; they did not. They have a `checksum`; they had none."""
+    return _unsealed(document)
+
+
 def _report_2(document: Document) -> Document:
     """`false_alarms` were not measured."""
     return document
@@ -175,11 +190,11 @@ def _export_2(document: Document) -> Document:
     return document | ({"nms": nms | {"yield_iou": 1.0}} if isinstance(nms, dict) else {})
 
 
-_MANIFEST: Upgrades = (_manifest_2, _manifest_3, _manifest_4)
-_CHECKPOINT: Upgrades = (_checkpoint_2,)
-_BANK: Upgrades = (_bank_2,)
+_MANIFEST: Upgrades = (_manifest_2, _manifest_3, _manifest_4, _manifest_5)
+_CHECKPOINT: Upgrades = (_checkpoint_2, _unsealed)
+_BANK: Upgrades = (_bank_2, _unsealed)
 _REPORT: Upgrades = (_report_2,)
-_STATE: Upgrades = (_state_2, _state_3)
+_STATE: Upgrades = (_state_2, _state_3, _state_4)
 _EXPORT: Upgrades = (_export_2,)
 
 MANIFEST_VERSION = _latest(_MANIFEST)

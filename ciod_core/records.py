@@ -1,8 +1,15 @@
-"""Immutable records, and the one that describes a safetensors file in its metadata."""
+"""Immutable records, and safetensors files that one of them describes.
+
+The description is a JSON text in the file's metadata. Its first field is a checksum: the SHA-256 of the whole file with
+zeros in the place of these digits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,10 +17,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from ciod_core.errors import CheckpointError
-from ciod_core.files import MostBytes, check_readable, parse_json
+from ciod_core.files import MostBytes, atomic_path, check_readable, open_readable, parse_json
 
 # In characters; three times what a detector of the most classes needs.
 LONGEST_DESCRIPTION = 2**25
+CHECKSUM_KEY = "checksum"
+_ZEROS = b"0" * 64
+_CHUNK = 2**20
 
 
 class Record(BaseModel):
@@ -52,6 +62,7 @@ def read_description(
     *,
     kind: str,
     remedy: str,
+    verify: bool = False,
 ) -> AnyRecord:
     """Read the description of a safetensors file without its tensors.
 
@@ -62,6 +73,7 @@ def read_description(
         upgrade: brings descriptions of older versions to this one (`ciod_core.migrations`).
         kind: of the file, for messages: 'knowledge bank'.
         remedy: what to do when the file cannot be used, for messages.
+        verify: read the whole file to compare its checksum; files of older versions have none.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind, or written by a newer version.
@@ -81,10 +93,51 @@ def read_description(
     if key not in metadata:
         raise CheckpointError(f"{path} has no '{key}' description, so it is no {kind}; {remedy}")
     try:
-        return record.model_validate(upgrade(parse_json(metadata[key]), path))
+        document = upgrade(parse_json(metadata[key]), path)
+        if CHECKSUM_KEY not in document:
+            raise ValueError("its checksum is missing")
+        checksum = document.pop(CHECKSUM_KEY)
+        if verify and checksum is not None and _checksum(path, checksum) != checksum:
+            raise CheckpointError(f"{path} is damaged: its content does not have its checksum; {remedy}")
+        return record.model_validate(document)
     except ValidationError as error:
         raise CheckpointError(
             f"{path}: its description is unknown to this version ({first_problem(error)}); {remedy}"
         ) from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise CheckpointError(f"{path}: its description is damaged ({error}); {remedy}") from None
+
+
+def write_described(
+    path: Path, save: Callable[..., bytes], tensors: Mapping[str, Any], key: str, description: dict[str, Any]
+) -> None:
+    """Write a safetensors file atomically; the same input gives the same bytes.
+
+    Args:
+        path: the file.
+        save: of safetensors, for the kind of the tensors.
+        tensors: its content.
+        key: of the metadata entry that gets the description.
+        description: a record as a JSON document.
+    """
+    text = json.dumps({CHECKSUM_KEY: _ZEROS.decode()} | description)
+    content = save(tensors, metadata={key: text})
+    # The metadata come first in the file, and the checksum first in them.
+    place = content.index(_ZEROS)
+    digits = hashlib.sha256(content).hexdigest().encode()
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(content[:place] + digits)
+        stream.write(memoryview(content)[place + len(digits) :])
+
+
+def _checksum(path: Path, noted: object) -> str:
+    """The checksum of a file, whose header has the noted one."""
+    if not isinstance(noted, str) or not re.fullmatch(r"[0-9a-f]{64}", noted):
+        raise ValueError("its checksum is none")
+    with open_readable(path, MostBytes.TENSORS) as stream:
+        length = stream.read(8)
+        header = stream.read(int.from_bytes(length, "little"))
+        digest = hashlib.sha256(length + header.replace(noted.encode(), _ZEROS, 1))
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

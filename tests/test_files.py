@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from ciod_core.files import atomic_path, atomic_write_json, atomic_write_text, relative_if_inside, sha256_of_file
+from ciod_core.temporaries import TEMPORARY, dead_in, temporary_folder
 
 
 def test_sha256_matches_hashlib(tmp_path: Path) -> None:
@@ -60,3 +62,18 @@ def test_json_refuses_nan(tmp_path: Path) -> None:
 def test_relative_only_inside(tmp_path: Path) -> None:
     assert relative_if_inside(tmp_path / "a" / "b", tmp_path) == "a/b"
     assert relative_if_inside(tmp_path.parent, tmp_path) == tmp_path.parent.resolve().as_posix()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is known to be dead without locks of files")
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with atomic_path(tmp_path / "file"), temporary_folder(tmp_path) as folder:
+            (folder / "inside").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    left = set(tmp_path.iterdir())
+    assert len(left) == 2 and all(path.name.startswith(TEMPORARY) for path in left)
+    with atomic_path(tmp_path / "mine") as mine, temporary_folder(tmp_path) as my_folder:
+        assert set(dead_in(tmp_path)) == left
+        assert set(tmp_path.iterdir()) == {mine, my_folder}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciod_cli import console
-from ciod_cli.options import EXPERIMENT, JSON, argument
-from ciod_core.errors import ConfigError
+from ciod_cli.options import EXPERIMENT, JSON, argument, option
+from ciod_core.errors import CheckpointError, ConfigError, listed
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -22,6 +22,10 @@ _CLASSES_IN_TREE = 5
 def status(
     folder: Path | None = argument("EXPERIMENT", "Experiment folder, as --experiment.", None),
     experiment: Path | None = EXPERIMENT,
+    verify: bool = option("--verify", "Read every file and compare it with what was recorded.", False),
+    accept_changed: bool = option(
+        "--accept-changed", "With --verify: record changed inputs and an edited experiment.json as they are now.", False
+    ),
     json: bool = JSON,
 ) -> None:
     """Show the steps of an experiment and the tree of its runs with their results."""
@@ -30,7 +34,12 @@ def status(
 
     if folder is not None and experiment is not None:
         raise ConfigError("`experiment`: the experiment is given twice; pass it once")
-    found = Experiment.find(folder or experiment)
+    if accept_changed and not verify:
+        raise ConfigError("`accept_changed`: requires `verify`; pass both")
+    found = Experiment.find(folder or experiment, edited=accept_changed)
+    if verify:
+        _verify(found, accept_changed=accept_changed, json=json)
+        return
     manifest = found.read()
     if json:
         console.show_json({"experiment": str(found.folder), **manifest.model_dump(mode="json")})
@@ -43,6 +52,32 @@ def status(
     console.show(_tree(found, manifest))
     for doubt in doubtful_bounds(manifest):
         console.warn(doubt)
+
+
+def _verify(experiment: Experiment, *, accept_changed: bool, json: bool) -> None:
+    """Read every file; print what is broken, and fail if anything is."""
+    from ciod_cli.progress import progress_counter
+    from ciod_core.runs import verify
+
+    with progress_counter("Reading images", "images", at_once=False) as on_image:
+        check = verify.accept_changes if accept_changed else verify.verify
+        found = check(experiment, on_image)
+    if json:
+        console.show_json({"experiment": str(experiment.folder), **found.to_dict()})
+    else:
+        for change in found.accepted:
+            console.note(f"{change.path}: accepted as it is now")
+        for link in found.broken:
+            affects = f"; affects {listed(link.affects)}" if link.affects else ""
+            console.show(f"{link.path}: {link.problem}{affects}")
+    if found.broken:
+        remedy = "" if all(link.change is None for link in found.broken) else ", or accept inputs with `accept_changed`"
+        raise CheckpointError(
+            f"{experiment.folder}: {len(found.broken)} of {found.files + found.images:,} files are broken; restore "
+            f"them{remedy}"
+        )
+    if not json:
+        console.show(f"{found.files:,} files and {found.images:,} images are as they were recorded")
 
 
 def _origin(manifest: ExperimentManifest) -> str:
@@ -84,12 +119,7 @@ def _tree(experiment: Experiment, manifest: ExperimentManifest) -> Tree:
 
 
 def _state(experiment: Experiment, run: RunRecord) -> str:
-    from ciod_core.experiment.folder import STATE_FILE
-
-    if not experiment.was_killed(run):
-        return run.status
-    has_state = (experiment.run_folder(run.name) / STATE_FILE).exists()
-    return f"killed; {'--resume continues it' if has_state else '--overwrite starts it again'}"
+    return "killed; --resume continues it" if experiment.was_killed(run) else run.status
 
 
 def _describe(run: RunRecord, manifest: ExperimentManifest, state: str) -> str:

@@ -24,6 +24,7 @@ from ciod_core.evaluation.build_report import LabeledSets, build_report, labeled
 from ciod_core.evaluation.detections import Detections, write_detections
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.images import check_images
 from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.experiment.step_data import check_step_files, read_validation, unite_steps
 from ciod_core.files import sha256_of_file
@@ -131,6 +132,7 @@ def ground_truth_of(
             "whose data has validation images (`val`)"
         )
     parts = [read_validation(experiment, manifest, number) for number in steps]
+    check_images(experiment, parts)
     if len(parts) > 1:
         parts = unite_steps(experiment, parts)
     labeled = LabeledSets.of([part.table for part in parts], classes)

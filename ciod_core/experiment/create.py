@@ -23,7 +23,7 @@ from ciod_core.experiment.entries import DatasetRecord, FileRecord, PlanRecord, 
 from ciod_core.experiment.folder import MANIFEST_NAME, SPLITS_NAME, Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.experiment.plan.plan import plan_classes
-from ciod_core.experiment.transaction import Transaction, transaction
+from ciod_core.experiment.transaction import Transaction, recover, transaction
 from ciod_core.files import relative_if_inside
 
 
@@ -63,6 +63,7 @@ def create_experiment(
         DataError: annotations that cannot be used, or no validation split.
         OSError: `out` cannot be written.
     """
+    recover(Experiment(out))
     check_replaceable(out, overwrite)
     if source.val is None and hold_out is None:
         raise DataError(

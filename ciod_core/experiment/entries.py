@@ -46,6 +46,15 @@ class FileRecord(Record):
         return folder / self.path
 
 
+class AcceptedChange(Record):
+    """A file that is another one than was recorded, by the user's will; seen from the experiment's folder."""
+
+    path: str
+    before: str = Field(description="SHA-256 as it was recorded")
+    now: str = Field(description="SHA-256 from then on")
+    accepted: str = Field(description="when, ISO 8601 with offset")
+
+
 class SplitFilesRecord(Record):
     """Annotations and image folder of one split (train or val) of the dataset.
 
@@ -169,6 +178,7 @@ class RunRecord(Record):
     status: RunStatus
     inputs: dict[str, FileRecord] = Field({})
     outputs: dict[str, FileRecord] = Field({})
+    files: dict[str, FileRecord] = Field({}, description="what a finished run left besides: settings and logs, by name")
     config: dict[str, Any] = Field({})
     versions: dict[str, str] = Field({})
     seed: int | None = None

@@ -34,6 +34,7 @@ LOCK_NAME = ".experiment.lock"
 # In the folder of a run: the lock of the process that trains it, and what an interrupted one continues from.
 TRAINING_LOCK = ".training.lock"
 STATE_FILE = Path("state") / "last.safetensors"
+PREVIOUS_STATE_FILE = Path("state") / "previous.safetensors"
 _LOCK_SECONDS = 30.0
 _RESERVED_RUN_NAMES = (SPLITS_NAME, "data")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -54,8 +55,12 @@ class Experiment:
         self.folder = folder
 
     @classmethod
-    def open(cls, folder: Path) -> Experiment:
+    def open(cls, folder: Path, *, edited: bool = False) -> Experiment:
         """Open the experiment in `folder` (or that an `experiment.json` belongs to).
+
+        Args:
+            folder: the experiment's.
+            edited: also where somebody has edited the manifest.
 
         Raises:
             ConfigError: when there is none.
@@ -65,11 +70,18 @@ class Experiment:
         if not (folder / MANIFEST_NAME).is_file():
             raise ConfigError(f"{folder}: no experiment here ({MANIFEST_NAME} is missing); make one with 'ciod split'")
         experiment = cls(folder)
-        read_manifest(experiment.manifest_path)
+        read_manifest(experiment.manifest_path, edited=edited)
         return experiment
 
     @classmethod
-    def find(cls, explicit: Path | None = None, teacher: Path | None = None, cwd: Path | None = None) -> Experiment:
+    def find(
+        cls,
+        explicit: Path | None = None,
+        teacher: Path | None = None,
+        cwd: Path | None = None,
+        *,
+        edited: bool = False,
+    ) -> Experiment:
         """The experiment a command means: the explicit one, else the nearest folder upwards, else the teacher's.
 
         Raises:
@@ -77,11 +89,11 @@ class Experiment:
             CheckpointError: when none has, and the teacher is a file of another program.
         """
         if explicit is not None:
-            return cls.open(explicit)
+            return cls.open(explicit, edited=edited)
         here = (cwd or Path.cwd()).resolve()
         for folder in (here, *here.parents):
             if (folder / MANIFEST_NAME).is_file():
-                return cls.open(folder)
+                return cls.open(folder, edited=edited)
         if teacher is not None and (teacher.resolve().parent / MANIFEST_NAME).is_file():
             return cls.open(teacher.parent)
         if teacher is not None:
@@ -112,8 +124,10 @@ class Experiment:
         """Keep other processes from changing the experiment.
 
         Raises:
-            CiodError: another process holds the lock for half a minute.
+            CiodError: another process holds the lock for half a minute, or the experiment has gone.
         """
+        if not self.manifest_path.is_file():  # a lock would make its folder anew
+            raise CiodError(f"{self.folder}: the experiment is no longer there; was it moved, removed or unmounted?")
         # Imported here: commands that only read an experiment start faster without it.
         from filelock import FileLock, Timeout
 
@@ -190,6 +204,10 @@ class Experiment:
     def run_folder(self, run_name: str) -> Path:
         """The folder of a run's other files, whether or not it exists yet."""
         return self.folder / run_name
+
+    def has_state(self, run_name: str) -> bool:
+        """Whether a run left a state to continue from."""
+        return any((self.run_folder(run_name) / file).exists() for file in (STATE_FILE, PREVIOUS_STATE_FILE))
 
     def resolve_teacher(self, teacher: str | Path) -> Teacher:
         """Find a teacher by run name or path and verify that its file is the one its run wrote.

@@ -5,17 +5,28 @@ The models are immutable: a change is a new manifest, written by `ciod_core.expe
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError, model_validator
 
 from ciod_core.classes import ClassEntry, ClassTable
 from ciod_core.errors import CheckpointError, ConfigError, listed
-from ciod_core.experiment.entries import DatasetRecord, FileRecord, PlanRecord, RunRecord, StepDataRecord, StepRecord
+from ciod_core.experiment.entries import (
+    AcceptedChange,
+    DatasetRecord,
+    FileRecord,
+    PlanRecord,
+    RunRecord,
+    StepDataRecord,
+    StepRecord,
+)
 from ciod_core.files import MostBytes, parse_json, read_bytes
 from ciod_core.migrations import MANIFEST_VERSION, upgrade_manifest
-from ciod_core.records import Record, first_problem
+from ciod_core.records import CHECKSUM_KEY, Record, first_problem
 
 
 class ExperimentManifest(Record):
@@ -29,6 +40,7 @@ class ExperimentManifest(Record):
     classes: ClassTable
     steps: tuple[StepRecord, ...]
     runs: tuple[RunRecord, ...] = ()
+    accepted: tuple[AcceptedChange, ...] = ()
 
     @model_validator(mode="after")
     def _check_consistency(self) -> ExperimentManifest:
@@ -179,14 +191,27 @@ class ExperimentManifest(Record):
         return self.model_copy(update={"runs": runs})
 
 
-def read_manifest(path: Path) -> ExperimentManifest:
+def read_manifest(path: Path, *, edited: bool = False) -> ExperimentManifest:
     """Read and check an `experiment.json`.
+
+    Args:
+        path: the file.
+        edited: take what somebody has edited, if it makes sense.
 
     Raises:
         CheckpointError: when it cannot be read, is not JSON, contradicts itself or was written by a newer version.
     """
     try:
-        return ExperimentManifest.model_validate(upgrade_manifest(parse_json(read_bytes(path, MostBytes.TEXT)), path))
+        raw = parse_json(read_bytes(path, MostBytes.TEXT))
+        document = upgrade_manifest(raw, path)
+        checksum = document.pop(CHECKSUM_KEY, "")
+        manifest = ExperimentManifest.model_validate(document)
+        if not edited and checksum not in (None, _checksum(raw)):
+            raise CheckpointError(
+                f"{path}: its content does not have its checksum: it is damaged, or was edited; restore it, or accept "
+                "the edit with 'ciod status --verify --accept-changed'"
+            )
+        return manifest
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
     except ValidationError as error:
@@ -196,5 +221,11 @@ def read_manifest(path: Path) -> ExperimentManifest:
 
 
 def manifest_text(manifest: ExperimentManifest) -> str:
-    """The JSON text of a manifest."""
-    return manifest.model_dump_json(indent=2) + "\n"
+    """The JSON text of a manifest, with a checksum of all values."""
+    document = json.loads(manifest.model_dump_json())
+    return json.dumps(document | {CHECKSUM_KEY: _checksum(document)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    values = {key: value for key, value in document.items() if key != CHECKSUM_KEY}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -10,6 +10,7 @@ from ciod_core.experiment.create import empty_manifest
 from ciod_core.experiment.entries import FileRecord, RunRecord, StepRecord
 from ciod_core.experiment.folder import MANIFEST_NAME, SPLITS_NAME, WEIGHTS_KEY, Experiment, check_run_name
 from ciod_core.experiment.manifest import ExperimentManifest
+from ciod_core.experiment.transaction import recover
 from ciod_core.files import weights_file
 from ciod_core.model.checkpoint import read_info
 
@@ -24,14 +25,17 @@ def find_or_begin(folder: Path | None, teacher: Path | str | None) -> tuple[Expe
         ConfigError: the teacher is no file, or the folder holds something else.
         CheckpointError: weights or a manifest that are damaged.
     """
+    out = folder or Path()
     try:
         found = Experiment.find(folder, Path(teacher) if teacher is not None else None)
     except ConfigError:
         if folder is not None and folder.name == MANIFEST_NAME:
             raise
+        recover(Experiment(out))
     else:
+        recover(found)
         return found, found.read()
-    out, weights = folder or Path(), None if teacher is None else weights_file(Path(teacher))
+    weights = None if teacher is None else weights_file(Path(teacher))
     _check_usable(out, weights)
     return Experiment(out), empty_manifest() if weights is None else _manifest_around(weights, out)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
-from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.folder import SPLITS_NAME, Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
+from ciod_core.files import MostBytes, atomic_write_json, parse_json, read_bytes, sha256_of_file
+from ciod_core.temporaries import dead_in, temporary_folder
+
+# In the staging folder: the moves of a commit, by which one that was killed half way is undone.
+JOURNAL_NAME = "journal.json"
 
 Change = Callable[[ExperimentManifest | None], ExperimentManifest]
 
@@ -28,6 +32,7 @@ class Transaction:
         self.made = made
         self.committed = False
         self._replaced = staging / "replaced"
+        self._journal = staging / JOURNAL_NAME
 
     def stage(self, name: str) -> Path:
         """Where to write the file that will be `name`, relative to the experiment's folder."""
@@ -50,11 +55,14 @@ class Transaction:
         # No other command can have opened an experiment that does not exist yet, so it needs no lock.
         with self.experiment.lock() if exists else nullcontext(), ExitStack() as undo:
             manifest = change(self.experiment.read() if exists else None)
-            for path in replaces:
-                _move(path, self._replaced / path.name, undo)
-            for path in sorted(self.staging.rglob("*")):
-                if path.is_file():
-                    _move(path, self.experiment.folder / path.relative_to(self.staging), undo)
+            folder = self.experiment.folder
+            moves = [(path, self._replaced / path.name) for path in replaces]
+            staged = sorted(path for path in self.staging.rglob("*") if path.is_file())
+            moves += [(path, folder / path.relative_to(self.staging)) for path in staged]
+            names = [[path.relative_to(folder).as_posix() for path in move] for move in moves]
+            atomic_write_json(self._journal, names)
+            for source, target in moves:
+                _move(source, target, undo)
             self.experiment.write(manifest)
             undo.pop_all()
         self.committed = True
@@ -73,12 +81,37 @@ def transaction(experiment: Experiment) -> Iterator[Transaction]:
     folder.mkdir(parents=True, exist_ok=True)
     staged: Transaction | None = None
     try:
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as temporary:
-            staged = Transaction(experiment, Path(temporary), made)
+        with temporary_folder(folder) as temporary:
+            staged = Transaction(experiment, temporary, made)
             yield staged
     finally:
         if staged is None or not staged.committed:
             remove_empty(made)
+
+
+def recover(experiment: Experiment) -> None:
+    """Remove what killed commands left in the folder, and undo what they had not finished.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for path in dead_in(experiment.folder):
+        journal = path / JOURNAL_NAME
+        if journal.is_file():
+            _undo(experiment, parse_json(read_bytes(journal, MostBytes.TEXT)))
+
+
+def _undo(experiment: Experiment, names: list[list[str]]) -> None:
+    """Move the files of a commit back, unless the manifest knows them all: with it, the commit was done."""
+    moves = [(experiment.folder / source, experiment.folder / target) for source, target in names]
+    known = experiment.manifest_path.read_text(encoding="utf-8") if experiment.manifest_path.is_file() else ""
+    new = [target for _, target in moves if target.is_relative_to(experiment.folder / SPLITS_NAME)]
+    if all(target.is_file() and sha256_of_file(target) in known for target in new):
+        return
+    for before, now in reversed(moves):
+        if now.exists() and not before.exists():
+            now.rename(before)
+            remove_empty([now.parent])
 
 
 def remove_empty(folders: Sequence[Path]) -> None:

@@ -15,12 +15,12 @@ from torch import Tensor
 from ciod_core.classes import ClassTable
 from ciod_core.config.schema import Count, ModelConfig
 from ciod_core.errors import CheckpointError
-from ciod_core.files import MostBytes, atomic_write_bytes, open_readable
+from ciod_core.files import MostBytes, open_readable
 from ciod_core.migrations import CHECKPOINT_VERSION, upgrade_checkpoint
 from ciod_core.model.base import BranchDepth, Detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.model.registry import build_detector
-from ciod_core.records import Record, open_tensors, read_description
+from ciod_core.records import Record, open_tensors, read_description, write_described
 
 METADATA_KEY = "ciod"
 # Every step may add a head.
@@ -67,7 +67,7 @@ class CheckpointInfo(Record):
 def save_detector(path: Path, state: dict[str, Tensor], info: CheckpointInfo) -> None:
     """Write weights and description atomically; the same input gives the same bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    atomic_write_bytes(path, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
+    write_described(path, save, tensors, METADATA_KEY, info.model_dump(mode="json"))
 
 
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:
@@ -75,15 +75,21 @@ def not_finite(state: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in state.items() if not tensor.isfinite().all()]
 
 
-def read_info(path: Path) -> CheckpointInfo:
+def read_info(path: Path, *, verify: bool = False) -> CheckpointInfo:
     """The description of a checkpoint, without its weights.
+
+    Args:
+        path: the checkpoint.
+        verify: compare the checksum of the whole file.
 
     Raises:
         CheckpointError: the file is missing, damaged, not one of ciod's, or written by a newer version.
     """
     refuse_foreign(path)
     remedy = "pass weights of ciod ('ciod import' makes them of published ones)"
-    return read_description(path, METADATA_KEY, CheckpointInfo, upgrade_checkpoint, kind="checkpoint", remedy=remedy)
+    return read_description(
+        path, METADATA_KEY, CheckpointInfo, upgrade_checkpoint, kind="checkpoint", remedy=remedy, verify=verify
+    )
 
 
 def refuse_foreign(path: Path) -> None:
@@ -130,7 +136,7 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detec
     Raises:
         CheckpointError: the file is missing, damaged, its tensors do not fit its description, or are no finite numbers.
     """
-    info = read_info(path)
+    info = read_info(path, verify=True)
     num_classes, *branch_classes = info.head_classes or (len(info.classes),)
     branches = tuple(zip(branch_classes, info.branch_depths, strict=True))
     # A description can ask for more memory than there is: first, without any, see whether the tensors are there.

@@ -16,10 +16,14 @@ from filelock import FileLock, Timeout
 from ciod_core.config.schema import recorded_config
 from ciod_core.errors import CiodError, ConfigError, listed
 from ciod_core.experiment.entries import RunRecord
-from ciod_core.experiment.folder import STATE_FILE, TRAINING_LOCK, Experiment
+from ciod_core.experiment.folder import TRAINING_LOCK, Experiment
+from ciod_core.experiment.transaction import recover
 from ciod_core.files import atomic_write_text
-from ciod_core.runs.spec import RunSpec, as_decided, find_change, has_same_start
+from ciod_core.runs.spec import RunSpec, as_decided, find_changes, has_same_start
+from ciod_core.runs.weights import BEST_KEY, LAST_KEY
 from ciod_core.runtime.distributed import rank
+from ciod_core.temporaries import remove_dead
+from ciod_core.training.resume import remove_states
 
 # Who holds the lock of a run; the lock itself says whether that process is still there.
 PROCESS_FILE = "process.json"
@@ -33,10 +37,24 @@ def claimed(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: b
         ConfigError: as `claim`; another process trains the run.
         CiodError: the file system has no locks.
     """
+    if rank() == 0:
+        _tidy(experiment)
     claim(experiment, spec, resume=resume, overwrite=overwrite)
     with _alone(experiment, spec.name):
         # Again: before the lock, another process may have begun it, or even finished.
         yield claim(experiment, spec, resume=resume, overwrite=overwrite)
+
+
+def _tidy(experiment: Experiment) -> None:
+    """Remove what killed processes left: temporary files, and copies of what finished runs have handed on."""
+    recover(experiment)
+    for run in experiment.read().runs:
+        if run.status == "finished":
+            folder = experiment.run_folder(run.name)
+            remove_states(folder)
+            for key in (LAST_KEY, BEST_KEY):
+                if key not in run.outputs:
+                    (folder / f"{key}.safetensors").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -49,6 +67,7 @@ def _alone(experiment: Experiment, name: str) -> Iterator[None]:
     lock, process = FileLock(folder / TRAINING_LOCK), folder / PROCESS_FILE
     try:
         lock.acquire(timeout=0)
+        remove_dead(folder)
     except Timeout:
         raise ConfigError(
             f"run '{name}' is being trained{_by_whom(process)}; wait until it ends, or pass another `name`"
@@ -63,7 +82,8 @@ def _alone(experiment: Experiment, name: str) -> Iterator[None]:
         atomic_write_text(process, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
         yield
     finally:
-        process.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may have gone
+            process.unlink(missing_ok=True)
         lock.release()
         _remove_if_unused(folder)
 
@@ -78,14 +98,16 @@ def _by_whom(process: Path) -> str:
 
 def _remove_if_unused(folder: Path) -> None:
     """Remove the folder of a run that was refused before it left anything there."""
-    if [path.name for path in folder.iterdir()] == [TRAINING_LOCK]:
-        with suppress(OSError):
+    with suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [TRAINING_LOCK]:
             (folder / TRAINING_LOCK).unlink()
             folder.rmdir()
 
 
 def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: bool) -> RunSpec:
     """Make sure that the run may be trained now; a resumed run gets the settings that it began with.
+
+    A run to be resumed need not have begun: when it was interrupted, perhaps it had not.
 
     Raises:
         ConfigError: it exists and is to be neither resumed nor replaced, others build on it, or it cannot be resumed,
@@ -96,8 +118,6 @@ def claim(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: boo
     record = manifest.find_run(name)
     if resume and overwrite:
         raise ConfigError("`resume` and `overwrite` exclude each other; pass one of them")
-    if resume and record is None:
-        raise ConfigError(f"`resume`: run '{name}' does not exist; leave `resume` out")
     if resume and record is not None and record.status == "finished":
         raise ConfigError(f"`resume`: run '{name}' is finished; {_remedies(experiment, record)}")
     if record is not None and record.kind == "imported" and overwrite:
@@ -127,7 +147,7 @@ def _remedies(experiment: Experiment, record: RunRecord) -> str:
     remedies = ["another `name`"]
     if record.kind != "imported" and not experiment.read().children_of(record.name):
         remedies.insert(0, "`overwrite` to replace it")
-    if record.status != "finished" and (experiment.run_folder(record.name) / STATE_FILE).exists():
+    if record.status != "finished":
         ended = " if it has ended" if record.status == "running" else ""
         remedies.insert(0, f"`resume` to continue it{ended}")
     *others, last = remedies
@@ -140,9 +160,10 @@ def _resumed(spec: RunSpec, record: RunRecord) -> RunSpec:
         raise ConfigError(f"`resume`: run '{record.name}' began with another {start}; pass that one")
     given, began = as_decided(spec.config, record), recorded_config(record.config)
     keys = [(name, field) for name in given.model_fields_set for field in getattr(given, name).model_fields_set]
-    change = find_change(record, given, keys)
-    if change is not None:
-        raise ConfigError(f"`resume`: {change.key} is {change.now}, the run began with {change.before}; leave it out")
+    changes = find_changes(record, given, keys)
+    if changes:
+        named = ", ".join(f"{change.key} is {change.now}, the run began with {change.before}" for change in changes)
+        raise ConfigError(f"`resume`: {named}; leave {'it' if len(changes) == 1 else 'them'} out")
     data: dict[str, object] = {"workers": given.data.workers}
     if "corrupt_images" in given.data.model_fields_set:
         data["corrupt_images"] = given.data.corrupt_images

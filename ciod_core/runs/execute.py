@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.data.loading.dataset import DetectionDataset
 from ciod_core.data.loading.loader import BatchLoader, make_loader
 from ciod_core.data.loading.mixing import Mixing
@@ -18,19 +19,30 @@ from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.records import with_report
 from ciod_core.experiment.entries import ReplayedImage, RunRecord
 from ciod_core.experiment.folder import STATE_FILE, Experiment
+from ciod_core.experiment.images import check_images
+from ciod_core.experiment.step_data import read_validation
 from ciod_core.methods.base import Method
 from ciod_core.methods.unlabeled import unlabeled_mask
 from ciod_core.model.base import Detector, Predictions
-from ciod_core.runs.record import start_record, status_recorded, write_settings
+from ciod_core.runs.record import (
+    check_owner,
+    describe_changes,
+    files_of_run,
+    owner_of,
+    start_record,
+    status_recorded,
+    write_settings,
+)
 from ciod_core.runs.replay import TrainingData
 from ciod_core.runs.spec import RunSpec
 from ciod_core.runs.weights import RunWeights
 from ciod_core.runtime.distributed import rank, world_size
 from ciod_core.teachers.base import Teacher
 from ciod_core.training.ending import early_end
+from ciod_core.training.keeping import StateKeeper
 from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
 from ciod_core.training.progress import TrainingListener
-from ciod_core.training.resume import load_state, save_state
+from ciod_core.training.resume import load_state, make_newest, remove_states
 from ciod_core.training.tensorboard_log import TENSORBOARD_FOLDER, TensorBoardLog
 from ciod_core.training.trainer import Trainer
 
@@ -68,33 +80,46 @@ def execute(
     Args:
         experiment: where the run belongs.
         prepared: the run.
-        resume: go on after the last complete epoch.
+        resume: go on after the last complete epoch, if there is one.
         listener: told about the progress.
 
     Raises:
         ConfigError: a batch too small for batch normalization, or a log that cannot be written here.
-        CheckpointError: a state that does not fit.
+        CheckpointError: a state that does not fit, or images that were changed.
         DataError: an image that cannot be read.
     """
     spec, config = prepared.spec, prepared.spec.config
     trainer = build_trainer(prepared)
     _check_smallest_batch(trainer, config.data.image_size)
+    check_images(experiment, _all_images(experiment, prepared))
     folder, weights = experiment.run_folder(spec.name), RunWeights(experiment, spec, trainer)
-    if resume:
-        _restore(trainer, folder)
-        weights.keep_best()
-        weights.check_best()
-    else:
-        (folder / STATE_FILE).unlink(missing_ok=True)
-        weights.remove()
-    logs = _logs(prepared, folder, trainer.epochs_done * trainer.iterations_per_epoch)
     record = start_record(experiment, spec, prepared.device, prepared.replayed, prepared.teacher)
+    notes = [*prepared.notes]
+    if resume and spec.begun is not None and experiment.has_state(spec.name):
+        notes += _restore(trainer, weights, folder, spec.begun)
+        notes += describe_changes(spec.begun, record)
+    else:
+        notes += [f"run '{spec.name}' has no completed epoch: it starts from the beginning"] if resume else []
+        remove_states(folder)
+    logs = _logs(prepared, folder, trainer.epochs_done * trainer.iterations_per_epoch)
     experiment.put_run(record)
+    if trainer.epochs_done == 0:
+        weights.remove()
     write_settings(folder, config, record)
     trainer.listeners = [*logs, listener or TrainingListener()]
     with status_recorded(experiment, record):
-        _train(trainer, weights, record, folder, prepared.notes)
+        with StateKeeper(folder, owner_of(record)) as keeper:
+            _train(trainer, weights, record, keeper, notes)
+            keeper.require_folder()
         return _finish(experiment, weights, trainer, record)
+
+
+def _all_images(experiment: Experiment, prepared: PreparedRun) -> list[LocatedTable]:
+    """Those that the run trains and is evaluated on."""
+    manifest, data = experiment.read(), prepared.data
+    steps = manifest.validation_steps(prepared.spec.step)
+    val = [read_validation(experiment, manifest, step) for step in steps]
+    return [LocatedTable(data.table, data.images), *val]
 
 
 def _logs(prepared: PreparedRun, folder: Path, after_iteration: int) -> list[TrainingListener]:
@@ -165,30 +190,40 @@ def _suspects(prepared: PreparedRun) -> Callable[[Predictions, Tensor], Tensor] 
     return partial(unlabeled_mask, min_score=data.missing_score)
 
 
-def _restore(trainer: Trainer, folder: Path) -> None:
-    state = load_state(folder)
+def _restore(trainer: Trainer, weights: RunWeights, folder: Path, begun: RunRecord) -> list[str]:
+    """Go on from the newest sound state; lines to show."""
+    path, state = folder / STATE_FILE, load_state(folder)
+    check_owner(state.owner, begun, path)
     try:
         trainer.restore(state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / STATE_FILE}: it does not belong to this run's detector; start the run again with `overwrite`"
+            f"{path}: it does not belong to this run's detector; start the run again with `overwrite`"
         ) from error
+    make_newest(folder, state)
+    weights.keep_best()
+    if state.stands_in_for is None:
+        weights.check_best()
+        return []
+    weights.forget_lost_best()
+    return [
+        f"{state.stands_in_for.partition(';')[0]}; the run goes on from the state before, of epoch {state.epochs_done}"
+    ]
 
 
-def _train(
-    trainer: Trainer, weights: RunWeights, record: RunRecord, folder: Path, about_knowledge: Sequence[str]
-) -> None:
+def _train(trainer: Trainer, weights: RunWeights, record: RunRecord, keeper: StateKeeper, about: Sequence[str]) -> None:
     notes = [str(trainer.skipped)] if trainer.skipped else []
     if record.replayed:
         notes.append(f"images of earlier steps that are trained on again: {len(record.replayed)}")
-    notes += about_knowledge
+    notes += about
     for listener in trainer.listeners:
         listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
     while trainer.ended_by is None:
         trainer.train_epoch()
         if trainer.evaluation_is_due:
             weights.measure()
-        save_state(folder, trainer.state())
+        # The best weights follow the state that says so.
+        keeper.keep(trainer.state(), write=weights.are_best or trainer.ended_by is not None)
         weights.keep_best()
     early = early_end(trainer.config, trainer.epochs_done, trainer.ended_by)
     for listener in trainer.listeners:
@@ -207,11 +242,12 @@ def _finish(experiment: Experiment, weights: RunWeights, trainer: Trainer, recor
             "ended_by": trainer.ended_by,
             "skipped_images": trainer.skipped.names,
             "outputs": outputs,
+            "files": files_of_run(experiment, record.name),
         }
     )
     if experiment.read().validation_steps(record.step):
         record = with_report(experiment, record, weights.report())
     experiment.put_run(record)
-    (experiment.run_folder(record.name) / STATE_FILE).unlink(missing_ok=True)
+    remove_states(experiment.run_folder(record.name))
     weights.remove_copies(outputs)
     return record

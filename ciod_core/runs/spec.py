@@ -205,16 +205,17 @@ class Change(NamedTuple):
     now: object
 
 
-def find_change(record: RunRecord, wanted: Config, keys: Iterable[tuple[str, str]]) -> Change | None:
-    """The first of these settings (section, field) that the run was trained without; see `FREE_ON_RESUME`."""
+def find_changes(record: RunRecord, wanted: Config, keys: Iterable[tuple[str, str]]) -> list[Change]:
+    """Those of these settings (section, field) that the run was trained without; see `FREE_ON_RESUME`."""
     began = recorded_config(record.config)
+    changes = []
     for section, field in keys:
         before, now = (getattr(getattr(config, section), field) for config in (began, wanted))
         if (section, field) == ("training", "precision") and now == "auto":
             continue
         if before != now and (section, field) not in FREE_ON_RESUME:
-            return Change(f"{section}.{field}", before, now)
-    return None
+            changes.append(Change(f"{section}.{field}", before, now))
+    return changes
 
 
 def has_same_start(record: RunRecord, spec: RunSpec) -> bool:

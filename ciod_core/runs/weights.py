@@ -68,10 +68,20 @@ class RunWeights:
         for listener in trainer.listeners:
             listener.measured(evaluation)
 
+    @property
+    def are_best(self) -> bool:
+        """Whether the trainer's weights, as they are now, were measured and are the best."""
+        return self._trainer.best is not None and self._trainer.best.epoch == self._trainer.epochs_done
+
     def keep_best(self) -> None:
         """Write the trainer's weights as the best where they are, once its state is saved."""
-        if self._trainer.best is not None and self._trainer.best.epoch == self._trainer.epochs_done:
+        if self.are_best:
             self._save(self._best)
+
+    def forget_lost_best(self) -> None:
+        """Let evaluations look for the best weights anew if later ones, of a lost state, have taken their place."""
+        if not self._best_is_intact():
+            self._trainer.best = None
 
     def check_best(self) -> None:
         """Make sure that the best weights, if they are to be handed on, are those that the trainer noted.

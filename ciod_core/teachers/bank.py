@@ -20,10 +20,9 @@ from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.data.images.files import image_path
 from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import CheckpointError, ConfigError
-from ciod_core.files import atomic_write_bytes
 from ciod_core.migrations import BANK_VERSION, upgrade_bank
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.records import open_tensors, read_description
+from ciod_core.records import open_tensors, read_description, write_described
 from ciod_core.teachers.base import SourceFrameTeacher, TeacherIdentity
 
 METADATA_KEY = "ciod-knowledge"
@@ -52,7 +51,7 @@ class KnowledgeBank:
             CheckpointError: the file is missing, damaged or no bank.
         """
         self.path = path
-        description = _read_description(path)
+        description = _read_description(path, verify=True)
         self.identity = description.identity()
         self._responses = description.responses
         responses = description.responses.values()
@@ -189,9 +188,11 @@ class _Description(TeacherIdentity):
         return TeacherIdentity(**{name: getattr(self, name) for name in TeacherIdentity.model_fields})
 
 
-def _read_description(path: Path) -> _Description:
+def _read_description(path: Path, *, verify: bool = False) -> _Description:
     remedy = "pass a bank that 'ciod distill' wrote, or make it again"
-    return read_description(path, METADATA_KEY, _Description, upgrade_bank, kind="knowledge bank", remedy=remedy)
+    return read_description(
+        path, METADATA_KEY, _Description, upgrade_bank, kind="knowledge bank", remedy=remedy, verify=verify
+    )
 
 
 def write_bank(path: Path, identity: TeacherIdentity, known: Mapping[str, Knowledge]) -> None:
@@ -217,4 +218,4 @@ def write_bank(path: Path, identity: TeacherIdentity, known: Mapping[str, Knowle
         rows = [part.responses[response].numpy() for part in (empty, *parts)]
         tensors[name] = np.concatenate(rows).astype(LOGIT_TYPE)
     description = _Description(responses=responses, **dict(identity))
-    atomic_write_bytes(path, save(tensors, metadata={METADATA_KEY: description.model_dump_json()}))
+    write_described(path, save, tensors, METADATA_KEY, description.model_dump(mode="json"))

@@ -57,6 +57,8 @@ class _Table:
             self._columns = kept[0]
             atomic_write_text(path, "".join(",".join(line) + "\n" for line in kept))
         else:
+            # Here alone: a folder that vanishes during the training is not to come back.
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
 
     def append(self, values: dict[str, float | None]) -> None:
@@ -64,7 +66,6 @@ class _Table:
         header_needed = self._columns is None
         if self._columns is None:
             self._columns = list(values)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with named_in_errors(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             if header_needed:

@@ -61,7 +61,7 @@ FLAGS = {
     ),
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
     "report": "--detections --device --experiment --format --images --json --output",
-    "status": "--experiment --json",
+    "status": "--accept-changed --experiment --json --verify",
     "demo": "--full --json --out --seed --seeds",
     "settings": "--json --preset",
 }

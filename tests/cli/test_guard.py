@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,40 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
     assert captured.out == ""
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs signals of POSIX")
+@pytest.mark.parametrize(
+    ("name", "text"), [("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "hung up")]
+)
+def test_signals_end_a_command_alike(name: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)
+    cleaned_up = []
+
+    def command() -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(signal.SIGTERM)  # as when a system shuts down
+            cleaned_up.append(True)
+
+    try:
+        with pytest.raises(typer.Exit) as caught:
+            guarded(command)()
+    finally:
+        assert signal.signal(number, before) is signal.SIG_DFL
+    assert caught.value.exit_code == 128 + number and cleaned_up
+    assert capsys.readouterr().err == f"error: {text}\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs signals of POSIX")
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert guarded(lambda: signal.raise_signal(signal.SIGHUP) or "done")() == "done"
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_full_disk_names_the_file_and_the_remedy() -> None:

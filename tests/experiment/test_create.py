@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from ciod_core.experiment.entries import PlanRecord
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.plan.plan import plan_classes
 from ciod_core.experiment.step_data import read_all_labels, read_step, read_validation
+from ciod_core.experiment.transaction import recover
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import training_table
@@ -170,6 +173,56 @@ def test_a_failure_while_writing_leaves_nothing(
     with pytest.raises(OSError, match="No space left"):
         create_experiment(shapes_dataset, "5+3", "name", tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+class TestKilled:
+    """A process that is killed can undo nothing; the next command does."""
+
+    def split(self, source: DatasetSource, out: Path, plan: str = "5+3", *, overwrite: bool = False) -> Experiment:
+        return create_experiment(source, plan, "name", out, overwrite)
+
+    def kill(self, function: str, source: DatasetSource, out: Path, plan: str = "5+3", *, overwrite: bool) -> None:
+        """Split in a process that is killed when it calls the function."""
+        child = os.fork()
+        if child == 0:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(function, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+                self.split(source, out, plan, overwrite=overwrite)
+                os._exit(1)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        assert list(out.glob(".tmp-*"))
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            "ciod_core.experiment.create.write_coco",
+            "ciod_core.experiment.transaction._move",
+            "ciod_core.experiment.folder.atomic_write_text",
+        ],
+    )
+    def test_a_split_that_was_not_written_is_undone(
+        self, function: str, shapes_dataset: DatasetSource, tmp_path: Path
+    ) -> None:
+        self.kill(function, shapes_dataset, tmp_path / "killed", overwrite=False)
+        killed, whole = (self.split(shapes_dataset, tmp_path / name) for name in ("killed", "whole"))
+        assert killed.read().steps == whole.read().steps
+        assert not list(killed.folder.glob(".tmp-*"))
+
+    def test_one_that_replaces_another_leaves_that(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
+        before = self.split(shapes_dataset, tmp_path)
+        function = "ciod_core.experiment.folder.atomic_write_text"
+        self.kill(function, shapes_dataset, tmp_path, "4+4", overwrite=True)
+        recover(before)
+        check_files(before, 2)
+        assert before.read().plan.text == "5+3" and not list(tmp_path.glob(".tmp-*"))
+
+    def test_one_that_was_written_stays(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
+        before = self.split(shapes_dataset, tmp_path)
+        self.kill("ciod_core.temporaries.shutil.rmtree", shapes_dataset, tmp_path, "4+4", overwrite=True)
+        recover(before)
+        check_files(before, 2)
+        assert before.read().plan.text == "4+4" and not list(tmp_path.glob(".tmp-*"))
 
 
 class TestWithoutValidationHalf:

@@ -16,9 +16,9 @@ from ciod_core.evaluation.report import EvaluationReport, GroupReport
 from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import STATE_FILE, Experiment
 from ciod_core.files import sha256_of_file
-from ciod_core.runs import execute
 from ciod_core.runs import weights as run_weights
 from ciod_core.runs.train import train_step
+from ciod_core.training.keeping import StateKeeper
 from ciod_core.training.progress import EpochEvaluation, TrainingListener
 from tests.training.conftest import tiny_config
 from tests.training.test_tensorboard_log import scalars
@@ -150,10 +150,10 @@ def break_at(monkeypatch: pytest.MonkeyPatch, target: object, name: str, call: i
     """End the process, in effect, at the given call of a function, before it does anything."""
     function, calls = getattr(target, name), iter(range(1, 100))
 
-    def breaking(*arguments: Any) -> Any:
+    def breaking(*arguments: Any, **named: Any) -> Any:
         if next(calls) == call:
             raise KeyboardInterrupt
-        return function(*arguments)
+        return function(*arguments, **named)
 
     monkeypatch.setattr(target, name, breaking)
 
@@ -178,7 +178,7 @@ def uninterrupted(
 @pytest.mark.parametrize(
     ("target", "name", "call"),
     [
-        (execute, "save_state", 2),  # the best weights are measured, but not in the state
+        (StateKeeper, "keep", 2),  # the best weights are measured, but not in the state
         (run_weights.RunWeights, "keep_best", 2),  # they are in the state, but not written
         (run_weights.RunWeights, "measure", 3),  # they are written
         (run_weights.RunWeights, "report", 1),  # patience ended the training

@@ -13,11 +13,16 @@ from torch import nn
 
 from ciod_core.config.schema import TrainingConfig
 from ciod_core.errors import CheckpointError
+from ciod_core.training import keeping
+from ciod_core.training.keeping import StateKeeper
 from ciod_core.training.optimizer import build_optimizer
 from ciod_core.training.resume import (
+    PREVIOUS_STATE_FILE,
     STATE_FILE,
+    StateOwner,
     TrainingState,
     load_state,
+    make_newest,
     optimizer_tensors,
     restore_optimizer,
     save_state,
@@ -40,7 +45,7 @@ def refusal(folder: Path) -> str:
         load_state(folder)
     message = str(caught.value)
     assert "\n" not in message
-    assert str(folder / STATE_FILE) in message and "overwrite" in message
+    assert str(folder / STATE_FILE) in message
     return message
 
 
@@ -70,11 +75,65 @@ def test_a_later_state_replaces_the_earlier_one(saved: Path) -> None:
     save_state(saved, TrainingState(5, 1.0, (), {"student": {"a": torch.ones(2)}}))
     state = load_state(saved)
     assert state.epochs_done == 5 and list(state.parts) == ["student"]
-    assert [path.name for path in (saved / STATE_FILE).parent.iterdir()] == [STATE_FILE.name]
+    names = {path.name for path in (saved / STATE_FILE).parent.iterdir()}
+    assert names == {STATE_FILE.name, PREVIOUS_STATE_FILE.name}
+
+
+def test_a_damaged_state_is_replaced_by_the_one_before(saved: Path) -> None:
+    save_state(saved, TrainingState(5, 1.0, (), {"student": {"a": torch.ones(200)}}))
+    content = bytearray((saved / STATE_FILE).read_bytes())
+    content[-7] ^= 1
+    (saved / STATE_FILE).write_bytes(content)
+    state = load_state(saved)
+    assert state.epochs_done == 4 and state.stands_in_for is not None
+    assert state.stands_in_for.startswith(f"{saved / STATE_FILE} is damaged: its content does not have its checksum")
+    make_newest(saved, state)
+    again = load_state(saved)
+    assert (again.epochs_done, again.stands_in_for) == (4, None)
+
+
+def test_a_process_that_is_killed_while_it_replaces_the_last_state_leaves_the_one_before(saved: Path) -> None:
+    (saved / STATE_FILE).rename(saved / PREVIOUS_STATE_FILE)
+    state = load_state(saved)
+    assert (state.epochs_done, state.stands_in_for) == (4, None)
+    save_state(saved, TrainingState(5, 1.0, (), {}))
+    assert load_state(saved).epochs_done == 5
 
 
 def test_no_state(tmp_path: Path) -> None:
-    assert "no epoch of this run was completed" in refusal(tmp_path)
+    assert "no epoch was completed" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_states_are_written_as_often_as_costs_little(
+    write: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(1000))  # every look at the clock takes one, and so writing takes one
+    monkeypatch.setattr(keeping.time, "monotonic", lambda: next(seconds))
+    weights, written = torch.zeros(2), []
+    with StateKeeper(tmp_path, StateOwner(run="a", config={}, inputs={})) as keeper:
+        for epoch in range(1, 150):
+            weights += 1
+            keeper.keep(TrainingState(epoch, 0.0, (), {"student": {"w": weights}}), write=write and epoch == 7)
+            if load_state(tmp_path).epochs_done == epoch:
+                written.append(epoch)
+    assert written[: 2 + write] == ([1, 7, 57] if write else [1, 51])
+
+
+def test_what_was_not_written_is_written_when_training_fails(tmp_path: Path) -> None:
+    weights = torch.zeros(2)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        StateKeeper(tmp_path, StateOwner(run="a", config={}, inputs={})) as keeper,
+    ):
+        for epoch in (1, 2, 3):
+            weights += 1
+            keeper.keep(TrainingState(epoch, 0.0, (), {"student": {"w": weights}}), write=epoch == 1)
+        weights += 1  # in the middle of an epoch
+        raise KeyboardInterrupt
+    state = load_state(tmp_path)
+    assert state.epochs_done == 3 and state.parts["student"]["w"].tolist() == [3.0, 3.0]
+    assert state.owner is not None and state.owner.run == "a"
 
 
 def test_a_truncated_state(saved: Path) -> None:

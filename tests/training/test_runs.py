@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,13 @@ import torch
 from ciod_core.config.schema import Config
 from ciod_core.errors import CheckpointError, CiodError, ConfigError
 from ciod_core.evaluation.report import EvaluationReport
+from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import STATE_FILE, WEIGHTS_KEY, Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import load_detector, save_detector
 from ciod_core.runs.train import train_step
 from ciod_core.training.progress import TrainingListener, TrainingRecord
-from ciod_core.training.resume import TrainingState, save_state
+from ciod_core.training.resume import TrainingState, load_state, save_state
 from tests.training.conftest import tiny_config
 
 
@@ -31,6 +35,15 @@ class Interrupter(TrainingListener):
     def record(self, record: TrainingRecord) -> None:
         if record.iteration >= self.iteration:
             raise self.exception
+
+
+class Notes(TrainingListener):
+    """Keeps the lines that are shown when a run begins."""
+
+    shown: Sequence[str] = ()
+
+    def begin(self, run: str, epochs: int, iterations: int, notes: Sequence[str]) -> None:
+        self.shown = notes
 
 
 class Diary(TrainingListener):
@@ -167,12 +180,98 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert iterations_logged(with_step1, "step2-crs-ckd") == iterations_logged(whole, whole_run)
 
 
-def test_nothing_to_resume_before_the_first_epoch(with_step1: Experiment) -> None:
-    config = tiny_config(log_interval=1, epochs=1)
-    interrupt(with_step1, 1, config)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_without_a_completed_epoch_is_resumed_from_the_beginning(
+    begun: bool, with_step1: Experiment, trained: Experiment
+) -> None:
+    if begun:
+        interrupt(with_step1, 1, tiny_config(log_interval=1))
+        assert with_step1.read().run("step2-crs-ckd").status == "interrupted"
+    notes = Notes()
+    resumed = train_step(with_step1, tiny_config(), teacher="step1", resume=True, listener=notes)
+    assert any("has no completed epoch: it starts from the beginning" in note for note in notes.shown)
+    assert resumed.outputs[WEIGHTS_KEY] == trained.read().run("step2-crs-ckd").outputs[WEIGHTS_KEY]
+
+
+def test_an_interruption_during_the_recording_changes_nothing(
+    with_step1: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_run = Experiment.put_run
+
+    def interrupted_again(experiment: Experiment, record: RunRecord) -> None:
+        if record.status == "interrupted":
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+        put_run(experiment, record)
+
+    monkeypatch.setattr(Experiment, "put_run", interrupted_again)
+    interrupt(with_step1, 1, tiny_config(log_interval=1))
     assert with_step1.read().run("step2-crs-ckd").status == "interrupted"
-    assert "no epoch of this run was completed" in refuse_to_resume(with_step1, config)
-    assert train_step(with_step1, config, teacher="step1", overwrite=True).status == "finished"
+
+
+class Mover(TrainingListener):
+    """Moves the experiment's folder away in the middle of the training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def record(self, record: TrainingRecord) -> None:
+        if self.folder.exists():
+            self.folder.rename(self.folder.with_name("moved"))
+
+
+def test_a_folder_that_vanishes_ends_the_training(experiment: Experiment) -> None:
+    with pytest.raises(CiodError, match=r"step1: the run's folder was moved, removed or unmounted"):
+        train_step(experiment, tiny_config(), listener=Mover(experiment.folder))
+    assert not experiment.folder.exists()
+    moved = Experiment.open(experiment.folder.with_name("moved"))
+    assert moved.was_killed(moved.read().run("step1"))
+    assert train_step(moved, tiny_config(), resume=True).status == "finished"
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(
+    interrupted: Experiment, trained: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = interrupted.run_folder("step2-crs-ckd")
+    save_state(folder, load_state(folder))
+    state = folder / STATE_FILE
+    state.write_bytes(state.read_bytes()[:-1] + b"!")
+    notes = Notes()
+    resumed = train_step(interrupted, tiny_config(), teacher="step1", resume=True, listener=notes)
+    assert any("is damaged" in note and "goes on from the state before, of epoch 1" in note for note in notes.shown)
+    assert resumed.outputs[WEIGHTS_KEY] == trained.read().run("step2-crs-ckd").outputs[WEIGHTS_KEY]
+
+
+@pytest.mark.parametrize(
+    ("owner", "problem"),
+    [
+        ({"run": "other"}, "is of run 'other'"),
+        ({"config": tiny_config(lr=0.5).model_dump(mode="json")}, "is of a run with training.lr 0.5"),
+        ({"inputs": {"teacher": "0" * 64}}, "is of a run with another teacher"),
+    ],
+)
+def test_a_state_of_another_run_is_refused(owner: dict[str, Any], problem: str, interrupted: Experiment) -> None:
+    folder = interrupted.run_folder("step2-crs-ckd")
+    state = load_state(folder)
+    assert state.owner is not None
+    save_state(folder, replace(state, owner=state.owner.model_copy(update=owner)))
+    assert problem in refuse_to_resume(interrupted, tiny_config())
+
+
+def test_all_changed_settings_are_named(interrupted: Experiment) -> None:
+    message = refuse_to_resume(interrupted, tiny_config(lr=0.5, epochs=3, batch_size=4))
+    assert all(f"training.{name} is" in message for name in ("lr", "epochs", "batch_size"))
+    assert message.endswith("leave them out")
+
+
+def test_another_version_or_device_is_said(interrupted: Experiment) -> None:
+    run = interrupted.read().run("step2-crs-ckd")
+    versions = run.versions | {"torch": "2.0.0"}
+    interrupted.put_run(run.model_copy(update={"versions": versions, "device": "cpu (99 threads)"}))
+    notes = Notes()
+    train_step(interrupted, tiny_config(), teacher="step1", resume=True, listener=notes)
+    assert any("began with torch 2.0.0 and goes on with" in note for note in notes.shown)
+    assert any("began with device cpu (99 threads)" in note for note in notes.shown)
 
 
 def test_a_damaged_state_is_refused(interrupted: Experiment) -> None:

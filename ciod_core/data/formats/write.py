@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from ciod_core.data.formats.yolo_lines import label_lines
 from ciod_core.data.images.files import image_path
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.files import atomic_write_text
+from ciod_core.temporaries import temporary_folder
 
 WrittenFormat = Literal["coco", "yolo"]
 IMAGES_NAME, COCO_NAME = "images", "annotations.json"
@@ -51,8 +51,8 @@ def write_dataset(
     """
     require_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as temporary:
-        new = Path(temporary) / folder.name
+    with temporary_folder(folder.parent) as temporary:
+        new = temporary / folder.name
         new.mkdir()
         for name in table.file_names_I.tolist():
             _link(image_path(image_dir, name, table.path), image_path(new / IMAGES_NAME, name, table.path))

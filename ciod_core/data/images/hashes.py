@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,17 +21,24 @@ from ciod_core.files import MostBytes, atomic_write_bytes, read_bytes, sha256_of
 SETTLED_NS = 2_000_000_000
 SECONDS_BETWEEN_WRITES = 60.0
 THREADS = 4
+FORMAT_VERSION = 2
 
 
-class _Entry(NamedTuple):
+class HashedFile(NamedTuple):
+    """A file as it was when it was hashed."""
+
     size: int
     mtime_ns: int
     sha256: str
 
 
-class _Cache(msgspec.Struct):
-    files: dict[str, _Entry]
-    format_version: int = 1
+HashedFiles = dict[str, HashedFile]
+
+
+class _Document(msgspec.Struct):
+    files: HashedFiles
+    checksum: str = ""
+    format_version: int = FORMAT_VERSION
 
 
 class ImageHashes:
@@ -42,7 +50,10 @@ class ImageHashes:
 
     def __init__(self, cache: Path | None = None) -> None:
         self._cache = cache
-        self._entries = _read(cache) if cache is not None else {}
+        self._entries = HashedFiles()
+        if cache is not None:
+            with suppress(OSError, ValueError):
+                self._entries = read_hashed_files(cache)
         self._unsaved = False
         self._saved_at = time.monotonic()
 
@@ -69,7 +80,7 @@ class ImageHashes:
         except OSError as error:
             raise _unreadable(path, error) from None
         if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
-            self._entries[_key(path)] = _Entry(stat.st_size, stat.st_mtime_ns, sha256)
+            self._entries[_key(path)] = HashedFile(stat.st_size, stat.st_mtime_ns, sha256)
             self._unsaved = True
         if time.monotonic() - self._saved_at > SECONDS_BETWEEN_WRITES:
             self.save()
@@ -101,7 +112,7 @@ class ImageHashes:
         self._saved_at = time.monotonic()
         if self._cache is not None and self._unsaved:
             with suppress(OSError):
-                atomic_write_bytes(self._cache, msgspec.json.encode(_Cache(dict(self._entries))))
+                write_hashed_files(self._cache, dict(self._entries))
                 self._unsaved = False
 
     def _lookup(self, path: Path, stat: os.stat_result) -> str | None:
@@ -111,12 +122,26 @@ class ImageHashes:
         return entry.sha256
 
 
-def _read(cache: Path) -> dict[str, _Entry]:
-    try:
-        content = msgspec.json.decode(read_bytes(cache, MostBytes.TEXT), type=_Cache)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return {}
-    return content.files if content.format_version == 1 else {}
+def read_hashed_files(path: Path) -> HashedFiles:
+    """Read what `write_hashed_files` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged, or of another version.
+    """
+    document = msgspec.json.decode(read_bytes(path, MostBytes.TEXT), type=_Document)
+    if document.format_version != FORMAT_VERSION or document.checksum != _checksum(document.files):
+        raise ValueError("its content does not have its checksum")
+    return document.files
+
+
+def write_hashed_files(path: Path, files: HashedFiles) -> None:
+    """Write the hashes of files, by their paths."""
+    atomic_write_bytes(path, msgspec.json.encode(_Document(files, _checksum(files))))
+
+
+def _checksum(files: HashedFiles) -> str:
+    return hashlib.sha256(msgspec.json.encode(files)).hexdigest()
 
 
 def _key(path: Path) -> str:

@@ -14,13 +14,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from ciod_core.config.schema import Config, config_sections
-from ciod_core.errors import CiodError, ConfigError
+from ciod_core.errors import CiodError, ConfigError, listed
 from ciod_core.experiment.entries import RunRecord
-from ciod_core.experiment.folder import STATE_FILE, Experiment
+from ciod_core.experiment.folder import Experiment
 from ciod_core.methods.registry import reads
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
-from ciod_core.runs.spec import as_decided, find_change, has_same_start, plan_run, settle
+from ciod_core.runs.spec import as_decided, find_changes, has_same_start, plan_run, settle
 from ciod_core.runs.train import train_step
+from ciod_core.runtime.interruption import interruptible, interruption_passed_on
 from ciod_core.runtime.processes import end_with_parent
 from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
 from ciod_core.training.progress import TrainingListener
@@ -138,11 +139,11 @@ def is_done(experiment: Experiment, run: SuiteRun, config: Config) -> bool:
         for field in kind.model_fields
         if reads(method, name, field)
     ]
-    change = find_change(record, spec.config, keys)
-    if change is not None:
+    changes = find_changes(record, spec.config, keys)
+    if changes:
+        named = listed([f"{change.key} = {change.before}, now it is {change.now}" for change in changes])
         raise ConfigError(
-            f"run '{run.name}' is finished with {change.key} = {change.before}, now it is {change.now}; pass that "
-            "value or split the dataset into another experiment"
+            f"run '{run.name}' is finished with {named}; pass what it was, or split the dataset into another experiment"
         )
     if not has_same_start(record, spec):
         start = run.teacher if spec.teacher else spec.init
@@ -156,7 +157,7 @@ def train_missing(folder: Path, run: SuiteRun, config: Config, listener: Trainin
     """Train one run, from its last complete epoch where there is one."""
     experiment = Experiment.open(folder)
     begun = experiment.read().find_run(run.name)
-    resume = begun is not None and (experiment.run_folder(run.name) / STATE_FILE).exists()
+    resume = begun is not None and experiment.has_state(run.name)
     return train_step(
         experiment,
         config,
@@ -188,13 +189,16 @@ def _side_by_side(
     running: dict[Future[RunRecord | CiodError], _Started] = {}
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool:
+    with (
+        ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool,
+        interruption_passed_on(),
+    ):
         while waiting or running:
             unfinished = {run.name for run, _ in waiting} | {started.run.name for started in running.values()}
             ready = [job for job in waiting if job[0].teacher not in unfinished][: jobs - len(running)]
             for run, config in ready:
                 waiting.remove((run, config))
-                future = pool.submit(_attempt, experiment.folder, run, config)
+                future = pool.submit(_attempt_alone, experiment.folder, run, config)
                 running[future] = _Started(run, config.training.epochs, time.time())
             listener.running([_progress(experiment, started) for started in running.values()])
             for future in wait(running, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
@@ -223,6 +227,12 @@ def _progress(experiment: Experiment, started: _Started) -> RunProgress:
 def _start_worker(threads: int) -> None:
     end_with_parent()
     torch.set_num_threads(threads)
+
+
+def _attempt_alone(folder: Path, run: SuiteRun, config: Config) -> RunRecord | CiodError:
+    """`_attempt` in a process of its own."""
+    with interruptible():
+        return _attempt(folder, run, config)
 
 
 def _attempt(

@@ -1,0 +1,87 @@
+"""Signals that end a process: each is an exception, so that what was begun is recorded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# A terminal that closes and a system that shuts down send several at once.
+SECONDS_TOGETHER = 2.0
+# By number, what a process that got it says.
+ENDING = {
+    int(getattr(signal, name)): text
+    for name, text in (("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "hung up"))
+    if hasattr(signal, name)
+}
+
+
+class Interruption(KeyboardInterrupt):
+    """The process was asked to end.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(ENDING[number])
+        self.number = number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise an `Interruption` in the block when the process is asked to end, and one alone for several requests.
+
+    A signal that is ignored, as by `nohup`, stays ignored.
+    """
+    raised_at = -SECONDS_TOGETHER
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal raised_at
+        if time.monotonic() - raised_at < SECONDS_TOGETHER:
+            return
+        raised_at = time.monotonic()
+        raise Interruption(number)
+
+    handled = [number for number in ENDING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    with _handled_by(interrupt, handled):
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let nothing but a kill end the process in the block; it is ending already."""
+    with _handled_by(lambda number, frame: None, list(ENDING)):
+        yield
+
+
+@contextmanager
+def interruption_passed_on() -> Iterator[None]:
+    """Interrupt the processes that this one started when it is interrupted in the block itself."""
+    # Imported here: commands that start none do without it.
+    import multiprocessing
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGINT)
+        raise
+
+
+@contextmanager
+def _handled_by(handler: object, numbers: list[int]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread, and lets it alone choose how.
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            if old is not None:  # a handler that is not Python's cannot be put back by it
+                signal.signal(number, old)
