@@ -63,7 +63,6 @@ def create_experiment(
         DataError: annotations that cannot be used, or no validation split.
         OSError: `out` cannot be written.
     """
-    recover(Experiment(out))
     check_replaceable(out, overwrite)
     if source.val is None and hold_out is None:
         raise DataError(
@@ -112,11 +111,12 @@ def empty_manifest() -> ExperimentManifest:
 
 
 def check_replaceable(out: Path, overwrite: bool) -> None:
-    """Refuse to write an experiment over something that is worth keeping.
+    """Refuse to write an experiment over something that is worth keeping; what a killed command left is not.
 
     Raises:
         ConfigError: a file, a foreign `splits` folder, an experiment without `overwrite`, or one that has runs.
     """
+    recover(Experiment(out))
     if out.exists() and not out.is_dir():
         raise ConfigError(f"`out` {out}: a file of that name exists; pass a folder")
     if not (out / MANIFEST_NAME).exists():

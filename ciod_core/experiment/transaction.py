@@ -111,7 +111,8 @@ def _undo(experiment: Experiment, names: list[list[str]]) -> None:
     for before, now in reversed(moves):
         if now.exists() and not before.exists():
             now.rename(before)
-            remove_empty([now.parent])
+    # A folder of a target may have been made, and nothing moved there yet.
+    remove_empty([target.parent for _, target in moves])
 
 
 def remove_empty(folders: Sequence[Path]) -> None:

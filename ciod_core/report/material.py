@@ -84,6 +84,9 @@ def as_suite(manifest: ExperimentManifest) -> tuple[SuiteRun, ...]:
 
     A method that occurs twice with the same step and seed gets the name of the run, too. Students that were distilled
     from a run are left out: they have no step of their own.
+
+    Raises:
+        CheckpointError: the parents of a run form a circle, or one is missing.
     """
     methods: dict[str, str] = {}
     taken: set[tuple[str, int, int]] = set()
@@ -91,6 +94,7 @@ def as_suite(manifest: ExperimentManifest) -> tuple[SuiteRun, ...]:
     for run in manifest.runs:
         if run.status != "finished" or run.kind == "distilled":
             continue
+        manifest.path_to(run.name)
         method, seed = _method_of_path(run, manifest, methods), run.seed or 0
         if (method, run.step, seed) in taken:
             method = f"{method} ({run.name})"

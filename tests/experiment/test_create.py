@@ -198,6 +198,7 @@ class TestKilled:
         [
             "ciod_core.experiment.create.write_coco",
             "ciod_core.experiment.transaction._move",
+            "ciod_core.experiment.transaction.Path.rename",
             "ciod_core.experiment.folder.atomic_write_text",
         ],
     )

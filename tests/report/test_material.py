@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from ciod_core.errors import CheckpointError
 from ciod_core.experiment.entries import ReplayedImage
 from ciod_core.report.material import Material, as_suite
 from tests.helpers.experiments import make_experiment, make_run
@@ -33,6 +36,14 @@ def test_a_run_has_the_method_of_its_path(tmp_path: Path) -> None:
         "other": "erd → sid",
         "outside": "lwf",
     }
+
+
+def test_parents_in_a_circle_are_refused(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path)
+    make_run(experiment, "a", 1, parent="b")
+    make_run(experiment, "b", 2, parent="a")
+    with pytest.raises(CheckpointError, match="not an earlier run; restore"):
+        as_suite(experiment.read())
 
 
 def test_ends_are_one_run_of_every_method_with_the_lowest_seed(tmp_path: Path) -> None:
