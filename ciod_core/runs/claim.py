@@ -19,7 +19,6 @@ from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import STATE_FILE, TRAINING_LOCK, Experiment
 from ciod_core.files import atomic_write_text
 from ciod_core.runs.spec import RunSpec, as_decided, find_change, has_same_start
-from ciod_core.runtime.distributed import rank
 
 # Who holds the lock of a run; the lock itself says whether that process is still there.
 PROCESS_FILE = "process.json"
@@ -41,9 +40,6 @@ def claimed(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: b
 
 @contextmanager
 def _alone(experiment: Experiment, name: str) -> Iterator[None]:
-    if rank() != 0:
-        yield
-        return
     folder = experiment.run_folder(name)
     folder.mkdir(parents=True, exist_ok=True)
     lock, process = FileLock(folder / TRAINING_LOCK), folder / PROCESS_FILE

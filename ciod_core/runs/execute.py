@@ -25,7 +25,9 @@ from ciod_core.runs.record import start_record, status_recorded, write_settings
 from ciod_core.runs.replay import TrainingData
 from ciod_core.runs.spec import RunSpec
 from ciod_core.runs.weights import RunWeights
+from ciod_core.runtime.determinism import reproducible
 from ciod_core.runtime.distributed import rank, world_size
+from ciod_core.runtime.group import Everywhere
 from ciod_core.teachers.base import Teacher
 from ciod_core.training.ending import early_end
 from ciod_core.training.metrics_log import METRICS_FILE, MetricsLog
@@ -75,12 +77,23 @@ def execute(
         CheckpointError: a state that does not fit.
         DataError: an image that cannot be read.
     """
-    spec, config = prepared.spec, prepared.spec.config
-    trainer = _build_trainer(prepared)
+    with Everywhere(prepared.device, build_trainer, prepared) as trainers:
+        return _execute(experiment, prepared, trainers, resume=resume, listener=listener)
+
+
+def _execute(
+    experiment: Experiment,
+    prepared: PreparedRun,
+    trainers: Everywhere[Trainer],
+    *,
+    resume: bool,
+    listener: TrainingListener | None,
+) -> RunRecord:
+    spec, config, trainer = prepared.spec, prepared.spec.config, trainers.mine
     _check_smallest_batch(trainer, config.data.image_size)
     folder, weights = experiment.run_folder(spec.name), RunWeights(experiment, spec, trainer)
     if resume:
-        _restore(trainer, folder)
+        _restore(trainers, folder)
         weights.keep_best()
         weights.check_best()
     else:
@@ -92,11 +105,12 @@ def execute(
     log = MetricsLog(folder / METRICS_FILE, after_iteration=trainer.epochs_done * trainer.iterations_per_epoch)
     trainer.listeners = [log, listener or TrainingListener()]
     with status_recorded(experiment, record):
-        _train(trainer, weights, record, folder, prepared.notes)
+        _train(trainers, weights, record, folder, prepared.notes)
         return _finish(experiment, weights, trainer, record)
 
 
-def _build_trainer(prepared: PreparedRun) -> Trainer:
+def build_trainer(prepared: PreparedRun) -> Trainer:
+    """The trainer of a run in one process."""
     data, training, found = prepared.spec.config.data, prepared.spec.config.training, prepared.data
     dataset = DetectionDataset(
         found.table,
@@ -153,19 +167,25 @@ def _suspects(prepared: PreparedRun) -> Callable[[Predictions, Tensor], Tensor] 
     return partial(unlabeled_mask, min_score=data.missing_score)
 
 
-def _restore(trainer: Trainer, folder: Path) -> None:
+def _restore(trainers: Everywhere[Trainer], folder: Path) -> None:
     state = load_state(folder)
     try:
-        trainer.restore(state)
+        trainers.mine.restore(state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / STATE_FILE}: it does not belong to this run's detector; start the run again with `overwrite`"
         ) from error
+    trainers.call(Trainer.restore, state)
 
 
 def _train(
-    trainer: Trainer, weights: RunWeights, record: RunRecord, folder: Path, about_knowledge: Sequence[str]
+    trainers: Everywhere[Trainer],
+    weights: RunWeights,
+    record: RunRecord,
+    folder: Path,
+    about_knowledge: Sequence[str],
 ) -> None:
+    trainer = trainers.mine
     notes = [str(trainer.skipped)] if trainer.skipped else []
     if record.replayed:
         notes.append(f"images of earlier steps that are trained on again: {len(record.replayed)}")
@@ -173,7 +193,7 @@ def _train(
     for listener in trainer.listeners:
         listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
     while trainer.ended_by is None:
-        trainer.train_epoch()
+        trainers.call(_train_epoch)
         if trainer.evaluation_is_due:
             weights.measure()
         save_state(folder, trainer.state())
@@ -183,6 +203,12 @@ def _train(
         if early is not None:
             listener.ended_early(early)
         listener.end(trainer.seconds)
+
+
+def _train_epoch(trainer: Trainer) -> None:
+    # Once more in the main process: helpers have no switches set yet.
+    with reproducible(trainer.config.seed, strict=trainer.config.deterministic):
+        trainer.train_epoch()
 
 
 def _finish(experiment: Experiment, weights: RunWeights, trainer: Trainer, record: RunRecord) -> RunRecord:
