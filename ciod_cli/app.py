@@ -30,6 +30,7 @@ from ciod_cli.commands import (
     train_step,
 )
 from ciod_cli.guard import guarded, usage_errors_in_one_line
+from ciod_cli.launch import on_devices
 from ciod_cli.settings import SettingsCommand
 
 
@@ -75,14 +76,14 @@ def _root(
 
 app.command("check", cls=SettingsCommand)(guarded(check.check))
 app.command("split", cls=SettingsCommand)(guarded(split.split))
-app.command("train-step", cls=SettingsCommand)(guarded(train_step.train_step))
-app.command("distill", cls=distill.DistillCommand)(guarded(distill.distill))
-app.command("distill-into", cls=SettingsCommand)(guarded(distill_into.distill_into))
-app.command("consolidate", cls=SettingsCommand)(guarded(consolidate.consolidate))
+app.command("train-step", cls=SettingsCommand)(guarded(on_devices(train_step.train_step)))
+app.command("distill", cls=distill.DistillCommand)(guarded(on_devices(distill.distill)))
+app.command("distill-into", cls=SettingsCommand)(guarded(on_devices(distill_into.distill_into)))
+app.command("consolidate", cls=SettingsCommand)(guarded(on_devices(consolidate.consolidate)))
 app.command("run", cls=SettingsCommand)(guarded(run.run))
 app.command("reproduce", cls=SettingsCommand)(guarded(reproduce.reproduce))
-app.command("evaluate", cls=SettingsCommand)(guarded(evaluate.evaluate))
-app.command("eval", hidden=True, cls=SettingsCommand)(guarded(evaluate.evaluate))
+app.command("evaluate", cls=SettingsCommand)(guarded(on_devices(evaluate.evaluate)))
+app.command("eval", hidden=True, cls=SettingsCommand)(guarded(on_devices(evaluate.evaluate)))
 app.command("compare", cls=SettingsCommand)(guarded(compare.compare))
 app.command("predict", cls=SettingsCommand)(guarded(predict.predict))
 app.command("import", cls=SettingsCommand)(guarded(import_weights.import_weights))

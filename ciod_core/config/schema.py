@@ -143,7 +143,7 @@ class TrainingConfig(Section):
     """Optimization of one step."""
 
     epochs: Count = Field(12, description="passes over the training images")
-    batch_size: Count = Field(16, description="images per iteration")
+    batch_size: Count = Field(16, description="images per iteration, of all processes together")
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="how gradients change the weights")
     accumulate: Count = Field(1, description="batches whose gradients make one update: a larger batch in less memory")
     lr: Positive = Field(1e-3, description="learning rate after the warm-up")
@@ -184,6 +184,9 @@ class TrainingConfig(Section):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs that have it")
     channels_last: bool = Field(True, description="memory layout of images and weights; faster on most devices")
+    sync_batch_norm: bool = Field(
+        False, description="batch statistics of all GPUs' images instead of those of each GPU's share"
+    )
     deterministic: bool = Field(True, description="algorithms that repeat a run bit by bit, where there are such")
     log_interval: Count = Field(20, description="iterations between two progress records")
     log: Literal["csv", "tensorboard"] = Field(

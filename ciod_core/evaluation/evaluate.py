@@ -5,8 +5,10 @@ Legend: D detections of an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector
 from ciod_core.model.common.nms import ImageDetections
 from ciod_core.runtime.device import pick_device
+from ciod_core.runtime.distributed import rank, world_size
+from ciod_core.runtime.group import Everywhere
 
 
 def evaluate_weights(
@@ -61,8 +65,7 @@ def evaluate_weights(
     check_step_files(experiment, manifest, info.step)
     table, images, labeled = ground_truth_of(experiment, manifest, info.step, info.classes)
     dataset = DetectionDataset(table, images, info.classes, EvalTransform(**info.preprocessing.sizes))
-    loader = make_loader(dataset, config.batch_size, shuffle=False, workers=workers)
-    detections = predict(detector, loader, info.classes, config, chosen, on_batch)
+    detections = _predict_everywhere(detector, dataset, info.classes, config, chosen, workers, on_batch)
     if save_detections is not None:
         counted = (table, detections) if labeled is None else labeled_part(table, detections, labeled)
         write_detections(save_detections, *counted)
@@ -79,7 +82,54 @@ def evaluate_weights(
     )
 
 
-@torch.inference_mode()
+def _predict_everywhere(
+    detector: Detector,
+    dataset: DetectionDataset,
+    classes: ClassTable,
+    config: EvaluationConfig,
+    device: torch.device,
+    workers: int,
+    on_batch: Callable[[int], None] | None,
+) -> Detections:
+    """Detections of every image of a dataset; processes take turns batch by batch, so each computes what one would."""
+    processes, seen = world_size(), 0
+
+    def on_own_batch(count: int) -> None:
+        nonlocal seen
+        # The others are as far as this process.
+        news = min(count * processes, len(dataset) - seen)
+        seen += news
+        if on_batch is not None:
+            on_batch(news)
+
+    with Everywhere(device, _Share, detector, dataset, classes, config, device, workers) as shares:
+        parts = shares.call(_Share.predict, on_batch=on_own_batch)
+    in_order = [part for of_turn in zip_longest(*parts) for part in of_turn if part is not None]
+    return Detections.concatenate(in_order)
+
+
+class _Share(NamedTuple):
+    """What a process needs to detect in its share of the batches."""
+
+    detector: Detector
+    dataset: DetectionDataset
+    classes: ClassTable
+    config: EvaluationConfig
+    device: torch.device
+    workers: int
+
+    def predict(self, *, on_batch: Callable[[int], None] | None = None) -> list[Detections]:
+        loader = make_loader(
+            self.dataset,
+            self.config.batch_size,
+            shuffle=False,
+            workers=self.workers,
+            rank=rank(),
+            world_size=world_size(),
+        )
+        return list(_predict_batches(self.detector, loader, self.classes, self.config, self.device, on_batch))
+
+
 def predict(
     detector: Detector,
     batches: Iterable[Batch],
@@ -98,8 +148,20 @@ def predict(
         device: where to compute.
         on_batch: called with the number of images of each finished batch.
     """
+    return Detections.concatenate(_predict_batches(detector, batches, classes, config, device, on_batch))
+
+
+@torch.inference_mode()
+def _predict_batches(
+    detector: Detector,
+    batches: Iterable[Batch],
+    classes: ClassTable,
+    config: EvaluationConfig,
+    device: torch.device,
+    on_batch: Callable[[int], None] | None,
+) -> Iterator[Detections]:
+    """The same, batch by batch."""
     category_ids = np.asarray(classes.category_ids)
-    parts = []
     for batch in batches:
         found = detector.detect(
             detector(batch.images_B3HW.to(device, non_blocking=True)),
@@ -109,11 +171,11 @@ def predict(
             yield_iou=config.yield_iou,
             multi_label=config.multi_label,
         )
-        for index, detections in enumerate(found):
-            parts.append(_in_original_frame(batch, index, detections, category_ids))
+        yield Detections.concatenate(
+            _in_original_frame(batch, index, detections, category_ids) for index, detections in enumerate(found)
+        )
         if on_batch is not None:
             on_batch(len(found))
-    return Detections.concatenate(parts)
 
 
 def ground_truth_of(

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from ciod_core.config.schema import Section, UnitInterval
 from ciod_core.methods.base import Method, supervised
 from ciod_core.model.base import BranchDepth, Detector, Losses, Predictions, Targets
-from ciod_core.model.common.losses import box_loss
+from ciod_core.model.common.losses import box_loss, mean_over_images
 from ciod_core.model.knowledge import Knowledge
 
 
@@ -80,7 +80,7 @@ class HeldBranch(Method):
             ignored_BA = ignored_BA[:, -new.boxes_BA4.shape[1] :]
         own = supervised(detector, new, objects, ignored_BA)
         held = [divergences(head, taught) for head, taught in zip(old, knowledge.dense.heads(), strict=True)]
-        return own | {name: torch.stack([losses[name].mean() for losses in held]).sum() for name in held[0]}
+        return own | {name: torch.stack([mean_over_images(losses[name]) for losses in held]).sum() for name in held[0]}
 
 
 def divergences(student: Predictions, teacher: Predictions) -> dict[str, Tensor]:

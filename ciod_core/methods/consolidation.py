@@ -8,6 +8,7 @@ from torch import Tensor
 from ciod_core.methods.base import Method, supervised
 from ciod_core.methods.branches import divergences
 from ciod_core.model.base import Detector, Losses, Predictions, Targets
+from ciod_core.model.common.losses import mean_over_images
 from ciod_core.model.knowledge import Knowledge
 
 # Share of the learning rate at which backbone and neck learn: faster, they lose old classes; slower, they miss new
@@ -48,7 +49,7 @@ class Consolidation(Method):
         assert knowledge.dense is not None
         teacher = knowledge.dense.merged()
         points_B = teacher.presence().sum(dim=1).clamp(min=FEWEST_POINTS)
-        taught = {name: (loss_B / points_B).mean() for name, loss_B in divergences(student, teacher).items()}
+        taught = {name: mean_over_images(loss_B / points_B) for name, loss_B in divergences(student, teacher).items()}
         # The teacher, who knows these objects, says better than labels where none is: old objects have no label.
         everywhere_BA = torch.ones(student.boxes_BA4.shape[:2], dtype=torch.bool, device=student.boxes_BA4.device)
         labeled = supervised(detector, student, objects, everywhere_BA)

@@ -17,6 +17,7 @@ from ciod_core.model.base import Losses, Predictions
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.resampler.rules import elastic_class_response, elastic_location_response
 from ciod_core.resampler.select import select
+from ciod_core.runtime.distributed import share_of_images
 
 
 class ErdConfig(Section):
@@ -53,4 +54,5 @@ def _box_loss(student: Predictions, teacher: Predictions, kept: Knowledge) -> Te
     """w · location error summed over an image's responses, the mean over images; w: the student's best old class."""
     weight_K = class_logits_at(student, kept).detach().sigmoid().amax(dim=1)
     error_K = student.location_error(teacher, kept.image_K, kept.anchor_K)
-    return (weight_K * error_K).sum() / len(student.boxes_BA4)
+    num_images = len(student.boxes_BA4)
+    return (weight_K * error_K).sum() / num_images * share_of_images(num_images, error_K.device)

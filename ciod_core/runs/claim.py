@@ -21,7 +21,6 @@ from ciod_core.experiment.transaction import recover
 from ciod_core.files import atomic_write_text
 from ciod_core.runs.spec import RunSpec, as_decided, find_changes, has_same_start
 from ciod_core.runs.weights import BEST_KEY, LAST_KEY
-from ciod_core.runtime.distributed import rank
 from ciod_core.temporaries import remove_dead
 from ciod_core.training.resume import remove_states
 
@@ -37,8 +36,7 @@ def claimed(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: b
         ConfigError: as `claim`; another process trains the run.
         CiodError: the file system has no locks.
     """
-    if rank() == 0:
-        _tidy(experiment)
+    _tidy(experiment)
     claim(experiment, spec, resume=resume, overwrite=overwrite)
     with _alone(experiment, spec.name):
         # Again: before the lock, another process may have begun it, or even finished.
@@ -59,9 +57,6 @@ def _tidy(experiment: Experiment) -> None:
 
 @contextmanager
 def _alone(experiment: Experiment, name: str) -> Iterator[None]:
-    if rank() != 0:
-        yield
-        return
     folder = experiment.run_folder(name)
     folder.mkdir(parents=True, exist_ok=True)
     lock, process = FileLock(folder / TRAINING_LOCK), folder / PROCESS_FILE

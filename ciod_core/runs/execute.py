@@ -36,7 +36,9 @@ from ciod_core.runs.record import (
 from ciod_core.runs.replay import TrainingData
 from ciod_core.runs.spec import RunSpec
 from ciod_core.runs.weights import RunWeights
+from ciod_core.runtime.determinism import reproducible
 from ciod_core.runtime.distributed import rank, world_size
+from ciod_core.runtime.group import Everywhere
 from ciod_core.teachers.base import Teacher
 from ciod_core.training.ending import early_end
 from ciod_core.training.keeping import StateKeeper
@@ -88,15 +90,26 @@ def execute(
         CheckpointError: a state that does not fit, or images that were changed.
         DataError: an image that cannot be read.
     """
-    spec, config = prepared.spec, prepared.spec.config
-    trainer = build_trainer(prepared)
+    with Everywhere(prepared.device, build_trainer, prepared) as trainers:
+        return _execute(experiment, prepared, trainers, resume=resume, listener=listener)
+
+
+def _execute(
+    experiment: Experiment,
+    prepared: PreparedRun,
+    trainers: Everywhere[Trainer],
+    *,
+    resume: bool,
+    listener: TrainingListener | None,
+) -> RunRecord:
+    spec, config, trainer = prepared.spec, prepared.spec.config, trainers.mine
     _check_smallest_batch(trainer, config.data.image_size)
     check_images(experiment, _all_images(experiment, prepared))
     folder, weights = experiment.run_folder(spec.name), RunWeights(experiment, spec, trainer)
     record = start_record(experiment, spec, prepared.device, prepared.replayed, prepared.teacher)
     notes = [*prepared.notes]
     if resume and spec.begun is not None and experiment.has_state(spec.name):
-        notes += _restore(trainer, weights, folder, spec.begun)
+        notes += _restore(trainers, weights, folder, spec.begun)
         notes += describe_changes(spec.begun, record)
     else:
         notes += [f"run '{spec.name}' has no completed epoch: it starts from the beginning"] if resume else []
@@ -109,7 +122,7 @@ def execute(
     trainer.listeners = [*logs, listener or TrainingListener()]
     with status_recorded(experiment, record):
         with StateKeeper(folder, owner_of(record)) as keeper:
-            _train(trainer, weights, record, keeper, notes)
+            _train(trainers, weights, record, keeper, notes)
             keeper.require_folder()
         return _finish(experiment, weights, trainer, record)
 
@@ -131,7 +144,7 @@ def _logs(prepared: PreparedRun, folder: Path, after_iteration: int) -> list[Tra
 
 
 def build_trainer(prepared: PreparedRun) -> Trainer:
-    """The trainer of a run."""
+    """The trainer of a run in one process."""
     data, training, found = prepared.spec.config.data, prepared.spec.config.training, prepared.data
     dataset = DetectionDataset(
         found.table,
@@ -190,16 +203,17 @@ def _suspects(prepared: PreparedRun) -> Callable[[Predictions, Tensor], Tensor] 
     return partial(unlabeled_mask, min_score=data.missing_score)
 
 
-def _restore(trainer: Trainer, weights: RunWeights, folder: Path, begun: RunRecord) -> list[str]:
+def _restore(trainers: Everywhere[Trainer], weights: RunWeights, folder: Path, begun: RunRecord) -> list[str]:
     """Go on from the newest sound state; lines to show."""
     path, state = folder / STATE_FILE, load_state(folder)
     check_owner(state.owner, begun, path)
     try:
-        trainer.restore(state)
+        trainers.mine.restore(state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: it does not belong to this run's detector; start the run again with `overwrite`"
         ) from error
+    trainers.call(Trainer.restore, state)
     make_newest(folder, state)
     weights.keep_best()
     if state.stands_in_for is None:
@@ -211,7 +225,14 @@ def _restore(trainer: Trainer, weights: RunWeights, folder: Path, begun: RunReco
     ]
 
 
-def _train(trainer: Trainer, weights: RunWeights, record: RunRecord, keeper: StateKeeper, about: Sequence[str]) -> None:
+def _train(
+    trainers: Everywhere[Trainer],
+    weights: RunWeights,
+    record: RunRecord,
+    keeper: StateKeeper,
+    about: Sequence[str],
+) -> None:
+    trainer = trainers.mine
     notes = [str(trainer.skipped)] if trainer.skipped else []
     if record.replayed:
         notes.append(f"images of earlier steps that are trained on again: {len(record.replayed)}")
@@ -219,7 +240,7 @@ def _train(trainer: Trainer, weights: RunWeights, record: RunRecord, keeper: Sta
     for listener in trainer.listeners:
         listener.begin(record.name, trainer.config.epochs, trainer.iterations, notes)
     while trainer.ended_by is None:
-        trainer.train_epoch()
+        trainers.call(_train_epoch)
         if trainer.evaluation_is_due:
             weights.measure()
         # The best weights follow the state that says so.
@@ -230,6 +251,12 @@ def _train(trainer: Trainer, weights: RunWeights, record: RunRecord, keeper: Sta
         if early is not None:
             listener.ended_early(early)
         listener.end(trainer.seconds)
+
+
+def _train_epoch(trainer: Trainer) -> None:
+    # Once more in the main process: helpers have no switches set yet.
+    with reproducible(trainer.config.seed, strict=trainer.config.deterministic):
+        trainer.train_epoch()
 
 
 def _finish(experiment: Experiment, weights: RunWeights, trainer: Trainer, record: RunRecord) -> RunRecord:

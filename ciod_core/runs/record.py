@@ -71,7 +71,7 @@ def start_record(
         versions=_versions(),
         seed=training.seed,
         device=_device_name(device),
-        effective_batch_size=training.batch_size * training.accumulate * world_size(),
+        effective_batch_size=training.batch_size * training.accumulate,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         replayed=replayed,
     )
@@ -103,10 +103,11 @@ def _versions() -> dict[str, str]:
 
 
 def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"cpu ({threads} thread{'s'[: threads > 1]})" if device.type == "cpu" else str(device)
+    name = f"cpu ({threads} thread{'s'[: threads > 1]})" if device.type == "cpu" else str(device)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return name if world_size() == 1 else f"{world_size()} x {name}"
 
 
 def write_settings(folder: Path, config: Config, record: RunRecord) -> None:

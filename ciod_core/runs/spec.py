@@ -21,6 +21,7 @@ from ciod_core.model.checkpoint import read_info
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.runs.inherited import inherit, with_set
 from ciod_core.runtime.device import pick_device, pick_precision
+from ciod_core.runtime.distributed import world_size
 
 # The key of `model.init` among the inputs in a run's record.
 INIT_KEY = "init"
@@ -134,10 +135,18 @@ def on_device(spec: RunSpec) -> tuple[RunSpec, torch.device]:
     """The run with its precision decided, and the device that it trains on.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: no such device here, or a batch or batch statistics that processes cannot share.
     """
-    training = spec.config.training
+    training, processes = spec.config.training, world_size()
     device = pick_device(training.device)
+    if training.batch_size % processes:
+        less = training.batch_size // processes * processes
+        fitting = f"{less} or {less + processes}" if less else str(processes)
+        raise ConfigError(
+            f"`training.batch_size` {training.batch_size}: {processes} processes cannot share it evenly; pass {fitting}"
+        )
+    if training.sync_batch_norm and processes > 1 and device.type != "cuda":
+        raise ConfigError(f"`training.sync_batch_norm`: works on CUDA GPUs alone, not on {device}; leave it out")
     training = training.model_copy(update={"precision": pick_precision(training.precision, device)})
     return replace(spec, config=spec.config.model_copy(update={"training": training})), device
 

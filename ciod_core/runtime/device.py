@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 from ciod_core.errors import ConfigError
+from ciod_core.runtime.distributed import world_size
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,7 +22,7 @@ def pick_device(name: torch.device | str) -> torch.device:
             number, from 0; anything else is torch's.
 
     Raises:
-        ConfigError: no such device here, or several.
+        ConfigError: no such device here, or several; or not one for each of several processes.
     """
     text = str(name).strip().lower()
     if "," in text:
@@ -36,7 +38,20 @@ def pick_device(name: torch.device | str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"`training.device` {name}: {_why_unusable(device)}; pass cpu") from error
+    if world_size() > 1:
+        _require_one_each(device)
     return device
+
+
+def _require_one_each(device: torch.device) -> None:
+    """Refuse a device that several processes would have to share."""
+    if device.type == "mps" or ":" in str(device):
+        raise ConfigError(f"`training.device` {device}: several processes cannot share it; pass cuda or cpu")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cuda" and here > torch.cuda.device_count():
+        raise ConfigError(
+            f"`training.device` {device}: {_why_unusable(device)}, and {here} processes; start one process per GPU"
+        )
 
 
 def _why_unusable(device: torch.device) -> str:

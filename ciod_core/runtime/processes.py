@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
+
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def end_with_parent() -> None:
@@ -12,11 +15,15 @@ def end_with_parent() -> None:
 
     A killed training can be started again; a process that trains on unseen would get in its way.
     """
-    threading.Thread(target=_wait_and_end, daemon=True).start()
+    threading.Thread(target=_wait_and_end, args=(os.getppid(),), daemon=True).start()
 
 
-def _wait_and_end() -> None:
+def _wait_and_end(parent_id: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)
+    else:
+        # Whoever loses its parent gets another one.
+        while os.getppid() == parent_id:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(1)

@@ -66,6 +66,10 @@ class KnowledgeBank:
             raise CheckpointError(f"{path}: its tensors do not fit together; {_AGAIN}")
         self._hashes_I = hashes_I32.view(f"V{HASH_BYTES}").reshape(-1)
 
+    def __reduce__(self) -> tuple[type[KnowledgeBank], tuple[Path]]:
+        """Other processes read the file again."""
+        return KnowledgeBank, (self.path,)
+
     def __len__(self) -> int:
         return len(self._hashes_I)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice, zip_longest
 
 import numpy as np
 import torch
@@ -24,11 +25,15 @@ from ciod_core.model.common.boxes import pairwise_iou
 from ciod_core.model.common.folding import fold_batch_norm
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.runtime.device import autocast
+from ciod_core.runtime.distributed import rank, world_size
+from ciod_core.runtime.group import Everywhere
 from ciod_core.teachers.base import TeacherIdentity
 from ciod_core.teachers.boxes import clip_to_image
 
 # Boxes of one class show the same object when they overlap by half, as evaluation has it.
 SAME_OBJECT_IOU = 0.5
+# What a process does before it hands over its results: long enough to be worth starting loading processes.
+IMAGES_PER_CALL = 1000
 
 
 class NetworkTeacher:
@@ -75,7 +80,28 @@ class NetworkTeacher:
         return replace(self._method.select(predictions), dense=predictions)
 
     def annotate(self, chosen: Sequence[int]) -> Iterator[Knowledge]:
-        """Knowledge for each of the images with these indices, averaged over all views; see `Teacher`."""
+        """Knowledge for each of the images with these indices, averaged over all views; see `Teacher`.
+
+        Processes take turns batch by batch, so each computes what one would.
+        """
+        if world_size() == 1:
+            yield from self._annotate(chosen)
+            return
+        batches = [chosen[start : start + self._batch_size] for start in range(0, len(chosen), self._batch_size)]
+        turns = world_size() * -(-IMAGES_PER_CALL // self._batch_size)
+        device = next(self.detector.parameters()).device
+        with Everywhere(device, _itself, self) as teachers:
+            for start in range(0, len(batches), turns):
+                parts = teachers.call(NetworkTeacher._annotate_share, batches[start : start + turns])
+                yield from (known for turn in zip_longest(*parts) for batch in turn if batch for known in batch)
+
+    def _annotate_share(self, batches: Sequence[Sequence[int]]) -> list[list[Knowledge]]:
+        """The knowledge of every batch of which it is this process's turn."""
+        own = batches[rank() :: world_size()]
+        known = self._annotate([index for batch in own for index in batch])
+        return [list(islice(known, len(batch))) for batch in own]
+
+    def _annotate(self, chosen: Sequence[int]) -> Iterator[Knowledge]:
         table, image_dir = self.images
         located = LocatedTable(_rows(table, chosen), image_dir)
         size, shorter = self.identity.image_size, self.identity.shorter_side
@@ -97,6 +123,10 @@ class NetworkTeacher:
     def _select(self, batch: Batch) -> Knowledge:
         device = next(self.detector.parameters()).device
         return self._method.select(self.detector(batch.images_B3HW.to(device, non_blocking=True)))
+
+
+def _itself(teacher: NetworkTeacher) -> NetworkTeacher:
+    return teacher
 
 
 def freeze(detector: Detector, device: torch.device, memory_format: torch.memory_format) -> Detector:

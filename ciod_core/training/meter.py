@@ -1,4 +1,7 @@
-"""Running means between two progress records, without forcing the device to wait for the host."""
+"""Running means between two progress records, without forcing the device to wait for the host.
+
+Several processes record together: losses and counts are those of all, times those of the process.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
+from ciod_core.runtime.distributed import mean_across_processes, world_size
 from ciod_core.training.progress import TrainingRecord
 
 Item = TypeVar("Item")
@@ -49,7 +54,10 @@ class IntervalMeter:
 
     def record(self, *, epoch: int, iteration: int, iterations: int, lr: float) -> TrainingRecord:
         """The means of the interval, which ends here."""
-        losses = {name: float(total) / self._count for name, total in self._sums.items()}
+        processes = world_size()
+        losses = {name: float(mean_across_processes(total)) / self._count for name, total in self._sums.items()}
+        counts = mean_across_processes(torch.tensor([self._images, self._kept or 0], dtype=torch.float64)) * processes
+        images, kept = counts.tolist()
         seconds = max(time.perf_counter() - self._started, 1e-9)
         record = TrainingRecord(
             epoch=epoch,
@@ -57,10 +65,10 @@ class IntervalMeter:
             iterations=iterations,
             losses=losses,
             lr=lr,
-            images_per_second=self._images / seconds,
+            images_per_second=images / seconds,
             eta_seconds=(iterations - iteration) * seconds / self._count,
             data_wait_share=min(self._waited / seconds, 1.0),
-            kept_per_image=None if self._kept is None else self._kept / self._images,
+            kept_per_image=None if self._kept is None else kept / images,
         )
         self._reset()
         return record

@@ -19,7 +19,7 @@ class TrainingRecord:
         iteration, iterations: done and planned over the whole run.
         losses: by name, and their sum as `loss`.
         lr: learning rate of the last iteration.
-        images_per_second: throughput of this process.
+        images_per_second: throughput, of all processes together.
         eta_seconds: expected time to the end of the run.
         data_wait_share: share of the time, 0..1, spent waiting for data.
         kept_per_image: selected teacher boxes per image; None where the method selects none.

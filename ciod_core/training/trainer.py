@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 
 from ciod_core.config.schema import TrainingConfig
-from ciod_core.data.loading.dataset import Batch
+from ciod_core.data.loading.dataset import Batch, padded_to
 from ciod_core.data.loading.loader import BatchLoader
 from ciod_core.errors import CiodError
 from ciod_core.experiment.entries import RunEnd
@@ -18,7 +19,15 @@ from ciod_core.methods.base import Method, supervised
 from ciod_core.model.base import Detector, Predictions
 from ciod_core.model.checkpoint import not_finite
 from ciod_core.runtime.device import autocast
-from ciod_core.runtime.distributed import parallel, union_across_processes
+from ciod_core.runtime.distributed import (
+    as_if_alone,
+    largest_across_processes,
+    mean_across_processes,
+    parallel,
+    rank,
+    union_across_processes,
+    without_exchange,
+)
 from ciod_core.teachers.base import Teacher
 from ciod_core.training.ema import WeightAverage
 from ciod_core.training.ending import Best, evaluation_is_due, what_ends
@@ -34,7 +43,12 @@ SCALER_STATE = ("scale", "_growth_tracker")
 
 
 class Trainer:
-    """Trains a student, epoch by epoch; an interrupted run continues from its `state`."""
+    """Trains a student, epoch by epoch; an interrupted run continues from its `state`.
+
+    One of several processes has its share of every batch. All that is averaged is averaged over all of them, so every
+    process makes the update that a single one would make; only batch statistics are those of a share, unless
+    `training.sync_batch_norm` is on. The main process alone tells listeners and refuses numbers that are not finite.
+    """
 
     def __init__(
         self,
@@ -81,7 +95,7 @@ class Trainer:
         self.best: Best | None = None
         self.skipped = SkippedImages()
         self._reported_skipped = 0
-        self._model = parallel(self.student, device)
+        self._model = parallel(self.student, sync_batch_norm=config.sync_batch_norm)
 
     @property
     def iterations(self) -> int:
@@ -149,10 +163,14 @@ class Trainer:
         trunk_rates: list[float] = []
         for position, batch in enumerate(meter.waiting_for(loader)):
             lr = learning_rate(iteration, self.iterations_per_epoch, self.config)
+            batch = padded_to(batch, *largest_across_processes(*batch.images_B3HW.shape[2:]))
             batches_per_update = self._batches_per_update(position)
-            losses, kept, trunk_rate = self._learn_from(batch, share=1 / batches_per_update)
+            ends_update = len(trunk_rates) + 1 == batches_per_update
+            is_whole = loader.last_is_whole and position == len(loader) - 1
+            with as_if_alone(is_whole), nullcontext() if ends_update else without_exchange(self._model):
+                losses, kept, trunk_rate = self._learn_from(batch, share=1 / batches_per_update)
             trunk_rates.append(trunk_rate)
-            if len(trunk_rates) == batches_per_update:
+            if ends_update:
                 self._update(lr, fmean(trunk_rates), iteration)
                 trunk_rates = []
             meter.add(losses, kept, images=len(batch.images_B3HW))
@@ -166,7 +184,7 @@ class Trainer:
         self.skipped.add(union_across_processes(self.skipped.names))
         self._report_skipped()
         self._check_weights(iteration)
-        if kept_in_epoch == 0:
+        if kept_in_epoch is not None and not mean_across_processes(torch.tensor(float(kept_in_epoch))):
             self._warn_of_nothing_kept()
         self.epochs_done += 1
         self.seconds += time.perf_counter() - started
@@ -221,7 +239,7 @@ class Trainer:
 
     def _report(self, meter: IntervalMeter, iteration: int, lr: float) -> None:
         record = meter.record(epoch=self.epochs_done + 1, iteration=iteration, iterations=self.iterations, lr=lr)
-        if not record.losses["loss"] < float("inf"):
+        if rank() == 0 and not record.losses["loss"] < float("inf"):
             raise CiodError(
                 f"training: the loss is {record.losses['loss']} at iteration {iteration}; lower `training.lr` "
                 "or raise `training.warmup_iterations`, and train again with `overwrite`"
@@ -231,8 +249,7 @@ class Trainer:
 
     def _check_weights(self, iteration: int) -> None:
         """Refuse to go on with weights that are no numbers: losses of training do not read all of them."""
-        broken = not_finite(self.student.state_dict()) or not_finite(self.weights)
-        if broken:
+        if rank() == 0 and (broken := not_finite(self.student.state_dict()) or not_finite(self.weights)):
             raise CiodError(
                 f"training: {len(broken)} tensors of the weights hold values that are no finite numbers after "
                 f"iteration {iteration}, the first is {broken[0]}; lower `training.lr` or raise "

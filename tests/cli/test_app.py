@@ -32,25 +32,25 @@ FLAGS = {
         "--no-upper-bounds --out --seeds --set --upper-bounds --workers"
     ),
     "train-step": (
-        "--backbone-weights --batch-size --config --data --data-root --device --dry-run --epochs --evaluate-every "
-        "--experiment --hold-out --hold-out-seed --image-size --images --init --json --knowledge --log --lr --method "
-        "--model --name --negatives --overwrite --precision --replay --resume --seed --set --step --teacher "
-        "--unlabeled --val --val-images --workers"
+        "--backbone-weights --batch-size --config --data --data-root --device --devices --dry-run --epochs "
+        "--evaluate-every --experiment --hold-out --hold-out-seed --image-size --images --init --json --knowledge "
+        "--log --lr --method --model --name --negatives --overwrite --precision --replay --resume --seed --set "
+        "--step --teacher --unlabeled --val --val-images --workers"
     ),
     "distill": (
-        "--config --device --draw --experiment --flip --json --labels-format --out --overwrite --scales --set --step "
-        "--teacher --teacher-classes --unlabeled --workers --write-labels"
+        "--config --device --devices --draw --experiment --flip --json --labels-format --out --overwrite --scales "
+        "--set --step --teacher --teacher-classes --unlabeled --workers --write-labels"
     ),
     "distill-into": (
-        "--batch-size --config --device --epochs --experiment --flip --image-size --images --json --lr --name --out "
-        "--overwrite --resume --scales --seed --set --step --teacher --teacher-classes --workers"
+        "--batch-size --config --device --devices --epochs --experiment --flip --image-size --images --json --lr "
+        "--name --out --overwrite --resume --scales --seed --set --step --teacher --teacher-classes --workers"
     ),
     "consolidate": (
-        "--batch-size --config --device --epochs --experiment --image-size --json --lr --name --negatives "
+        "--batch-size --config --device --devices --epochs --experiment --image-size --json --lr --name --negatives "
         "--overwrite --resume --seed --set --unlabeled --workers"
     ),
     "evaluate": (
-        "--backend --batch-size --config --device --experiment --json --negatives --per-class "
+        "--backend --batch-size --config --device --devices --experiment --json --negatives --per-class "
         "--per-class-group --save-detections --set --upper-bound --workers"
     ),
     "compare": "--device --experiment --json --samples --seed",

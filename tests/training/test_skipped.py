@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Sequence
-from multiprocessing import get_context
-from multiprocessing.queues import Queue
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import distributed
 
 from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config
@@ -22,7 +18,6 @@ from ciod_core.errors import DataError
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import STATE_FILE, Experiment
 from ciod_core.runs.train import train_step
-from ciod_core.runtime.distributed import union_across_processes
 from ciod_core.training.progress import TrainingListener, TrainingRecord
 from ciod_core.training.resume import TrainingState, load_state, save_state
 from ciod_core.training.skipped import SkippedImages
@@ -168,26 +163,6 @@ def test_names_are_distinct_and_told_in_one_line() -> None:
     skipped.add(["a.jpg", "b.jpg", "a.jpg"])
     assert skipped.names == ("b.jpg", "a.jpg")
     assert str(skipped) == "2 images cannot be loaded and are replaced by others, the first is b.jpg"
-
-
-def _gather(rank: int, port: int, answers: Queue[tuple[str, ...]]) -> None:
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
-    answers.put(union_across_processes(("both.jpg", f"{rank}.jpg")))
-    distributed.destroy_process_group()
-
-
-def test_every_process_knows_what_all_of_them_skipped() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = get_context("spawn")
-    answers = context.Queue()
-    processes = [context.Process(target=_gather, args=(rank, port, answers)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    assert [answers.get(timeout=60) for _ in processes] == [("both.jpg", "0.jpg", "1.jpg")] * 2
-    for process in processes:
-        process.join()
 
 
 def test_a_run_that_a_bad_image_stopped_can_go_on_without_it(damaged: tuple[Experiment, list[str]]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from ciod_core.arrays import BoolArray
@@ -250,3 +251,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
         skipped=tuple(name for sample in samples for name in sample.skipped),
         placements_B=tuple(sample.placements for sample in samples),
     )
+
+
+def padded_to(batch: Batch, height: int, width: int) -> Batch:
+    """The batch with images that are padded, at the right and the bottom, to at least this height and width."""
+    own_height, own_width = batch.images_B3HW.shape[2:]
+    below, beside = max(height - own_height, 0), max(width - own_width, 0)
+    if not below and not beside:
+        return batch
+    return batch._replace(images_B3HW=pad(batch.images_B3HW, (0, beside, 0, below), value=PAD_VALUE))

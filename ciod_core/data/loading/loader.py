@@ -18,13 +18,21 @@ class BatchLoader:
     """An iterable of batches of known length; iterating again repeats the same batches.
 
     Attributes:
-        smallest_batch: images of the smallest batch.
+        smallest_batch: images of the smallest batch that any process gets.
+        last_is_whole: every process gets all images of the last batch, which are fewer than there are processes.
     """
 
-    def __init__(self, loader: DataLoader[Sample | CiodError], batches: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        loader: DataLoader[Sample | CiodError],
+        batches: Sequence[Sequence[int]],
+        smallest_batch: int,
+        last_is_whole: bool,
+    ) -> None:
         self._loader = loader
         self._num_batches = len(batches)
-        self.smallest_batch = min(map(len, batches), default=0)
+        self.smallest_batch = smallest_batch
+        self.last_is_whole = last_is_whole
 
     def __len__(self) -> int:
         return self._num_batches
@@ -63,28 +71,25 @@ def make_loader(
     world_size: int = 1,
     beside_I: BoolArray | None = None,
 ) -> BatchLoader:
-    """Batches of one epoch.
+    """Batches of one epoch, or what one of several processes gets of them.
+
+    Processes that train share every batch, so that they see together what a single one would, batch by batch; those
+    that look at all images once, in the order of the table, take turns: every batch is the one of a single process.
 
     Args:
         dataset: the images; its epoch is set to `epoch`.
-        batch_size: images per batch and process.
-        shuffle: draw the order from the seed and the epoch; otherwise the order of the table.
+        batch_size: images per batch of all processes.
+        shuffle: draw the order from the seed and the epoch, to train; otherwise the order of the table.
         seed: seed of the order.
         epoch: the epoch, from 0.
         workers: loading processes; 0 loads in this one.
         rank: number of this process.
-        world_size: number of processes; all of them get equally many batches.
+        world_size: number of processes.
         beside_I: see `batch_indices`.
     """
     dataset.set_epoch(epoch)
-    batches = batch_indices(
-        len(dataset),
-        batch_size,
-        order_seed=(seed, epoch) if shuffle else None,
-        rank=rank,
-        world_size=world_size,
-        beside_I=beside_I,
-    )
+    whole = batch_indices(len(dataset), batch_size, order_seed=(seed, epoch) if shuffle else None, beside_I=beside_I)
+    batches = [_share(batch, rank, world_size) for batch in whole] if shuffle else whole[rank::world_size]
     if workers:
         release_freed_memory()
     loader: DataLoader[Sample | CiodError] = DataLoader(
@@ -94,7 +99,10 @@ def make_loader(
         collate_fn=_collate_or_error,
         pin_memory=torch.cuda.is_available(),
     )
-    return BatchLoader(loader, batches)
+    smallest = min((len(_share(batch, world_size - 1, world_size)) for batch in whole), default=0)
+    return BatchLoader(
+        loader, batches, smallest, last_is_whole=shuffle and any(len(batch) < world_size for batch in whole)
+    )
 
 
 def batch_indices(
@@ -102,20 +110,14 @@ def batch_indices(
     batch_size: int,
     *,
     order_seed: tuple[int, int] | None,
-    rank: int = 0,
-    world_size: int = 1,
     beside_I: BoolArray | None = None,
 ) -> list[list[int]]:
-    """The image indices of every batch of one process.
-
-    Where the images do not divide evenly among processes, the first ones of the order are used twice.
+    """The image indices of every batch.
 
     Args:
         num_images: all images.
         batch_size: images per batch.
         order_seed: of the order; None: the order of the table.
-        rank: number of this process.
-        world_size: number of processes.
         beside_I: mask of the images that fill half of every batch, over and over, beside one pass over the others;
             None: one pass over all images.
     """
@@ -123,22 +125,21 @@ def batch_indices(
     if order_seed is not None:
         order = np.random.default_rng(order_seed).permutation(num_images)
     if beside_I is None:
-        return _cut(_share(order, rank, world_size), batch_size)
+        return _cut(order, batch_size)
     beside, rest = order[beside_I[order]], order[~beside_I[order]]
     half = batch_size // 2
-    batches = _cut(_share(rest, rank, world_size), batch_size - half)
-    added = _cut(_share(np.resize(beside, len(batches) * half * world_size), rank, world_size), half)
+    batches = _cut(rest, batch_size - half)
+    added = _cut(np.resize(beside, len(batches) * half), half)
     return [batch + more for batch, more in zip(batches, added, strict=True)]
 
 
-def _share(order: Int64Array, rank: int, world_size: int) -> list[int]:
-    """What one of several processes gets of an order."""
-    own: list[int] = np.resize(order, -(-len(order) // world_size) * world_size)[rank::world_size].tolist()
-    return own
+def _share(batch: list[int], rank: int, world_size: int) -> list[int]:
+    """What one of several processes trains on; of fewer images than processes, each trains on all."""
+    return batch[rank::world_size] if len(batch) >= world_size else batch
 
 
-def _cut(order: list[int], size: int) -> list[list[int]]:
-    return [order[start : start + size] for start in range(0, len(order), size)]
+def _cut(order: Int64Array, size: int) -> list[list[int]]:
+    return [order[start : start + size].tolist() for start in range(0, len(order), size)]
 
 
 class _ErrorsAsValues(Dataset[Sample | CiodError]):

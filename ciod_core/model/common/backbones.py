@@ -73,7 +73,7 @@ class ResNet(nn.Module):
         super().train(mode)
         if self.pretrained:
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                     module.eval()
         return self
 

@@ -163,7 +163,7 @@ class BranchedDetector(Detector, Generic[HeadT]):
             part.eval()
         if self._keeps_statistics:
             for part in self.modules():
-                if isinstance(part, nn.BatchNorm2d):
+                if isinstance(part, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                     part.eval()
         return self
 

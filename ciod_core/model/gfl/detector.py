@@ -16,13 +16,12 @@ from ciod_core.model.base import Assignment, BranchDepth, Losses, Predictions, T
 from ciod_core.model.common.backbones import CspDarknet, ResNet
 from ciod_core.model.common.boxes import giou
 from ciod_core.model.common.branches import BranchedDetector, with_branches
-from ciod_core.model.common.losses import normalizer
+from ciod_core.model.common.losses import divisor, normalizer
 from ciod_core.model.gfl.atss import assign
 from ciod_core.model.gfl.head import GflHead
 from ciod_core.model.gfl.losses import BOX_WEIGHT, EDGE_WEIGHT, distribution_focal_loss, quality_focal_loss
 from ciod_core.model.gfl.neck import Fpn
 from ciod_core.model.gfl.predictions import GflPredictions
-from ciod_core.runtime.distributed import mean_across_processes
 
 
 class Size(NamedTuple):
@@ -82,7 +81,7 @@ class GflDetector(BranchedDetector[GflHead]):
         class_BA = quality_focal_loss(logits_BAC, target_BAC[..., first_class:]).sum(dim=2)
         class_sum = (class_BA * counted_BA).sum()
         box_sum, edge_sum, weight_sum = _location_losses(predictions, objects, chosen, first_class)
-        weight = mean_across_processes(weight_sum).clamp(min=1)
+        weight = divisor(weight_sum)
         return {
             "class": class_sum / normalizer(assignment.object_P >= 0),
             "box": BOX_WEIGHT * box_sum / weight,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from ciod_core.classes import class_table
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.formats.source import DatasetSource
-from ciod_core.data.loading.dataset import Batch, DetectionDataset
-from ciod_core.data.loading.loader import batch_indices, make_loader
-from ciod_core.data.loading.mixing import Mixing
+from ciod_core.data.loading.dataset import Batch, DetectionDataset, padded_to
+from ciod_core.data.loading.loader import BatchLoader, batch_indices, make_loader
+from ciod_core.data.loading.mixing import PAD_VALUE, Mixing
 from ciod_core.data.loading.transforms import Augmentation, EvalTransform, TrainTransform
 from ciod_core.errors import CiodError, DataError
 
@@ -76,15 +77,37 @@ def test_without_shuffling_the_order_is_the_table(dataset: DetectionDataset) -> 
     assert [len(batch) for batch in ids(batches)] == [7, 7, 7, 3]
 
 
-@pytest.mark.parametrize(("images", "world_size"), [(24, 2), (23, 2), (25, 4), (3, 4)])
-def test_processes_share_the_images_in_equally_many_batches(images: int, world_size: int) -> None:
-    shares = [
-        batch_indices(images, 4, order_seed=(0, 1), rank=rank, world_size=world_size) for rank in range(world_size)
-    ]
-    assert len({tuple(len(batch) for batch in share) for share in shares}) == 1
-    used = sorted(index for share in shares for batch in share for index in batch)
-    assert set(used) == set(range(images))
-    assert len(used) == -(-images // world_size) * world_size
+@pytest.mark.parametrize(("batch_size", "world_size", "smallest"), [(8, 2, 4), (10, 2, 2), (9, 3, 2), (23, 4, 1)])
+def test_processes_that_train_share_every_batch(
+    dataset: DetectionDataset, batch_size: int, world_size: int, smallest: int
+) -> None:
+    def load(rank: int, processes: int) -> BatchLoader:
+        return make_loader(dataset, batch_size, shuffle=True, seed=1, epoch=2, rank=rank, world_size=processes)
+
+    whole, shares = ids(list(load(0, 1))), [ids(list(load(rank, world_size))) for rank in range(world_size)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        # Of fewer images than processes, every process trains on all.
+        times = 1 if len(batch) >= world_size else world_size
+        assert sorted(index for part in parts for index in part) == sorted(batch * times)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert {load(rank, world_size).smallest_batch for rank in range(world_size)} == {smallest}
+
+
+def test_processes_that_look_at_images_once_take_turns(dataset: DetectionDataset) -> None:
+    whole = ids(list(make_loader(dataset, 5, shuffle=False)))
+    first, second = (ids(list(make_loader(dataset, 5, shuffle=False, rank=rank, world_size=2))) for rank in range(2))
+    assert [batch for turn in zip_longest(first, second) for batch in turn if batch] == whole
+    assert ids(list(make_loader(dataset, 24, shuffle=False, rank=1, world_size=2))) == []
+
+
+def test_a_batch_is_padded_to_the_frame_of_other_processes(dataset: DetectionDataset) -> None:
+    batch = next(iter(make_loader(dataset, 2, shuffle=False)))
+    height, width = batch.images_B3HW.shape[2:]
+    padded = padded_to(batch, height + 32, width + 64).images_B3HW
+    assert padded.shape[2:] == (height + 32, width + 64)
+    assert torch.equal(padded[..., :height, :width], batch.images_B3HW)
+    assert (padded[..., height:, :] == PAD_VALUE).all() and (padded[..., width:] == PAD_VALUE).all()
+    assert padded_to(batch, height, width) is batch
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -134,22 +157,17 @@ def test_an_image_listed_twice_is_loaded_twice(shapes_dataset: DatasetSource) ->
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_half_of_every_batch_comes_from_the_images_beside(world_size: int) -> None:
+def test_half_of_every_batch_comes_from_the_images_beside() -> None:
     beside_I = np.zeros(17, dtype=np.bool_)
     beside_I[[2, 5, 11]] = True
-    shares = [
-        batch_indices(17, 6, order_seed=(0, 1), rank=rank, world_size=world_size, beside_I=beside_I)
-        for rank in range(world_size)
-    ]
-    for batches in shares:
-        # 14 images in threes: five batches of one process, three of each of two.
-        assert len(batches) == {1: 5, 2: 3}[world_size]
-        assert all(sum(bool(beside_I[index]) for index in batch) == 3 for batch in batches)
-    once = [index for batches in shares for batch in batches for index in batch if not beside_I[index]]
+    batches = batch_indices(17, 6, order_seed=(0, 1), beside_I=beside_I)
+    # 14 images in threes.
+    assert len(batches) == 5
+    assert all(sum(bool(beside_I[index]) for index in batch) == 3 for batch in batches)
+    once = [index for batch in batches for index in batch if not beside_I[index]]
     assert sorted(once) == sorted(np.flatnonzero(~beside_I).tolist())
-    used = [index for batches in shares for batch in batches for index in batch if beside_I[index]]
+    used = [index for batch in batches for index in batch if beside_I[index]]
     counts = np.bincount(used)[[2, 5, 11]]
     assert counts.max() - counts.min() <= 1
     other = batch_indices(17, 6, order_seed=(0, 2), beside_I=beside_I)
-    assert other != shares[0]
+    assert other != batches
