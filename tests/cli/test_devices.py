@@ -65,19 +65,21 @@ def test_killed_in_two_processes_and_resumed_in_one(own_copy: Path, ciod: Ciod) 
         np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-def test_a_rank_that_fails_ends_all_with_its_error(own_copy: Path) -> None:
+def test_a_rank_that_fails_ends_all_with_its_error(ciod: Ciod, own_copy: Path) -> None:
     experiment = Experiment.open(own_copy)
     manifest = experiment.read()
     listed = json.loads((own_copy / manifest.train_file(2).path).read_text())["images"]
     of_rank_1 = batch_indices(len(listed), 8, order_seed=(0, 0))[0][1]
     broken = experiment.folder / manifest.train_images(2) / listed[of_rank_1]["file_name"]
-    sound = broken.read_bytes()
+    sound, times = broken.read_bytes(), broken.stat()
     try:
         broken.write_bytes(b"no image")
+        assert ciod("status", own_copy, "--verify", "--accept-changed").code == 0
         process = started(*STEP_2, "--experiment", own_copy, "--devices", 2)
         error = only_error(process, seconds=120)
     finally:
         broken.write_bytes(sound)
+        os.utime(broken, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert error.startswith(f"error: rank 1: {broken}")
     assert process.returncode == 3
     assert experiment.read().run("step2-lwf").status in ("failed", "running")
