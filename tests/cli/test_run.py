@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ciod_cli import comparison
+from ciod_core.runs.compare import table
 from ciod_core.runs.compare.results import Spread
 from tests.cli.conftest import TINY, Ciod
 
@@ -79,4 +80,4 @@ def test_missing_validation_data_is_reported(capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_zero_has_no_sign(measure: str, mean: float, expected: str) -> None:
-    assert comparison._cell(measure, Spread(values=(mean,), mean=mean, sd=None)) == expected
+    assert table._cell(measure, Spread(values=(mean,), mean=mean, sd=None)) == expected
