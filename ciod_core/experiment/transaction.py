@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
-from ciod_core.experiment.folder import SPLITS_NAME, Experiment
+from ciod_core.experiment.folder import SPLITS_NAME, STATE_FILE, TRAINING_LOCK, Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.files import MostBytes, atomic_write_json, parse_json, read_bytes, sha256_of_file
-from ciod_core.temporaries import dead_in, temporary_folder
+from ciod_core.temporaries import dead_in, remove_dead, temporary_folder
 
 # In the staging folder: the moves of a commit, by which one that was killed half way is undone.
 JOURNAL_NAME = "journal.json"
@@ -99,6 +99,9 @@ def recover(experiment: Experiment) -> None:
         journal = path / JOURNAL_NAME
         if journal.is_file():
             _undo(experiment, parse_json(read_bytes(journal, MostBytes.TEXT)))
+    runs = [lock.parent for lock in experiment.folder.glob(f"*/{TRAINING_LOCK}")]
+    for folder in (experiment.folder / SPLITS_NAME, *runs, *((run / STATE_FILE).parent for run in runs)):
+        remove_dead(folder)
 
 
 def _undo(experiment: Experiment, names: list[list[str]]) -> None:
