@@ -16,6 +16,7 @@ from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.evaluation.records import read_report, record_report
 from ciod_core.evaluation.report import EvaluationReport, PublishedBound, published_bound
 from ciod_core.experiment.folder import Experiment, Teacher
+from ciod_core.experiment.transaction import recover
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def evaluate_run(
         raise ConfigError(f"`backend`: unknown backend '{backend}'; {did_you_mean(backend, known)}")
     if save_detections is not None and save_detections.is_dir():
         raise ConfigError(f"`save_detections` {save_detections}: it is a folder; pass the name of a file")
+    recover(experiment)
     given = None if upper_bound is None else _parse_bound(experiment, target, upper_bound)
     report = evaluate_weights(
         experiment,

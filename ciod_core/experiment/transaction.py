@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
-from ciod_core.experiment.folder import SPLITS_NAME, Experiment
+from ciod_core.errors import CiodError
+from ciod_core.experiment.folder import SPLITS_NAME, STATE_FILE, TRAINING_LOCK, Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.files import MostBytes, atomic_write_json, parse_json, read_bytes, sha256_of_file
-from ciod_core.temporaries import dead_in, temporary_folder
+from ciod_core.temporaries import dead_in, remove_dead, temporary_folder
 
 # In the staging folder: the moves of a commit, by which one that was killed half way is undone.
 JOURNAL_NAME = "journal.json"
@@ -94,11 +95,15 @@ def recover(experiment: Experiment) -> None:
 
     Raises:
         OSError: the folder cannot be written.
+        CiodError: what a killed command replaced cannot be put back.
     """
     for path in dead_in(experiment.folder):
         journal = path / JOURNAL_NAME
         if journal.is_file():
             _undo(experiment, parse_json(read_bytes(journal, MostBytes.TEXT)))
+    runs = [lock.parent for lock in experiment.folder.glob(f"*/{TRAINING_LOCK}")]
+    for folder in (experiment.folder / SPLITS_NAME, *runs, *((run / STATE_FILE).parent for run in runs)):
+        remove_dead(folder)
 
 
 def _undo(experiment: Experiment, names: list[list[str]]) -> None:
@@ -109,10 +114,14 @@ def _undo(experiment: Experiment, names: list[list[str]]) -> None:
     if all(target.is_file() and sha256_of_file(target) in known for target in new):
         return
     for before, now in reversed(moves):
-        if now.exists() and not before.exists():
+        if now.exists() and before.exists():
+            raise CiodError(
+                f"{now}: a killed command replaced {before} with it, and both are there; move one of them away"
+            )
+        if now.exists():
             now.rename(before)
-    # A folder of a target may have been made, and nothing moved there yet.
-    remove_empty([target.parent for _, target in moves])
+        # It may have been made, and nothing moved there yet. What it replaced comes back later.
+        remove_empty([now.parent])
 
 
 def remove_empty(folders: Sequence[Path]) -> None:

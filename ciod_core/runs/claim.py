@@ -16,12 +16,11 @@ from filelock import FileLock, Timeout
 from ciod_core.config.schema import recorded_config
 from ciod_core.errors import CiodError, ConfigError, listed
 from ciod_core.experiment.entries import RunRecord
-from ciod_core.experiment.folder import STATE_FILE, TRAINING_LOCK, Experiment
+from ciod_core.experiment.folder import TRAINING_LOCK, Experiment
 from ciod_core.experiment.transaction import recover
 from ciod_core.files import atomic_write_text
 from ciod_core.runs.spec import RunSpec, as_decided, find_changes, has_same_start
 from ciod_core.runs.weights import BEST_KEY, LAST_KEY
-from ciod_core.temporaries import remove_dead
 from ciod_core.training.resume import remove_states
 
 # Who holds the lock of a run; the lock itself says whether that process is still there.
@@ -62,8 +61,6 @@ def _alone(experiment: Experiment, name: str) -> Iterator[None]:
     lock, process = FileLock(folder / TRAINING_LOCK), folder / PROCESS_FILE
     try:
         lock.acquire(timeout=0)
-        for place in (folder, (folder / STATE_FILE).parent):
-            remove_dead(place)
     except Timeout:
         raise ConfigError(
             f"run '{name}' is being trained{_by_whom(process)}; wait until it ends, or pass another `name`"

@@ -14,6 +14,7 @@ from ciod_core.data.formats.coco import read_coco
 from ciod_core.data.images.hashes import ImageHashes
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.experiment.folder import Experiment, run_name
+from ciod_core.experiment.transaction import recover
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.teachers.bank import BankTeacher, KnowledgeBank, write_bank
 from ciod_core.teachers.base import Teacher
@@ -55,6 +56,7 @@ def distill(
     """
     if out is not None and out.is_dir():
         raise ConfigError(f"`out` {out}: it is a folder; pass the name of a file")
+    recover(experiment)
     file = file or find_teacher(experiment, options)
     teacher = open_teacher(experiment, config, options, file)
     step = file.step + 1
