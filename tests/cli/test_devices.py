@@ -78,7 +78,7 @@ def test_a_rank_that_fails_ends_all_with_its_error(own_copy: Path) -> None:
         error = only_error(process, seconds=120)
     finally:
         broken.write_bytes(sound)
-    assert error.startswith(f"error: rank 1: {broken}")
+    assert error.startswith("error: rank 1: ") and broken.name in error
     assert process.returncode == 3
     assert experiment.read().run("step2-lwf").status in ("failed", "running")
 
