@@ -90,13 +90,13 @@ def test_a_rank_that_fails_ends_all_with_its_error(own_copy: Path) -> None:
         ("0", (), "--devices 0: pass how many"),
         ("1,", (), "--devices 1,: pass how many"),
         ("2", ("--device", "cuda:1"), "--device cuda:1: processes cannot share it; leave it out"),
-        ("2", ("--lr", "-1"), "--lr is -1"),
+        ("2", ("--lr", "-1"), "--lr: training.lr: should be greater than 0"),
         ("all", ("--device", "cpu"), "--devices all: there is no GPU; pass the number of processes"),
         ("0,1", ("--device", "cpu"), "--devices 0,1: here are 0 GPUs"),
     ],
 )
-def test_impossible_devices(ciod: Ciod, own_copy: Path, devices: str, more: tuple[str, ...], expected: str) -> None:
-    outcome = ciod("train-step", "--experiment", own_copy, "--devices", devices, *more)
+def test_impossible_devices(ciod: Ciod, devices: str, more: tuple[str, ...], expected: str) -> None:
+    outcome = ciod("train-step", "--devices", devices, *more)
     assert outcome.code == 2
     assert expected in outcome.error_line
 
