@@ -17,7 +17,6 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import distributed
-from torch.distributed.rendezvous import rendezvous
 
 from ciod_core.errors import CiodError
 from ciod_core.runtime.distributed import rank, world_size
@@ -45,6 +44,9 @@ class _Group:
     """Connections of this process to the others, beside torch's default group."""
 
     def __init__(self) -> None:
+        # Builds of torch without processes do not have it.
+        from torch.distributed.rendezvous import rendezvous
+
         store, own, size = next(rendezvous("env://", timeout=TIME_TO_START))
         store.set(f"started/{own}", "")
         store.wait([f"started/{each}" for each in range(size)], TIME_TO_START)

@@ -80,7 +80,7 @@ def test_a_rank_that_fails_ends_all_with_its_error(ciod: Ciod, own_copy: Path) -
     finally:
         broken.write_bytes(sound)
         os.utime(broken, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert error.startswith(f"error: rank 1: {broken}")
+    assert error.startswith("error: rank 1: ") and broken.name in error
     assert process.returncode == 3
     assert experiment.read().run("step2-lwf").status in ("failed", "running")
 
@@ -92,13 +92,13 @@ def test_a_rank_that_fails_ends_all_with_its_error(ciod: Ciod, own_copy: Path) -
         ("0", (), "--devices 0: pass how many"),
         ("1,", (), "--devices 1,: pass how many"),
         ("2", ("--device", "cuda:1"), "--device cuda:1: processes cannot share it; leave it out"),
-        ("2", ("--lr", "-1"), "--lr is -1"),
+        ("2", ("--lr", "-1"), "--lr: training.lr: should be greater than 0"),
         ("all", ("--device", "cpu"), "--devices all: there is no GPU; pass the number of processes"),
         ("0,1", ("--device", "cpu"), "--devices 0,1: here are 0 GPUs"),
     ],
 )
-def test_impossible_devices(ciod: Ciod, own_copy: Path, devices: str, more: tuple[str, ...], expected: str) -> None:
-    outcome = ciod("train-step", "--experiment", own_copy, "--devices", devices, *more)
+def test_impossible_devices(ciod: Ciod, devices: str, more: tuple[str, ...], expected: str) -> None:
+    outcome = ciod("train-step", "--devices", devices, *more)
     assert outcome.code == 2
     assert expected in outcome.error_line
 
