@@ -20,8 +20,8 @@ IMAGES = 6
 def report(
     folder: Path | None = argument("EXPERIMENT", "Experiment folder, as --experiment.", None),
     experiment: Path | None = EXPERIMENT,
-    output: Path | None = option(
-        "--output", "The file. Default: report.html (or .md) in the experiment's folder.", metavar="FILE"
+    out: Path | None = option(
+        "--out", "The file. Default: report.html (or .md) in the experiment's folder.", metavar="FILE"
     ),
     format_name: str | None = option(
         "--format",
@@ -44,9 +44,9 @@ def report(
 
     if folder is not None and experiment is not None:
         raise ConfigError("`experiment`: the experiment is given twice; pass it once")
-    chosen = report_format(format_name, output)
+    chosen = report_format(format_name, out)
     found = Experiment.find(folder or experiment)
-    path = make_report(found, output, chosen, images=images, detections=detections, device=device or "auto")
+    path = make_report(found, out, chosen, images=images, detections=detections, device=device or "auto")
     if json:
         console.show_json({"experiment": str(found.folder), "report": str(path), "format": chosen})
     else:

@@ -59,18 +59,18 @@ def markdown_text(document: Document, files: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def report_format(name: str | None, output: Path | None) -> ReportFormat:
+def report_format(name: str | None, out: Path | None) -> ReportFormat:
     """The format by name, else by the suffix of the file, else HTML.
 
     Raises:
         ConfigError: an unknown format, or a file with the suffix of another.
     """
-    by_suffix = None if output is None else output.suffix.lower().lstrip(".")
+    by_suffix = None if out is None else out.suffix.lower().lstrip(".")
     chosen = next((known for known in FORMATS if known == (name or by_suffix or "html")), None)
     if chosen is None and name is not None:
         raise ConfigError(f"`format`: unknown format '{name}'; {did_you_mean(name, FORMATS)}")
     if chosen is None or by_suffix not in (None, chosen):
-        raise ConfigError(f"`output` {output}: a report ends in .{chosen or 'html or .md'}")
+        raise ConfigError(f"`out` {out}: a report ends in .{chosen or 'html or .md'}")
     return chosen
 
 
@@ -81,12 +81,12 @@ def check_replaceable(path: Path) -> None:
         ConfigError: a folder, or a file that is no report.
     """
     if path.is_dir():
-        raise ConfigError(f"`output` {path}: it is a folder; pass the name of a file")
+        raise ConfigError(f"`out` {path}: it is a folder; pass the name of a file")
     if path.exists():
         with open_readable(path, MostBytes.TENSORS) as stream:
             if GENERATOR.encode() not in stream.read(_HEAD_BYTES):
                 raise ConfigError(
-                    f"`output` {path}: it is there and no report of ciod; pass another name, or remove it"
+                    f"`out` {path}: it is there and no report of ciod; pass another name, or remove it"
                 )
 
 

@@ -60,7 +60,7 @@ FLAGS = {
         "--yield-iou"
     ),
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
-    "report": "--detections --device --experiment --format --images --json --output",
+    "report": "--detections --device --experiment --format --images --json --out",
     "status": "--accept-changed --experiment --json --verify",
     "demo": "--full --json --out --seed --seeds",
     "settings": "--json --preset",

@@ -168,7 +168,7 @@ def test_class_names_are_text(tmp_path: Path, ciod: Ciod, names: tuple[str, ...]
 
 
 def test_markdown_has_its_pictures_beside_it(own_copy: Path, ciod: Ciod, tmp_path: Path) -> None:
-    outcome = ciod("report", own_copy, "--output", tmp_path / "page.md", "--json")
+    outcome = ciod("report", own_copy, "--out", tmp_path / "page.md", "--json")
     assert json.loads(outcome.out) == {
         "experiment": str(own_copy), "report": str(tmp_path / "page.md"), "format": "md",
     }  # fmt: skip
@@ -192,10 +192,10 @@ def test_a_plan_without_runs(tmp_path: Path, ciod: Ciod) -> None:
     ("arguments", "expected"),
     [
         (("--format", "pdf"), "unknown format 'pdf'"),
-        (("--output", "report.txt"), "a report ends in .html or .md"),
-        (("--output", "a.html", "--format", "md"), "a report ends in .md"),
-        (("--output", "experiment.html"), "it is there and no report of ciod"),
-        (("--output", "folder.html"), "it is a folder"),
+        (("--out", "report.txt"), "a report ends in .html or .md"),
+        (("--out", "a.html", "--format", "md"), "a report ends in .md"),
+        (("--out", "experiment.html"), "it is there and no report of ciod"),
+        (("--out", "folder.html"), "it is a folder"),
         (("--images", "-1"), "--images"),
         (("--experiment", "."), "the experiment is given twice"),
     ],
