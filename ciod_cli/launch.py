@@ -64,11 +64,14 @@ def _run_as_one_of_several(command: Callable[[], None]) -> None:
     from ciod_core.runtime.group import LostProcessError, process_group
     from ciod_core.runtime.interruption import Interruption
 
-    is_helper = os.environ.get("RANK") != "0"
+    is_helper, ended = os.environ.get("RANK") != "0", None
     try:
         with process_group() as is_main:
             if is_main:
-                command()
+                try:
+                    command()
+                except typer.Exit as early:
+                    ended = early  # No failure, of which the helpers would learn.
     except KeyboardInterrupt as error:
         if is_helper:
             number = error.number if isinstance(error, Interruption) else signal.SIGINT
@@ -86,6 +89,8 @@ def _run_as_one_of_several(command: Callable[[], None]) -> None:
         named = CiodError(f"{where[0]}: {message_of(error)}")
         named.exit_code = getattr(error, "exit_code", 1)
         raise named from error
+    if ended is not None:
+        raise ended
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,7 @@ def check_replaceable(path: Path) -> None:
     if path.exists():
         with open_readable(path, MostBytes.TENSORS) as stream:
             if GENERATOR.encode() not in stream.read(_HEAD_BYTES):
-                raise ConfigError(
-                    f"`out` {path}: it is there and no report of ciod; pass another name, or remove it"
-                )
+                raise ConfigError(f"`out` {path}: it is there and no report of ciod; pass another name, or remove it")
 
 
 def _environment(*, autoescape: bool) -> Environment:

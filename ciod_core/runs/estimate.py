@@ -19,6 +19,9 @@ from ciod_core.model.common.cost import num_parameters
 from ciod_core.runs.execute import build_trainer
 from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import prepared_run
+from ciod_core.runtime.distributed import world_size
+from ciod_core.runtime.group import Everywhere
+from ciod_core.training.trainer import Trainer
 
 # The first iteration allocates memory and chooses algorithms.
 WARMUP = 1
@@ -35,7 +38,7 @@ class Estimate(NamedTuple):
         method: that teaches it, as `auto` chose it.
         parameters: of the student.
         images: it trains on.
-        batch_size: images per iteration.
+        batch_size: images per iteration, of all processes.
         epochs: passes over the images.
         iterations: of all epochs.
         seconds_per_iteration: median of the measured ones, loading included; without evaluation at the end.
@@ -77,12 +80,9 @@ def estimate_run(
     """Train the first batches of a run and forget them; see `train_step` for the arguments and errors."""
     spec = plan_run(experiment, config, teacher=teacher, step=step, run=run)
     with prepared_run(experiment, spec, knowledge) as prepared:
-        trainer = build_trainer(prepared)
-        iterations, timed = trainer.iterations, _TimedBatches(trainer.load_epoch(0), prepared.device)
-        trainer.load_epoch = lambda epoch: timed  # type: ignore[assignment, return-value]
-        trainer.iterations_per_epoch = len(timed)
-        trainer.train_epoch()
-        settings = prepared.spec.config
+        with Everywhere(prepared.device, build_trainer, prepared) as trainers:
+            iterations, settings = trainers.mine.iterations, prepared.spec.config
+            seconds = trainers.call(_measure)[0]
         return Estimate(
             run=prepared.spec.name,
             method=settings.method.name,
@@ -91,18 +91,29 @@ def estimate_run(
             batch_size=settings.training.batch_size,
             epochs=settings.training.epochs,
             iterations=iterations,
-            seconds_per_iteration=median(timed.seconds),
+            seconds_per_iteration=median(seconds),
             memory_bytes=_most_memory(prepared.device),
             device=str(prepared.device),
         )
 
 
-class _TimedBatches:
+def _measure(trainer: Trainer) -> list[float]:
+    """Seconds of the first iterations of a trainer, which is of no use afterwards."""
+    timed = _TimedBatches(trainer.load_epoch(0), trainer.device)
+    trainer.load_epoch = lambda epoch: timed
+    trainer.iterations_per_epoch = len(timed)
+    trainer.train_epoch()
+    return timed.seconds
+
+
+class _TimedBatches(BatchLoader):
     """The first batches of a loader, over and over if there are fewer, and how long each took until the next."""
 
     def __init__(self, loader: BatchLoader, device: torch.device) -> None:
-        self._loader = loader
+        self._first = loader
         self._device = device
+        self.smallest_batch = loader.smallest_batch
+        self.last_is_whole = False
         self.seconds: list[float] = []
 
     def __len__(self) -> int:
@@ -111,7 +122,7 @@ class _TimedBatches:
     def __iter__(self) -> Iterator[Batch]:
         done, begun = -WARMUP, time.perf_counter()
         while True:
-            for batch in self._loader:
+            for batch in self._first:
                 yield batch
                 if self._device.type == "cuda":
                     torch.cuda.synchronize(self._device)
@@ -120,7 +131,8 @@ class _TimedBatches:
                 if done > 0:
                     self.seconds.append(now - begun)
                 begun = now
-                is_long = sum(self.seconds) > SECONDS_OF_MEASUREMENT
+                # Several processes have to end after the same one.
+                is_long = world_size() == 1 and sum(self.seconds) > SECONDS_OF_MEASUREMENT
                 if done == MOST_ITERATIONS or (done >= LEAST_ITERATIONS and is_long):
                     return
 
