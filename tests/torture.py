@@ -1,0 +1,215 @@
+"""Commands that are killed at a random file operation and started again end as if nothing had happened.
+
+    python -m tests.torture [--kills 1000] [--seed 0]
+
+Every command runs in a fork of this process, which has imported all that it needs and computes nothing itself: torch's
+threads do not survive a fork. With more than a few kills, more commands are killed. `tests/test_torture.py` runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ciod_cli.app import app
+from ciod_core.demo.shapes import generate_shapes
+from ciod_core.files import sha256_of_file
+from ciod_core.records import CHECKSUM_KEY
+from ciod_core.temporaries import TEMPORARY
+
+FEW_KILLS = 20
+CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "fcntl.flock")
+SETTINGS = (
+    *("--set", "data.image_size=64", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--device", "cpu"),
+    *("--set", "training.deterministic=true"),
+)
+EVALUATIONS = ("--evaluate-every", "1", "--set", "training.keep=best", "--set", "evaluation.batch_size=12")
+
+
+class Scenario(NamedTuple):
+    """A command, with `@` for the experiment and `#` for the dataset, and what it is when it is started again."""
+
+    name: str
+    command: tuple[str, ...]
+    again: tuple[str, ...] = ()
+    after: str | None = None
+
+
+SCENARIOS = (
+    Scenario("split", ("split", "#", "--plan", "5+3", "--out", "@")),
+    Scenario(
+        "step1", ("train-step", "--experiment", "@", "--model", "yolox-micro", *SETTINGS, *EVALUATIONS),
+        ("--resume",), "split",
+    ),
+    Scenario("distill", ("distill", "--experiment", "@", "--teacher", "step1", "--device", "cpu"), (), "step1"),
+    Scenario("step2", ("train-step", "--experiment", "@", "--teacher", "step1", *SETTINGS), ("--resume",), "distill"),
+    Scenario(
+        "branch",
+        ("train-step", "--experiment", "@", "--teacher", "step1", "--method", "frozen-branch", *SETTINGS),
+        ("--resume",), "step1",
+    ),
+    Scenario(
+        "added",
+        ("train-step", "--experiment", "@", "--teacher", "step2", "--data", "#", "--method", "finetune", *SETTINGS),
+        ("--resume",), "step2",
+    ),
+    Scenario("evaluate", ("evaluate", "step1", "--experiment", "@", "--device", "cpu", "--workers", "0"), (), "step1"),
+)  # fmt: skip
+
+
+def run(arguments: Sequence[str], folder: Path, before: Callable[[], None] = lambda: None) -> tuple[int, int, str]:
+    """Run a command in a fork; its exit status (negative: the signal), file operations in a folder, and messages."""
+    log = folder.with_name("log")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            output = os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+            before()
+            try:
+                app(list(arguments))
+                code = 0
+            except SystemExit as error:
+                code = int(error.code or 0)
+            os.write(writing, str(_operations).encode())
+        finally:
+            os._exit(code)
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    counted = os.read(reading, 20).decode()
+    os.close(reading)
+    code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    return code, int(counted or 0), log.read_text(errors="replace")
+
+
+_operations = 0
+
+
+def watch(folder: Path, kill_at: int) -> Callable[[], None]:
+    """Count what changes files in a folder, and kill the process before the given change; 0: never."""
+
+    def start() -> None:
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            global _operations
+            if event not in CHANGES or (event == "open" and not _writes(arguments)):
+                return
+            if event != "fcntl.flock" and str(folder) not in os.fsdecode(str(arguments[0])):
+                return
+            _operations += 1
+            if _operations == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+
+    return start
+
+
+def _writes(arguments: tuple[Any, ...]) -> bool:
+    _, mode, flags = arguments
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) or any(letter in str(mode) for letter in "wax+")
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """What must be equal: the manifest without times, and the other files that depend on no time, by hash."""
+    document = json.loads((folder / "experiment.json").read_text())
+    for key in ("created", CHECKSUM_KEY):
+        del document[key]
+    for each in document["runs"]:
+        del each["started"], each["seconds"], each["files"]
+        each["outputs"].pop("metrics", None)
+    files = [*folder.rglob("*.safetensors"), *(folder / "splits").glob("step*.json"), *folder.rglob("metrics.json")]
+    return {"manifest": document} | {str(path.relative_to(folder)): sha256_of_file(path) for path in sorted(files)}
+
+
+class Torture:
+    """The scenarios, each with the experiment that it begins with and what it leads to."""
+
+    def __init__(self, folder: Path, dataset: Path, kills: int) -> None:
+        self.folder, self.dataset = folder, dataset
+        self.scenarios = SCENARIOS if kills > FEW_KILLS else SCENARIOS[:4]
+        self.operations: dict[str, int] = {}
+        for scenario in self.scenarios:
+            place = self.begin(scenario, folder / scenario.name / "experiment")
+            code, self.operations[scenario.name], said = run(self.command(scenario, place), place, watch(place, 0))
+            assert code == 0, said
+
+    def begin(self, scenario: Scenario, place: Path) -> Path:
+        """What is there before the scenario's command."""
+        place.parent.mkdir(exist_ok=True)
+        if scenario.after is not None:
+            shutil.copytree(self.folder / scenario.after / "experiment", place)
+        return place
+
+    def command(self, scenario: Scenario, place: Path) -> list[str]:
+        """The arguments of a scenario's command."""
+        values = {"@": str(place), "#": str(self.dataset)}
+        return [values.get(argument, argument) for argument in scenario.command]
+
+    def kill(self, scenario: Scenario, draw: random.Random) -> None:
+        """Kill the command once or twice, start it again, and compare what it leads to."""
+        # The place is the same for all: weights name their teacher's path in no way, but messages and records may.
+        place = self.begin(scenario, self.folder / "victim" / "experiment")
+        command, kills = self.command(scenario, place), []
+        for _ in range(draw.choice((1, 1, 2))):
+            kills.append(draw.randint(1, self.operations[scenario.name]))
+            arguments = [*command, *scenario.again] if len(kills) > 1 else command
+            code, _, said = run(arguments, place, watch(place, kills[-1]))
+            assert code in (0, -signal.SIGKILL) or _is_done(said), (scenario.name, kills, said)
+        code, _, said = run([*command, *scenario.again], place)
+        done = _is_done(said)
+        assert code == 0 or done, (scenario.name, kills, said)
+        expected, found = content(self.folder / scenario.name / "experiment"), content(place)
+        differing = sorted(key for key in found | expected if found.get(key) != expected.get(key))
+        assert not differing, (scenario.name, kills, differing)
+        code, _, said = run(["status", str(place), "--verify"], place)
+        assert code == 0, (scenario.name, kills, said)
+        left = [*place.rglob(f"{TEMPORARY}*"), *place.rglob("state")]
+        assert not left or done, (scenario.name, kills, left)
+        shutil.rmtree(place.parent)
+
+
+def _is_done(said: str) -> bool:
+    """Whether a command found that it had done its work before it was killed."""
+    return "is finished" in said or "an experiment exists there" in said or "exists already" in said
+
+
+def main() -> None:
+    """Kill commands; the first one that does not end as it should ends this, too."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=FEW_KILLS)
+    parser.add_argument("--seed", type=int, default=0, help="of the operations that are not done any more")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    for module in ("torch._dynamo", "hotcoco", "ciod_core.runs.verify", "ciod_core.evaluation.evaluate_run"):
+        importlib.import_module(module)
+    started, draw = time.monotonic(), random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate_shapes(folder / "shapes", train_images=8, val_images=4, image_size=64, seed=7, workers=1)
+        torture = Torture(folder, folder / "shapes", arguments.kills)
+        for number in range(arguments.kills):
+            torture.kill(torture.scenarios[number % len(torture.scenarios)], draw)
+    print(f"{arguments.kills} commands killed, all ended as they should ({time.monotonic() - started:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()
