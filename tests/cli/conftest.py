@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 from ciod_cli.app import app
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.experiment.create import create_experiment
+from tests.export.conftest import checkpoint, detector, onnx_model
+
+__all__ = ["checkpoint", "detector", "onnx_model"]
 
 TINY = ("--image-size", "64", "--epochs", "1", "--batch-size", "8", "--workers", "0", "--device", "cpu")
 

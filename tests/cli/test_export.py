@@ -25,6 +25,7 @@ def test_onnx_beside_the_weights_and_in_the_manifest(ciod: Ciod, own_copy: Path)
 
 
 def test_pt2_without_suppression(ciod: Ciod, own_copy: Path, tmp_path: Path) -> None:
+    """The classes are those of step 1; other tests run such files."""
     outcome = ciod(
         "export",
         "step1",

@@ -205,16 +205,14 @@ def test_options_that_do_not_fit(
 
 
 @pytest.mark.slow
-def test_an_exported_model(ciod: Ciod, trained: Path, pictures: Path, tmp_path: Path) -> None:
+def test_an_exported_model(ciod: Ciod, checkpoint: Path, onnx_model: Path, pictures: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    model = tmp_path / "model.onnx"
-    assert ciod("export", trained / "step2.safetensors", "--out", model, "--score", "0").code == 0
     documents = [
-        json.loads(ciod("predict", weights, pictures, *LOW, "--json").out)
-        for weights in (trained / "step2.safetensors", model)
+        json.loads(ciod("predict", weights, pictures, "--score", "0.01", "--json").out)
+        for weights in (checkpoint, onnx_model)
     ]
     for one, other in zip(documents[0]["images"], documents[1]["images"], strict=True):
-        assert len(one["detections"]) == len(other["detections"]) == 100
+        assert len(one["detections"]) == len(other["detections"]) > 20
         scores = [[found["score"] for found in image["detections"]] for image in (one, other)]
         np.testing.assert_allclose(*scores, atol=1e-4)
     outcome = ciod("predict", tmp_path / "absent.onnx", pictures)

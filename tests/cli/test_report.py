@@ -15,6 +15,7 @@ from ciod_core.classes import class_table
 from ciod_core.evaluation.records import read_report
 from ciod_core.evaluation.saved_detections import saved_detections
 from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.units import percent
 from tests.cli.conftest import Ciod
 from tests.helpers.class_names import HOSTILE_NAMES
@@ -151,12 +152,11 @@ def test_without_images_the_rest_is_there(own_copy: Path, ciod: Ciod) -> None:
 def test_class_names_are_text(tmp_path: Path, ciod: Ciod, names: tuple[str, ...]) -> None:
     experiment = make_experiment(tmp_path)
     make_run(experiment, "step1", 1, status="failed")
-    document = json.loads(experiment.manifest_path.read_text())
-    old = [entry["name"] for entry in document["classes"]["entries"]]
-    text = json.dumps(document)
-    for name, other in zip(old, names, strict=True):
+    manifest = experiment.read()
+    text = manifest.model_dump_json()
+    for name, other in zip(manifest.classes.names, names, strict=True):
         text = text.replace(json.dumps(name), json.dumps(other))
-    experiment.manifest_path.write_text(text)
+    experiment.write(ExperimentManifest.model_validate_json(text))
     assert experiment.read().classes == class_table([[(names[0], 1), (names[1], 2)], [(names[2], 7)]])
     assert ciod("report", tmp_path).code == 0
     assert set(names) <= set(read_page(tmp_path / "report.html").texts)

@@ -13,9 +13,10 @@ import torch
 
 from ciod_core.classes import class_table
 from ciod_core.export.description import ExportDescription, NmsSettings
-from ciod_core.export.export import ExportFormat, export
+from ciod_core.export.export import export
+from ciod_core.export.graph import build_graph
 from ciod_core.files import sha256_of_file
-from ciod_core.model.base import BranchDepth, Detector
+from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector, save_detector
 from tests.export.conftest import CLASSES
 
@@ -67,14 +68,11 @@ def test_onnx_detections_are_those_of_the_evaluation(
         assert same_DM.any(axis=1).mean() > 0.97
 
 
-@pytest.mark.parametrize(("depth", "format"), [("head", "pt2"), ("neck", "onnx")])
-def test_branches_are_joined_as_in_the_evaluation(
-    depth: BranchDepth, format: ExportFormat, checkpoint: Path, make_noise: MakeNoise, tmp_path: Path
-) -> None:
+def test_branches_are_joined_as_in_the_evaluation(checkpoint: Path, make_noise: MakeNoise, tmp_path: Path) -> None:
     """A branch of other weights on the same images: some of its detections yield, none of the old ones goes."""
     detector, info = load_detector(checkpoint)
     other, _ = load_detector(checkpoint)
-    detector.add_branch(2, depth)
+    detector.add_branch(2, "neck")
     state = detector.state_dict()
     for name, tensor in other.state_dict().items():
         place = {"head": "branches.0", "neck": "branch_necks.1"}.get(name.split(".")[0])
@@ -86,14 +84,10 @@ def test_branches_are_joined_as_in_the_evaluation(
     classes = class_table([[(entry.name, entry.category_id) for entry in CLASSES.entries], [("elk", 7), ("ant", 8)]])
     path = tmp_path / "branched.safetensors"
     save_detector(path, state, info.model_copy(update=heads | {"classes": classes}))
-    export(path, tmp_path / f"model.{format}", format)
+    export(path, tmp_path / "model.onnx")
 
     images = make_noise((2, 3, 128, 96), seed=3)
-    if format == "onnx":
-        boxes_BM4, scores_BM, ids_BM = _run(tmp_path / "model.onnx", images)
-    else:
-        module = torch.export.load(tmp_path / "model.pt2").module()
-        boxes_BM4, scores_BM, ids_BM = (output.numpy() for output in module(torch.from_numpy(images)))
+    boxes_BM4, scores_BM, ids_BM = _run(tmp_path / "model.onnx", images)
     settings = {"score_threshold": 0.01, "nms_iou": 0.65, "max_detections": 100}
     with torch.no_grad():
         output = detector.eval()(torch.from_numpy(images))
@@ -202,14 +196,13 @@ def test_nothing_found_is_a_valid_answer(
     """Suppression of no boxes at all; and exporting, which is chatty by nature, prints nothing."""
     nms = NmsSettings(score_threshold=0.9999999, max_detections=5)
     export(checkpoint, tmp_path / "model.onnx", nms=nms)
-    export(checkpoint, tmp_path / "model.pt2", "pt2", nms=nms)
     assert capfd.readouterr() == ("", "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.pt2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     images = make_noise((2, 3, 64, 96))
-    reloaded = torch.export.load(tmp_path / "model.pt2").module()
+    detector, _ = load_detector(checkpoint)
     with torch.no_grad():
-        from_pt2 = [output.numpy() for output in reloaded(torch.from_numpy(images))]
-    answers = [_run(tmp_path / "model.onnx", images), from_pt2]
+        from_graph = build_graph(detector, CATEGORY_IDS, nms)(torch.from_numpy(images))
+    answers = [_run(tmp_path / "model.onnx", images), [output.numpy() for output in from_graph]]
     for boxes_BM4, scores_BM, ids_BM in answers:
         assert boxes_BM4.shape == (2, 5, 4)
         assert not boxes_BM4.any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,6 @@ from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import Source, read_info
 from ciod_core.runs.train import train_step
 from tests.export.conftest import CLASSES
-from tests.helpers.shared_files import made_once
 from tests.training.conftest import tiny_config
 
 pytest.importorskip("onnxruntime")
@@ -39,9 +39,13 @@ def header_of(card: str) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def published(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector of five classes as a folder."""
-    return made_once(tmp_path_factory, "detector", lambda folder: export_to_hub(checkpoint, folder, license="mit"))
+def published(checkpoint: Path, onnx_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector of five classes as a folder; its ONNX model, which takes long to make, is that of other tests."""
+    folder = tmp_path_factory.mktemp("published") / "detector"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "export", lambda weights, out, nms: shutil.copy(onnx_model, out))
+        export_to_hub(checkpoint, folder, license="mit")
+    return folder
 
 
 @pytest.mark.slow

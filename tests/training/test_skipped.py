@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
-from ciod_core.errors import DataError
+from ciod_core.errors import CheckpointError, DataError
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import STATE_FILE, Experiment
 from ciod_core.runs.train import train_step
+from ciod_core.runs.verify import accept_changes
 from ciod_core.training.progress import TrainingListener, TrainingRecord
 from ciod_core.training.resume import TrainingState, load_state, save_state
 from ciod_core.training.skipped import SkippedImages
@@ -109,6 +110,9 @@ def test_skipped_images_survive_an_interruption(damaged: tuple[Experiment, list[
     source = experiment.folder / experiment.read().train_images()
     for name in names:
         shutil.copy(source / "000000.jpg", source / name)
+    with pytest.raises(CheckpointError, match="of 32 images were changed"):
+        train_step(experiment, settings("skip"), resume=True)
+    accept_changes(experiment)
     listener = Warnings()
     resumed = train_step(experiment, settings("skip"), resume=True, listener=listener)
     assert sorted(resumed.skipped_images) == names
