@@ -19,6 +19,9 @@ _GIVEN = "ciod_cli.settings"
 # A parameter (`overwrite`) or a setting (`training.lr`) in a message of ciod_core.
 _NAME_IN_MESSAGE = re.compile(r"`([a-z_][a-z0-9_]*(?:\.[a-z0-9_]+)?)`")
 
+# Functions of the library that messages name, as commands.
+_COMMANDS = {"accept_changes": "'ciod status --verify --accept-changed'"}
+
 _running: ContextVar[typer.Context | None] = ContextVar("running", default=None)
 
 
@@ -147,7 +150,7 @@ def with_flags(message: str) -> str:
 
 
 def _flags(ctx: typer.Context) -> dict[str, str]:
-    flags = {key: flag for key, (flag, _) in ctx.meta.get(_GIVEN, {}).items()}
+    flags = _COMMANDS | {key: flag for key, (flag, _) in ctx.meta.get(_GIVEN, {}).items()}
     for parameter in ctx.command.params:
         is_option = parameter.param_type_name == "option"
         flag = parameter.opts[0] if is_option else parameter.metavar or str(parameter.name).upper()

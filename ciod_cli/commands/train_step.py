@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ciod_core.data.hold_out import HoldOut
     from ciod_core.evaluation.chain import Outcome
     from ciod_core.experiment.add_step import AddedStep
-    from ciod_core.experiment.entries import StepRecord
+    from ciod_core.experiment.entries import RunRecord, StepRecord
     from ciod_core.experiment.folder import Experiment
 
 
@@ -138,13 +138,17 @@ def train_step(
         from ciod_core.evaluation.chain import outcome_of
 
         outcome = outcome_of(found, run)
-    weights = found.weights_path(run.name)
+    _show_outcome(found, run, outcome, json)
+
+
+def _show_outcome(experiment: Experiment, run: RunRecord, outcome: Outcome | None, json: bool) -> None:
+    weights = experiment.weights_path(run.name)
     if json:
-        document = {"experiment": str(found.folder), "weights": str(weights), **run.model_dump(mode="json")}
+        document = {"experiment": str(experiment.folder), "weights": str(weights), **run.model_dump(mode="json")}
         console.show_json({**document, "outcome": outcome.model_dump(mode="json") if outcome else None})
         return
     took = "" if run.seconds is None else f" in {console.duration(run.seconds)}"
-    following = f"Next: ciod evaluate {run.name} --experiment {found.folder}"
+    following = f"Next: ciod evaluate {run.name} --experiment {experiment.folder}"
     if not run.metrics:
         following = "Not evaluated: there is no validation data (`val`, `hold_out`)"
     console.note(f"Trained {run.name}{took}{f': {_describe(outcome)}' if outcome else ''}. {following}")

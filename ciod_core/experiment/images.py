@@ -75,8 +75,7 @@ def check_images(experiment: Experiment, tables: Iterable[LocatedTable]) -> None
     if changed:
         raise CheckpointError(
             f"{experiment.folder / changed[0]}: {len(changed)} of {len(seen)} images were changed since they were "
-            "first used here, this is the first; restore them, or accept them with 'ciod status --verify "
-            "--accept-changed'"
+            "first used here, this is the first; restore them, or accept them with `accept_changes`"
         )
     record_images(experiment, now)
 

@@ -209,7 +209,7 @@ def read_manifest(path: Path, *, edited: bool = False) -> ExperimentManifest:
         if not edited and checksum not in (None, _checksum(raw)):
             raise CheckpointError(
                 f"{path}: its content does not have its checksum: it is damaged, or was edited; restore it, or accept "
-                "the edit with 'ciod status --verify --accept-changed'"
+                "the edit with `accept_changes`"
             )
         return manifest
     except OSError as error:

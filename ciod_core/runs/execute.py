@@ -208,6 +208,7 @@ def _restore(trainers: Everywhere[Trainer], weights: RunWeights, folder: Path, b
     path, state = folder / STATE_FILE, load_state(folder)
     check_owner(state.owner, begun, path)
     try:
+        # Here first: where it does not fit, no other process is told.
         trainers.mine.restore(state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise CheckpointError(

@@ -19,13 +19,11 @@ from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, Source, save_detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.runs.claim import claim
-from ciod_core.runs.estimate import estimate_run
 from ciod_core.runs.inherited import INHERITED, describe_inherited
 from ciod_core.runs.spec import PRETRAINED_LR, RunSpec, find_changes, on_device, plan_run, settle
 from ciod_core.runs.train import train_step, training_table
 from tests.helpers.experiments import make_experiment, make_run
 from tests.helpers.networks import lively_detector
-from tests.training.conftest import tiny_config
 
 MODEL = ModelConfig(name="yolox-nano", backbone_weights="none")
 
@@ -357,18 +355,3 @@ class TestPlans:
         add_teacher(experiment)
         training_table(experiment, plan_run(experiment, config(), teacher="step1"))
         assert read == [experiment.read().train_file(2).locate(experiment.folder)]
-
-
-def test_an_estimate_writes_nothing_and_measures_what_would_be_trained(taught_folder: Path) -> None:
-    before = {path: path.read_bytes() for path in taught_folder.rglob("*") if path.is_file()}
-    experiment = Experiment.open(taught_folder)
-    found = estimate_run(experiment, tiny_config("finetune", epochs=7, batch_size=4), teacher="step1")
-    images = experiment.read().step(2).statistics.images
-    assert (found.run, found.method, found.images, found.epochs) == ("step2-finetune", "finetune", images, 7)
-    assert found.iterations == 7 * -(-images // 4)
-    assert found.parameters > 100_000 and found.device == "cpu"
-    assert 0 < found.seconds_per_iteration < 20 and found.seconds == found.iterations * found.seconds_per_iteration
-    assert found.memory_bytes is None or found.memory_bytes > 2**20
-    assert {path: path.read_bytes() for path in taught_folder.rglob("*") if path.is_file()} == before
-    with pytest.raises(ConfigError, match="no such weights file"):
-        estimate_run(experiment, tiny_config(), teacher="step9")

@@ -1,0 +1,27 @@
+"""What a run would take, measured on its first iterations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ciod_core.errors import ConfigError
+from ciod_core.experiment.folder import Experiment
+from ciod_core.runs.estimate import estimate_run
+from tests.training.conftest import tiny_config
+
+
+def test_an_estimate_writes_nothing_and_measures_what_would_be_trained(taught_folder: Path) -> None:
+    before = {path: path.read_bytes() for path in taught_folder.rglob("*") if path.is_file()}
+    experiment = Experiment.open(taught_folder)
+    found = estimate_run(experiment, tiny_config("finetune", epochs=7, batch_size=4), teacher="step1")
+    images = experiment.read().step(2).statistics.images
+    assert (found.run, found.method, found.images, found.epochs) == ("step2-finetune", "finetune", images, 7)
+    assert found.iterations == 7 * -(-images // 4)
+    assert found.parameters > 100_000 and found.device == "cpu"
+    assert 0 < found.seconds_per_iteration < 20 and found.seconds == found.iterations * found.seconds_per_iteration
+    assert found.memory_bytes is None or found.memory_bytes > 2**20
+    assert {path: path.read_bytes() for path in taught_folder.rglob("*") if path.is_file()} == before
+    with pytest.raises(ConfigError, match="no such weights file"):
+        estimate_run(experiment, tiny_config(), teacher="step9")
