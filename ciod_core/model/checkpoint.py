@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -139,13 +140,12 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detec
     info = read_info(path, verify=True)
     num_classes, *branch_classes = info.head_classes or (len(info.classes),)
     branches = tuple(zip(branch_classes, info.branch_depths, strict=True))
-    # A description can ask for more memory than there is: first, without any, see whether the tensors are there.
-    with torch.device("meta"):
-        described = build_detector(info.model, num_classes, *branches).state_dict()
+    # A description can ask for more memory than there is: first see whether the tensors are there.
+    described = _shapes(info.model, num_classes, branches)
     try:
         with open_tensors(path, "pt") as file:
             if described.keys() != set(file.keys()) or any(
-                file.get_slice(name).get_shape() != list(tensor.shape) for name, tensor in described.items()
+                tuple(file.get_slice(name).get_shape()) != shape for name, shape in described.items()
             ):
                 raise _unfit(path)
             detector = build_detector(info.model, num_classes, *branches)
@@ -160,6 +160,16 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[Detec
             f"{broken[0]}; a training that diverged wrote it, or it is damaged; pass other weights"
         )
     return detector.to(device).eval(), info
+
+
+@functools.lru_cache(maxsize=16)
+def _shapes(
+    model: ModelConfig, num_classes: int, branches: tuple[tuple[int, BranchDepth], ...]
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a detector, found without memory for any."""
+    with torch.device("meta"):
+        detector = build_detector(model, num_classes, *branches)
+    return {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items()}
 
 
 def _unfit(path: Path) -> CheckpointError:
