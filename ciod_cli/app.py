@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from ciod_cli.commands import (
     status,
     train_step,
 )
-from ciod_cli.guard import guarded, usage_errors_in_one_line
+from ciod_cli.guard import SIGNALED, guarded, usage_errors_in_one_line
 from ciod_cli.launch import on_devices
 from ciod_cli.settings import SettingsCommand
 
@@ -107,4 +108,8 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:
+        # Before a command has begun, or after it has ended: commands say themselves that they were interrupted.
+        sys.exit(SIGNALED + signal.SIGINT)

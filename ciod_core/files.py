@@ -9,12 +9,12 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ciod_core.temporaries import locked, temporary_name
+from ciod_core.temporaries import TEMPORARY, temporary_file
 
 # The weights of a detector that was published as a folder.
 WEIGHTS_IN_FOLDER = "model.safetensors"
@@ -119,11 +119,8 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
         OSError: when the folder cannot be written (full disk, permission); the error carries `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(temporary_name(path.name))
     try:
-        # Made here to be locked; whoever writes it opens it again.
-        temporary.touch(exist_ok=False)
-        with locked(temporary):
+        with temporary_file(path) as temporary:
             yield temporary
             if durable:
                 _flush_to_disk(temporary)
@@ -132,13 +129,10 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
             _flush_to_disk(path.parent)
     except OSError as error:
         # A user knows the file that was asked for, not the temporary one beside it.
-        if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
+        if error.filename is None or Path(os.fsdecode(error.filename)).name.startswith(TEMPORARY):
             error.filename = str(path)
             error.filename2 = None
         raise
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:

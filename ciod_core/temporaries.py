@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +18,8 @@ if sys.platform != "win32":
     import fcntl
 
 TEMPORARY = ".tmp-"
+# In a temporary folder, what has to be undone before it may go; `ciod_core.experiment.transaction` does it.
+JOURNAL_NAME = "journal.json"
 
 
 def temporary_name(name: str = "") -> str:
@@ -26,18 +28,18 @@ def temporary_name(name: str = "") -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Show that a temporary file or folder belongs to a process that lives."""
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def temporary_file(path: Path) -> Iterator[Path]:
+    """Lend a new, empty file beside `path`, which goes when the block ends unless it was renamed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with _locked(lambda: path.with_name(temporary_name(path.name)), lambda new: new.touch(exist_ok=False)) as temporary:
+        try:
+            yield temporary
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -47,17 +49,40 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    temporary = folder / temporary_name()
-    temporary.mkdir()
-    try:
-        with locked(temporary):
+    with _locked(lambda: folder / temporary_name(), Path.mkdir) as temporary:
+        try:
             yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _locked(choose: Callable[[], Path], make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make a file or folder, and show while the block runs that it belongs to a process that lives."""
+    if sys.platform == "win32":
+        path = choose()
+        make(path)
+        yield path
+        return
+    while True:
+        path = choose()
+        make(path)
+        # Before it is locked, others may take it for dead, and remove it; then another is made.
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if path.exists():
+                break
+            os.close(descriptor)
+    try:
+        yield path
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
 
 
 def dead_in(folder: Path) -> Iterator[Path]:
-    """What killed processes left in a folder; each file or folder goes before the next comes."""
+    """What killed processes left in a folder; each file, and folder without a journal, goes before the next comes."""
     if sys.platform == "win32" or not folder.is_dir():
         return
     for path in sorted(folder.glob(f"{TEMPORARY}*")):
@@ -66,15 +91,15 @@ def dead_in(folder: Path) -> Iterator[Path]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield path
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
+                if not path.is_dir():
                     path.unlink()
+                elif not (path / JOURNAL_NAME).is_file():
+                    shutil.rmtree(path)
             finally:
                 os.close(descriptor)
 
 
 def remove_dead(folder: Path) -> None:
-    """Remove what killed processes left in a folder."""
+    """Remove what killed processes left in a folder, but for what has a journal."""
     for _ in dead_in(folder):
         pass

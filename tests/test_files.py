@@ -5,12 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from ciod_core.files import atomic_path, atomic_write_json, atomic_write_text, relative_if_inside, sha256_of_file
-from ciod_core.temporaries import TEMPORARY, dead_in, temporary_folder
+from ciod_core.temporaries import (
+    JOURNAL_NAME,
+    TEMPORARY,
+    dead_in,
+    remove_dead,
+    temporary_file,
+    temporary_folder,
+)
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def test_sha256_matches_hashlib(tmp_path: Path) -> None:
@@ -77,3 +90,34 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     with atomic_path(tmp_path / "mine") as mine, temporary_folder(tmp_path) as my_folder:
         assert set(dead_in(tmp_path)) == left
         assert set(tmp_path.iterdir()) == {mine, my_folder}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is known to be dead without locks of files")
+def test_what_has_to_be_undone_first_stays(tmp_path: Path) -> None:
+    folder = tmp_path / f"{TEMPORARY}1"
+    folder.mkdir()
+    (folder / JOURNAL_NAME).touch()
+    remove_dead(tmp_path)
+    assert folder.is_dir()
+    for _ in dead_in(tmp_path):
+        (folder / JOURNAL_NAME).unlink()
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is known to be dead without locks of files")
+@pytest.mark.parametrize("lend", [temporary_folder, lambda folder: temporary_file(folder / "file")])
+def test_what_passed_for_dead_before_it_was_locked_is_made_again(
+    lend: Callable[[Path], AbstractContextManager[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed, flock = [], fcntl.flock
+
+    def just_after(descriptor: int, operation: int) -> None:
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].rmdir() if removed[0].is_dir() else removed[0].unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", just_after)
+    with lend(tmp_path) as temporary:
+        assert list(tmp_path.iterdir()) == [temporary] != removed
+    assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,10 @@
-"""Commands that are killed at a random file operation and started again end as if nothing had happened.
+"""Commands that are killed and started again end as if nothing had happened.
 
     python -m tests.torture [--kills 1000] [--seed 0]
 
-Every command runs in a fork of this process, which has imported all that it needs and computes nothing itself: torch's
-threads do not survive a fork. With more than a few kills, more commands are killed. `tests/test_torture.py` runs it.
+A command is killed before a random file operation, or gets SIGKILL, SIGTERM or SIGINT at a random moment. Every command
+runs in a fork of this process, which has imported all that it needs and computes nothing itself: torch's threads do not
+survive a fork. With more than a few kills, more commands are killed. `tests/test_torture.py` runs it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from ciod_cli.app import app
+from ciod_cli.app import main as main_of_ciod
 from ciod_core.demo.shapes import generate_shapes
 from ciod_core.files import sha256_of_file
 from ciod_core.records import CHECKSUM_KEY
@@ -39,6 +42,11 @@ SETTINGS = (
 EVALUATIONS = ("--evaluate-every", "1", "--set", "training.keep=best", "--set", "evaluation.batch_size=12")
 
 
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+# Done, ended by the signal, or by the command itself: 128 and the signal, as shells say it.
+ENDS = (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+
+
 class Scenario(NamedTuple):
     """A command, with `@` for the experiment and `#` for the dataset, and what it is when it is started again."""
 
@@ -46,6 +54,8 @@ class Scenario(NamedTuple):
     command: tuple[str, ...]
     again: tuple[str, ...] = ()
     after: str | None = None
+    weight: float = 1.0
+    """How often it is killed; commands that take longer less often."""
 
 
 SCENARIOS = (
@@ -67,11 +77,48 @@ SCENARIOS = (
         ("--resume",), "step2",
     ),
     Scenario("evaluate", ("evaluate", "step1", "--experiment", "@", "--device", "cpu", "--workers", "0"), (), "step1"),
+    Scenario(
+        "export", ("export", "step1", "--experiment", "@", "--format", "pt2", "--no-nms"),
+        ("--overwrite",), "step1", 0.1,
+    ),
+    Scenario(
+        "run",
+        (
+            "run", "@", "--methods", "finetune", "--no-upper-bounds", "--jobs", "1", "--model", "yolox-micro",
+            "--seeds", "1", *SETTINGS,
+        ),
+        (), "split", 0.1,
+    ),
 )  # fmt: skip
 
 
-def run(arguments: Sequence[str], folder: Path, before: Callable[[], None] = lambda: None) -> tuple[int, int, str]:
-    """Run a command in a fork; its exit status (negative: the signal), file operations in a folder, and messages."""
+class Ended(NamedTuple):
+    """How a command ended: its status (negative: the signal), file operations in the folder, seconds and messages."""
+
+    code: int
+    operations: int
+    seconds: float
+    said: str
+
+
+class Kill(NamedTuple):
+    """Before which file operation (0: none) a command is killed, or after how many seconds by which signal."""
+
+    operation: int = 0
+    seconds: float = 0.0
+    signal: signal.Signals = signal.SIGKILL
+
+    @classmethod
+    def draw(cls, draw: random.Random, whole: Ended) -> Kill:
+        """Any operation or moment of a command that was not killed."""
+        if draw.random() < 0.5:
+            return cls(operation=draw.randint(1, whole.operations))
+        return cls(seconds=draw.uniform(0, whole.seconds), signal=draw.choice(SIGNALS))
+
+
+def run(arguments: Sequence[str], folder: Path, kill: Kill = Kill()) -> Ended:  # noqa: B008 - a tuple never changes
+    """Run a command in a fork, and kill it."""
+    started = time.monotonic()
     log = folder.with_name("log")
     reading, writing = os.pipe()
     child = os.fork()
@@ -83,43 +130,52 @@ def run(arguments: Sequence[str], folder: Path, before: Callable[[], None] = lam
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
-            before()
+            watch(folder, kill.operation)
+            sys.argv = ["ciod", *arguments]
             try:
-                app(list(arguments))
+                main_of_ciod()
                 code = 0
             except SystemExit as error:
                 code = int(error.code or 0)
             os.write(writing, str(_operations).encode())
+        except KeyboardInterrupt:
+            # Before or after the command, which has to end by itself.
+            code = 128 + signal.SIGINT
         finally:
             os._exit(code)
     os.close(writing)
+    timer = threading.Timer(kill.seconds, os.kill, (child, kill.signal))
+    if kill.seconds > 0:
+        timer.start()
+    # Waited for without collecting it, so that its number is nobody else's when the timer sends its signal.
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    timer.cancel()
+    if timer.is_alive():
+        timer.join()
     _, status = os.waitpid(child, 0)
     counted = os.read(reading, 20).decode()
     os.close(reading)
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    return code, int(counted or 0), log.read_text(errors="replace")
+    return Ended(code, int(counted or 0), time.monotonic() - started, log.read_text(errors="replace"))
 
 
 _operations = 0
 
 
-def watch(folder: Path, kill_at: int) -> Callable[[], None]:
+def watch(folder: Path, kill_at: int) -> None:
     """Count what changes files in a folder, and kill the process before the given change; 0: never."""
 
-    def start() -> None:
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            global _operations
-            if event not in CHANGES or (event == "open" and not _writes(arguments)):
-                return
-            if event != "fcntl.flock" and str(folder) not in os.fsdecode(str(arguments[0])):
-                return
-            _operations += 1
-            if _operations == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        global _operations
+        if event not in CHANGES or (event == "open" and not _writes(arguments)):
+            return
+        if event != "fcntl.flock" and str(folder) not in os.fsdecode(str(arguments[0])):
+            return
+        _operations += 1
+        if _operations == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        sys.addaudithook(hook)
-
-    return start
+    sys.addaudithook(hook)
 
 
 def _writes(arguments: tuple[Any, ...]) -> bool:
@@ -145,11 +201,11 @@ class Torture:
     def __init__(self, folder: Path, dataset: Path, kills: int) -> None:
         self.folder, self.dataset = folder, dataset
         self.scenarios = SCENARIOS if kills > FEW_KILLS else SCENARIOS[:4]
-        self.operations: dict[str, int] = {}
+        self.whole: dict[str, Ended] = {}
         for scenario in self.scenarios:
             place = self.begin(scenario, folder / scenario.name / "experiment")
-            code, self.operations[scenario.name], said = run(self.command(scenario, place), place, watch(place, 0))
-            assert code == 0, said
+            ended = self.whole[scenario.name] = run(self.command(scenario, place), place)
+            assert ended.code == 0, ended.said
 
     def begin(self, scenario: Scenario, place: Path) -> Path:
         """What is there before the scenario's command."""
@@ -169,26 +225,27 @@ class Torture:
         place = self.begin(scenario, self.folder / "victim" / "experiment")
         command, kills = self.command(scenario, place), []
         for _ in range(draw.choice((1, 1, 2))):
-            kills.append(draw.randint(1, self.operations[scenario.name]))
-            arguments = [*command, *scenario.again] if len(kills) > 1 else command
-            code, _, said = run(arguments, place, watch(place, kills[-1]))
-            assert code in (0, -signal.SIGKILL) or _is_done(said), (scenario.name, kills, said)
-        code, _, said = run([*command, *scenario.again], place)
-        done = _is_done(said)
-        assert code == 0 or done, (scenario.name, kills, said)
+            kills.append(Kill.draw(draw, self.whole[scenario.name]))
+            ended = run([*command, *scenario.again] if len(kills) > 1 else command, place, kills[-1])
+            assert ended.code in ENDS or _is_done(ended.said), (scenario.name, kills, ended)
+        ended = run([*command, *scenario.again], place)
+        done = _is_done(ended.said)
+        assert ended.code == 0 or done, (scenario.name, kills, ended)
         expected, found = content(self.folder / scenario.name / "experiment"), content(place)
         differing = sorted(key for key in found | expected if found.get(key) != expected.get(key))
         assert not differing, (scenario.name, kills, differing)
-        code, _, said = run(["status", str(place), "--verify"], place)
-        assert code == 0, (scenario.name, kills, said)
+        ended = run(["status", str(place), "--verify"], place)
+        assert ended.code == 0, (scenario.name, kills, ended)
         left = [*place.rglob(f"{TEMPORARY}*"), *place.rglob("state")]
         assert not left or done, (scenario.name, kills, left)
         shutil.rmtree(place.parent)
 
 
 def _is_done(said: str) -> bool:
-    """Whether a command found that it had done its work before it was killed."""
-    return "is finished" in said or "an experiment exists there" in said or "exists already" in said
+    """Whether a command found that it had done its work before it was killed, or was ended before it had begun."""
+    return (
+        "Aborted" in said or "is finished" in said or "an experiment exists there" in said or "exists already" in said
+    )
 
 
 def main() -> None:
@@ -205,10 +262,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate_shapes(folder / "shapes", train_images=8, val_images=4, image_size=64, seed=7, workers=1)
-        torture = Torture(folder, folder / "shapes", arguments.kills)
-        for number in range(arguments.kills):
-            torture.kill(torture.scenarios[number % len(torture.scenarios)], draw)
+        torture, killed = Torture(folder, folder / "shapes", arguments.kills), Counter[str]()
+        for _ in range(arguments.kills):
+            # Whatever has been killed least for its weight.
+            scenario = min(torture.scenarios, key=lambda each: (killed[each.name] + 1) / each.weight)
+            torture.kill(scenario, draw)
+            killed[scenario.name] += 1
     print(f"{arguments.kills} commands killed, all ended as they should ({time.monotonic() - started:.0f} s)")
+    print(", ".join(f"{name} {count}" for name, count in killed.items()))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from ciod_core.errors import CheckpointError, CiodError, ConfigError, listed
 from ciod_core.experiment.entries import FileRecord, RunKind, RunRecord
 from ciod_core.experiment.manifest import ExperimentManifest, manifest_text, read_manifest
 from ciod_core.files import atomic_write_text, sha256_of_file, weights_file
+from ciod_core.locks import HeldError, lock
 
 MANIFEST_NAME = "experiment.json"
 SPLITS_NAME = "splits"
@@ -124,38 +125,29 @@ class Experiment:
         """Keep other processes from changing the experiment.
 
         Raises:
-            CiodError: another process holds the lock for half a minute, or the experiment has gone.
+            CiodError: another process holds the lock for half a minute, there are none, or the experiment has gone.
         """
         if not self.manifest_path.is_file():  # a lock would make its folder anew
             raise CiodError(f"{self.folder}: the experiment is no longer there; was it moved, removed or unmounted?")
-        # Imported here: commands that only read an experiment start faster without it.
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.folder / LOCK_NAME)
-        try:
-            lock.acquire(timeout=_LOCK_SECONDS)
-        except Timeout:
-            raise CiodError(
-                f"{self.folder / LOCK_NAME}: another ciod process has held the lock for {_LOCK_SECONDS:.0f} s; "
-                "wait for it or end it"
-            ) from None
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock(self.folder / LOCK_NAME, wait=_LOCK_SECONDS))
+            except HeldError:
+                raise CiodError(
+                    f"{self.folder / LOCK_NAME}: another ciod process has held the lock for {_LOCK_SECONDS:.0f} s; "
+                    "wait for it or end it"
+                ) from None
             yield
-        finally:
-            lock.release()
 
     def was_killed(self, run: RunRecord) -> bool:
         """Whether a run passes for running, and no process trains it any more: none holds its lock."""
-        # Imported here: commands that only read an experiment start faster without it.
-        from filelock import FileLock, Timeout
-
         path = self.run_folder(run.name) / TRAINING_LOCK
         if run.status != "running" or not path.exists():
             return run.status == "running"
         try:
-            with FileLock(path, timeout=0):
+            with lock(path):
                 return True
-        except (Timeout, NotImplementedError, OSError):
+        except (HeldError, CiodError):
             # It trains; or nobody knows: a file system without locks, or a folder of somebody else.
             return False
 

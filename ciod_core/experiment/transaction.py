@@ -10,10 +10,7 @@ from ciod_core.errors import CiodError
 from ciod_core.experiment.folder import SPLITS_NAME, STATE_FILE, TRAINING_LOCK, Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.files import MostBytes, atomic_write_json, parse_json, read_bytes, sha256_of_file
-from ciod_core.temporaries import dead_in, remove_dead, temporary_folder
-
-# In the staging folder: the moves of a commit, by which one that was killed half way is undone.
-JOURNAL_NAME = "journal.json"
+from ciod_core.temporaries import JOURNAL_NAME, dead_in, remove_dead, temporary_folder
 
 Change = Callable[[ExperimentManifest | None], ExperimentManifest]
 
@@ -33,6 +30,7 @@ class Transaction:
         self.made = made
         self.committed = False
         self._replaced = staging / "replaced"
+        # The moves of a commit, by which one that was killed half way is undone.
         self._journal = staging / JOURNAL_NAME
 
     def stage(self, name: str) -> Path:
@@ -101,6 +99,7 @@ def recover(experiment: Experiment) -> None:
         journal = path / JOURNAL_NAME
         if journal.is_file():
             _undo(experiment, parse_json(read_bytes(journal, MostBytes.TEXT)))
+            journal.unlink()
     runs = [lock.parent for lock in experiment.folder.glob(f"*/{TRAINING_LOCK}")]
     for folder in (experiment.folder / SPLITS_NAME, *runs, *((run / STATE_FILE).parent for run in runs)):
         remove_dead(folder)

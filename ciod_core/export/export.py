@@ -18,6 +18,7 @@ from ciod_core.export.onnx import require_packages, suppress_as_operator, write_
 from ciod_core.export.verify import Inference, inference_of, require_same_outputs
 from ciod_core.files import atomic_path, sha256_of_file
 from ciod_core.model.checkpoint import load_detector
+from ciod_core.temporaries import remove_dead
 
 ExportFormat = Literal["onnx", "pt2"]
 
@@ -90,6 +91,7 @@ def exported_file(out: Path, converter: str) -> Iterator[Path]:
         ExportError: for whatever goes wrong inside; converters raise errors of every kind, many of several pages.
     """
     try:
+        remove_dead(out.parent)
         with atomic_path(out) as temporary:
             yield temporary
     except CiodError:

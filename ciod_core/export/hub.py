@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ciod_core.export.export import export
 from ciod_core.export.model_card import model_card
 from ciod_core.files import WEIGHTS_IN_FOLDER
 from ciod_core.model.checkpoint import CheckpointInfo, read_info
+from ciod_core.temporaries import remove_dead, temporary_folder
 
 ONNX_FILE = "model.onnx"
 CARD_FILE = "README.md"
@@ -53,8 +53,9 @@ def export_to_hub(
     """
     info = read_info(weights)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as temporary:
-        new = Path(temporary) / folder.name
+    remove_dead(folder.parent)
+    with temporary_folder(folder.parent) as temporary:
+        new = temporary / folder.name
         new.mkdir()
         shutil.copyfile(weights, new / WEIGHTS_IN_FOLDER)
         export(weights, new / ONNX_FILE, nms=nms)

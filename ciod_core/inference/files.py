@@ -18,6 +18,7 @@ from ciod_core.errors import ConfigError, DataError
 from ciod_core.files import atomic_path, atomic_write_text
 from ciod_core.inference.detector import BATCH_SIZE, SCORE, LoadedDetector
 from ciod_core.inference.predictions import ImagePredictions
+from ciod_core.temporaries import remove_dead
 
 
 class ImageFile(NamedTuple):
@@ -99,6 +100,7 @@ class OutputFolder:
         """
         self._folder, self._parameter = folder, parameter
         self._images = {file.path.resolve() for file in files}
+        remove_dead(folder)
         taken = set[Path]()
         for file in files:
             target = self._target(file.name.with_suffix(".jpg"))

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ciod_core.errors import ConfigError, did_you_mean
 from ciod_core.files import MostBytes, atomic_write_bytes, atomic_write_text, open_readable
 from ciod_core.report.document import Block, Document, Figure, Figures, Fold
+from ciod_core.temporaries import remove_dead
 
 ReportFormat = Literal["html", "md"]
 FORMATS: tuple[ReportFormat, ...] = ("html", "md")
@@ -31,6 +32,7 @@ def write_report(document: Document, path: Path, format: ReportFormat) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
+    remove_dead(path.parent)
     if format == "html":
         atomic_write_text(path, html_text(document))
         return

@@ -6,19 +6,18 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ciod_core.config.schema import recorded_config
-from ciod_core.errors import CiodError, ConfigError, listed
+from ciod_core.errors import ConfigError, listed
 from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import TRAINING_LOCK, Experiment
 from ciod_core.experiment.transaction import recover
 from ciod_core.files import atomic_write_text
+from ciod_core.locks import HeldError, lock
 from ciod_core.runs.spec import RunSpec, as_decided, find_changes, has_same_start
 from ciod_core.runs.weights import BEST_KEY, LAST_KEY
 from ciod_core.training.resume import remove_states
@@ -58,27 +57,22 @@ def _tidy(experiment: Experiment) -> None:
 def _alone(experiment: Experiment, name: str) -> Iterator[None]:
     folder = experiment.run_folder(name)
     folder.mkdir(parents=True, exist_ok=True)
-    lock, process = FileLock(folder / TRAINING_LOCK), folder / PROCESS_FILE
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"run '{name}' is being trained{_by_whom(process)}; wait until it ends, or pass another `name`"
-        ) from None
-    except (NotImplementedError, OSError) as error:
-        raise CiodError(
-            f"{folder}: its file system has no locks, which keep two processes from training one run ({error}); put "
-            "the experiment on another one"
-        ) from error
-    try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        atomic_write_text(process, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
-        yield
-    finally:
-        with suppress(OSError):  # the folder may have gone
-            process.unlink(missing_ok=True)
-        lock.release()
-        _remove_if_unused(folder)
+    process = folder / PROCESS_FILE
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder / TRAINING_LOCK))
+        except HeldError:
+            raise ConfigError(
+                f"run '{name}' is being trained{_by_whom(process)}; wait until it ends, or pass another `name`"
+            ) from None
+        try:
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            atomic_write_text(process, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+            yield
+        finally:
+            with suppress(OSError):  # the folder may have gone
+                process.unlink(missing_ok=True)
+            _remove_if_unused(folder)
 
 
 def _by_whom(process: Path) -> str:

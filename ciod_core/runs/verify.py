@@ -190,6 +190,10 @@ def _damaged(experiment: Experiment, manifest: ExperimentManifest, paths: Sequen
 def _broken_images(
     experiment: Experiment, manifest: ExperimentManifest, on_image: Callable[[int], None]
 ) -> Iterator[BrokenLink]:
+    trained = [run.name for run in manifest.runs if run.kind != "imported" and run.status == "finished"]
+    if trained and not images_file(experiment).exists():
+        problem = "is missing: nobody can tell whether images were changed; restore it"
+        yield BrokenLink(_name(experiment, images_file(experiment)), problem, tuple(trained))
     for path, before, now in changed_images(experiment, on_image):
         affects = _affected_by_image(manifest, path)
         if now is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from ciod_cli.app import app
+from ciod_cli.app import app, main
 from ciod_cli.settings import choices
 from ciod_core import __version__
 from ciod_core.config.schema import Config
@@ -121,6 +121,16 @@ def test_without_arguments_the_help_is_shown(ciod: Ciod) -> None:
     outcome = ciod()
     assert outcome.code == 2
     assert "train-step" in outcome.out + outcome.err and "error:" not in outcome.err
+
+
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ciod_cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
 
 
 @pytest.mark.parametrize("name", ["", *FLAGS])

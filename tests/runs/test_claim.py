@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from ciod_core.errors import CiodError, ConfigError
 from ciod_core.experiment.folder import TRAINING_LOCK, Experiment
+from ciod_core.locks import lock
 from ciod_core.runs.claim import PROCESS_FILE, claimed
 from ciod_core.runs.spec import RunSpec, plan_run
+from tests.helpers.chains import content_of
 from tests.helpers.experiments import make_experiment, make_run
 from tests.runs.test_train import config
 
@@ -62,21 +67,29 @@ def test_a_run_that_fails_at_once_leaves_nothing(experiment: Experiment, spec: R
 def test_what_another_process_finished_meanwhile_is_seen(experiment: Experiment, spec: RunSpec) -> None:
     """It held the lock between the first look and this one."""
 
-    class Meanwhile(FileLock):
-        def acquire(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
-            make_run(experiment, "step1", 1)
-            return super().acquire(timeout=0)
+    def meanwhile(path: Path) -> AbstractContextManager[None]:
+        make_run(experiment, "step1", 1)
+        return lock(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ciod_core.runs.claim.FileLock", Meanwhile)
+        patch.setattr("ciod_core.runs.claim.lock", meanwhile)
         with pytest.raises(ConfigError, match=r"run 'step1' exists already \(finished\)"):
             claim_it(experiment, spec)
 
 
-def test_a_file_system_without_locks(experiment: Experiment, spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise NotImplementedError("no locks")
+@pytest.mark.skipif(sys.platform == "win32", reason="has other locks")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(
+    number: int, experiment: Experiment, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever changes the experiment is refused, and nothing changes."""
 
-    monkeypatch.setattr("ciod_core.runs.claim.FileLock.acquire", refuse)
-    with pytest.raises(CiodError, match=r"has no locks, which keep two processes .* put the experiment on another one"):
-        claim_it(experiment, spec)
+    def refuse(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    before = content_of(experiment.folder)
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for change in (lambda: claim_it(experiment, spec), lambda: experiment.update(lambda same: same)):
+        with pytest.raises(CiodError, match=r"cannot be locked, so that two processes could change .* that has locks"):
+            change()
+    assert content_of(experiment.folder) == before

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from ciod_core.config.schema import ResamplerConfig
-from ciod_core.data.images.hashes import ImageHashes, write_hashed_files
+from ciod_core.data.images.hashes import ImageHashes, read_hashed_files, write_hashed_files
 from ciod_core.errors import CheckpointError
 from ciod_core.experiment.folder import HASHES_NAME, STATE_FILE, TRAINING_LOCK, Experiment
 from ciod_core.experiment.images import images_file, recorded_images
@@ -98,8 +98,15 @@ def test_a_flipped_bit_in_the_cache_of_hashes_loses_the_cache_alone(tmp_path: Pa
     content = cache.read_bytes()
     for bit in range(8 * len(content)):
         flip(cache, bit)
-        assert ImageHashes(cache).cached(image) in (None, right)
+        with pytest.raises(ValueError):
+            read_hashed_files(cache)
+        assert ImageHashes(cache).cached(image) is None
         cache.write_bytes(content)
+
+
+def test_a_missing_record_of_the_images_is_noticed(taught: Experiment) -> None:
+    images_file(taught).unlink()
+    assert broken(taught) == {"splits/images.json": ("step1",)}
 
 
 def remove(path: Path) -> None:

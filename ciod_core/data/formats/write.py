@@ -19,7 +19,7 @@ from ciod_core.data.formats.yolo_lines import label_lines
 from ciod_core.data.images.files import image_path
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.files import atomic_write_text
-from ciod_core.temporaries import temporary_folder
+from ciod_core.temporaries import remove_dead, temporary_folder
 
 WrittenFormat = Literal["coco", "yolo"]
 IMAGES_NAME, COCO_NAME = "images", "annotations.json"
@@ -51,6 +51,7 @@ def write_dataset(
     """
     require_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_dead(folder.parent)
     with temporary_folder(folder.parent) as temporary:
         new = temporary / folder.name
         new.mkdir()

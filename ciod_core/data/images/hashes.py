@@ -35,10 +35,10 @@ class HashedFile(NamedTuple):
 HashedFiles = dict[str, HashedFile]
 
 
-class _Document(msgspec.Struct):
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
     files: HashedFiles
-    checksum: str = ""
-    format_version: int = FORMAT_VERSION
+    checksum: str
+    format_version: int
 
 
 class ImageHashes:
@@ -137,7 +137,7 @@ def read_hashed_files(path: Path) -> HashedFiles:
 
 def write_hashed_files(path: Path, files: HashedFiles) -> None:
     """Write the hashes of files, by their paths."""
-    atomic_write_bytes(path, msgspec.json.encode(_Document(files, _checksum(files))))
+    atomic_write_bytes(path, msgspec.json.encode(_Document(files, _checksum(files), FORMAT_VERSION)))
 
 
 def _checksum(files: HashedFiles) -> str:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
-from filelock import FileLock, Timeout
 
 from ciod_core.config.schema import Config, config_sections
 from ciod_core.errors import CiodError, ConfigError, listed
 from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment
+from ciod_core.locks import HeldError, lock
 from ciod_core.methods.registry import reads
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
 from ciod_core.runs.spec import as_decided, find_changes, has_same_start, plan_run, settle
@@ -92,7 +92,7 @@ def run_suite(
         CiodError: runs failed; the others were trained all the same.
     """
     try:
-        with FileLock(experiment.folder / _LOCK_NAME, timeout=0):
+        with lock(experiment.folder / _LOCK_NAME):
             queue = [(run, config_of(run, config, epochs)) for run in runs]
             queue = [(run, settings) for run, settings in queue if not is_done(experiment, run, settings)]
             listener.begin(len(runs), len(queue))
@@ -101,7 +101,7 @@ def run_suite(
             else:
                 outcomes = _side_by_side(experiment, queue, jobs, threads, listener)
             errors = _report(outcomes, listener)
-    except Timeout:
+    except HeldError:
         raise ConfigError(f"{experiment.folder}: another 'ciod run' is at work there; wait for it or end it") from None
     if errors:
         name, error = next(iter(errors.items()))
