@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ciod_core.experiment.folder import Experiment
     from ciod_core.runs.compare.plan import Epochs, SuiteRun
     from ciod_core.runs.compare.results import SuiteRow
-    from ciod_core.runs.compare.runner import RunProgress
+    from ciod_core.runs.compare.runner import Cluster, RunProgress
 
 
 def compare(
@@ -26,15 +26,16 @@ def compare(
     config: Config,
     epochs: Epochs,
     *,
-    jobs: int,
+    jobs: int | None,
     threads: int | None = None,
+    cluster: Cluster | None = None,
     json: bool,
 ) -> None:
     """Train the runs that are missing and print the table; see `run_suite` for the arguments and errors."""
     from ciod_core.evaluation.bounds import doubtful_bounds
     from ciod_core.runs.compare.results import to_document
 
-    rows = train_missing(experiment, runs, config, epochs, jobs=jobs, threads=threads)
+    rows = train_missing(experiment, runs, config, epochs, jobs=jobs, threads=threads, cluster=cluster)
     seeds = len({run.seed for run in runs})
     doubts = doubtful_bounds(experiment.read(), {run.name for run in runs})
     if json:
@@ -52,15 +53,16 @@ def train_missing(
     config: Config,
     epochs: Epochs,
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     threads: int | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[SuiteRow, ...]:
     """Train the runs that are missing, showing how far they are, and return the rows of all runs."""
     from ciod_core.runs.compare.results import suite_rows
     from ciod_core.runs.compare.runner import run_suite
 
     with SuiteDisplay() as display:
-        run_suite(experiment, runs, config, epochs, display, jobs=jobs, threads=threads)
+        run_suite(experiment, runs, config, epochs, display, jobs=jobs, threads=threads, cluster=cluster)
     return suite_rows(experiment, runs)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ciod_core.errors import CiodError
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class HeldError(Exception):
@@ -24,6 +27,7 @@ def lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
     Raises:
         HeldError: another process holds it.
         CiodError: the file system has no locks.
+        OSError: the file cannot be made.
     """
     # Imported here: commands that only read an experiment start faster without it.
     from filelock import FileLock, Timeout
@@ -35,9 +39,11 @@ def lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
     except Timeout:
         raise HeldError from None
     except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
         raise CiodError(
-            f"{path}: cannot be locked, so that two processes could change the same files ({error}); check the "
-            "folder's permissions, or put the experiment on a file system that has locks"
+            f"{path}: its file system has no locks, which keep two processes from changing the same files ({error}); "
+            "put the experiment on another one"
         ) from error
     try:
         yield

@@ -2,18 +2,21 @@
 
     python -m tests.torture [--kills 1000] [--seed 0]
 
-A command is killed before a random file operation, or gets SIGKILL, SIGTERM or SIGINT at a random moment. Every command
-runs in a fork of this process, which has imported all that it needs and computes nothing itself: torch's threads do not
-survive a fork. With more than a few kills, more commands are killed. `tests/test_torture.py` runs it.
+A command is killed before a random file operation, gets SIGKILL, SIGTERM or SIGINT at a random moment, or finds the
+disk full from a random file operation on. Every command runs in a fork of this process, which has imported all that it
+needs and computes nothing itself: torch's threads do not survive a fork. With more than a few kills, more commands are
+killed. `tests/test_torture.py` runs it.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -43,6 +46,7 @@ EVALUATIONS = ("--evaluate-every", "1", "--set", "training.keep=best", "--set", 
 
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+MOST_WHEN_FULL = 20_000
 # Done, ended by the signal, or by the command itself: 128 and the signal, as shells say it.
 ENDS = (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
@@ -64,7 +68,11 @@ SCENARIOS = (
         "step1", ("train-step", "--experiment", "@", "--model", "yolox-micro", *SETTINGS, *EVALUATIONS),
         ("--resume",), "split",
     ),
-    Scenario("distill", ("distill", "--experiment", "@", "--teacher", "step1", "--device", "cpu"), (), "step1"),
+    Scenario(
+        "distill",
+        ("distill", "--experiment", "@", "--teacher", "step1", "--device", "cpu", "--workers", "0"),
+        (), "step1",
+    ),
     Scenario("step2", ("train-step", "--experiment", "@", "--teacher", "step1", *SETTINGS), ("--resume",), "distill"),
     Scenario(
         "branch",
@@ -102,17 +110,18 @@ class Ended(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """Before which file operation (0: none) a command is killed, or after how many seconds by which signal."""
+    """Before which file operation (0: none) a command is killed or the disk is full, or when it gets which signal."""
 
     operation: int = 0
+    full: bool = False
     seconds: float = 0.0
     signal: signal.Signals = signal.SIGKILL
 
     @classmethod
     def draw(cls, draw: random.Random, whole: Ended) -> Kill:
         """Any operation or moment of a command that was not killed."""
-        if draw.random() < 0.5:
-            return cls(operation=draw.randint(1, whole.operations))
+        if draw.random() < 0.6:
+            return cls(operation=draw.randint(1, whole.operations), full=draw.random() < 0.4)
         return cls(seconds=draw.uniform(0, whole.seconds), signal=draw.choice(SIGNALS))
 
 
@@ -130,7 +139,7 @@ def run(arguments: Sequence[str], folder: Path, kill: Kill = Kill()) -> Ended:  
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
-            watch(folder, kill.operation)
+            watch(folder, kill)
             sys.argv = ["ciod", *arguments]
             try:
                 main_of_ciod()
@@ -162,8 +171,8 @@ def run(arguments: Sequence[str], folder: Path, kill: Kill = Kill()) -> Ended:  
 _operations = 0
 
 
-def watch(folder: Path, kill_at: int) -> None:
-    """Count what changes files in a folder, and kill the process before the given change; 0: never."""
+def watch(folder: Path, kill: Kill) -> None:
+    """Count what changes files in a folder; kill the process, or let the disk be full, before the given change."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         global _operations
@@ -172,8 +181,12 @@ def watch(folder: Path, kill_at: int) -> None:
         if event != "fcntl.flock" and str(folder) not in os.fsdecode(str(arguments[0])):
             return
         _operations += 1
-        if _operations == kill_at:
+        if _operations == kill.operation and not kill.full:
             os.kill(os.getpid(), signal.SIGKILL)
+        if kill.full and _operations >= kill.operation and event in ("open", "os.mkdir"):
+            # Files that are open already can take no more than messages have.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WHEN_FULL, resource.RLIM_INFINITY))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
 
     sys.addaudithook(hook)
 
@@ -227,7 +240,9 @@ class Torture:
         for _ in range(draw.choice((1, 1, 2))):
             kills.append(Kill.draw(draw, self.whole[scenario.name]))
             ended = run([*command, *scenario.again] if len(kills) > 1 else command, place, kills[-1])
-            assert ended.code in ENDS or _is_done(ended.said), (scenario.name, kills, ended)
+            failed = kills[-1].full and "error: " in ended.said and _remedy(ended.said)
+            assert ended.code in ENDS or _is_done(ended.said) or failed, (scenario.name, kills, ended)
+            assert "Traceback" not in ended.said, (scenario.name, kills, ended)
         ended = run([*command, *scenario.again], place)
         done = _is_done(ended.said)
         assert ended.code == 0 or done, (scenario.name, kills, ended)
@@ -239,6 +254,11 @@ class Torture:
         left = [*place.rglob(f"{TEMPORARY}*"), *place.rglob("state")]
         assert not left or done, (scenario.name, kills, left)
         shutil.rmtree(place.parent)
+
+
+def _remedy(said: str) -> bool:
+    """Whether a command says what to do about a full disk."""
+    return "free some space" in said or "the free space" in said
 
 
 def _is_done(said: str) -> bool:

@@ -17,7 +17,7 @@ from ciod_cli.settings import settings
     "evaluation.negatives",
     texts={
         "data.image_size": "Longer side in pixels. Default: the teacher's.",
-        "training.lr": "Learning rate. Default: 0.0003.",
+        "training.lr": "Learning rate. Default: 0.0006.",
     },
 )
 def consolidate(

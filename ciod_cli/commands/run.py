@@ -31,7 +31,13 @@ def run(
     joint_epochs: int | None = option(
         "--joint-epochs", "Epochs of the upper bounds. Default: those of all their steps together.", min=1
     ),
-    jobs: int = option("--jobs", "Runs that train at the same time.", 1, min=1),
+    jobs: int | None = option(
+        "--jobs", "Runs that train at the same time. Default: 1; with --on ray as many as there is room for.", min=1
+    ),
+    on: str | None = option("--on", "Where to train: ray, a cluster or this machine with Ray.", metavar="ray"),
+    gpus: float | None = option(
+        "--gpus", "With --on ray: GPUs of each run. Default: 1 where the cluster has any.", min=0.0
+    ),
     upper_bounds: bool = option("--upper-bounds/--no-upper-bounds", "Also train the joint runs.", True),
     json: bool = JSON,
 ) -> None:
@@ -39,13 +45,20 @@ def run(
     from ciod_cli.comparison import compare
     from ciod_core.experiment.folder import Experiment
     from ciod_core.runs.compare.plan import Epochs, suite_runs
+    from ciod_core.runs.compare.runner import Cluster
 
     config = settings()
     if "seed" in config.training.model_fields_set:
         raise ConfigError("training.seed: every run has its own; pass `seed` and `seeds`")
+    if on not in (None, "ray"):
+        raise ConfigError(f"`on`: '{on}' is no place to train; pass ray, or leave it out")
+    if gpus is not None and on is None:
+        raise ConfigError("`gpus`: only `on` ray hands them out; leave it out, or choose a `device`")
     experiment = Experiment.open(folder)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     runs = suite_runs(len(experiment.read().steps), names, range(seed, seed + seeds), upper_bounds=upper_bounds)
 
     later = config.training.epochs
-    compare(experiment, runs, config, Epochs(first_epochs or later, later, joint_epochs), jobs=jobs, json=json)
+    cluster = Cluster(gpus) if on else None
+    length = Epochs(first_epochs or later, later, joint_epochs)
+    compare(experiment, runs, config, length, jobs=jobs, cluster=cluster, json=json)

@@ -147,7 +147,7 @@ class Experiment:
         try:
             with lock(path):
                 return True
-        except (HeldError, CiodError):
+        except (HeldError, CiodError, OSError):
             # It trains; or nobody knows: a file system without locks, or a folder of somebody else.
             return False
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from ciod_core.data.images.hashes import HashedFile
 from ciod_core.errors import CheckpointError
 from ciod_core.experiment.entries import AcceptedChange, FileRecord
-from ciod_core.experiment.folder import MANIFEST_NAME, Experiment
+from ciod_core.experiment.folder import BANK_MARK, MANIFEST_NAME, STATE_FILE, Experiment
 from ciod_core.experiment.images import changed_images, images_file, record_images, recorded_images
 from ciod_core.experiment.manifest import ExperimentManifest, read_manifest
 from ciod_core.files import sha256_of_file
@@ -180,11 +180,18 @@ def _damaged(experiment: Experiment, manifest: ExperimentManifest, paths: Sequen
             with open_tensors(experiment.folder / path) as file:
                 metadata = file.metadata() or {}
             for key, read in _READERS.items():
-                if key in metadata:
+                if key in metadata or key == _kind_by_name(path):
                     read(experiment.folder / path)
         except (CheckpointError, SafetensorError, OSError) as error:
             owner = path.partition("/")[0]
             yield BrokenLink(path, f"is damaged ({error})", (owner,) if manifest.find_run(owner) else ())
+
+
+def _kind_by_name(path: str) -> str | None:
+    """The key of `_READERS` that a file of this name has, if ciod alone gives such names."""
+    if Path(path).parent.name == STATE_FILE.parent.name:
+        return resume.METADATA_KEY
+    return bank.METADATA_KEY if Path(path).stem.endswith(BANK_MARK) else None
 
 
 def _broken_images(

@@ -35,20 +35,33 @@ class Interruption(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """Raise an `Interruption` in the block when the process is asked to end, and one alone for several requests.
 
-    A signal that is ignored, as by `nohup`, stays ignored.
+    A signal that is ignored, as by `nohup`, stays ignored. Libraries in C may turn the exception into one of their own;
+    then it is raised anew.
     """
-    raised_at = -SECONDS_TOGETHER
+    raised_at, raised = -SECONDS_TOGETHER, 0
 
     def interrupt(number: int, frame: object) -> None:
-        nonlocal raised_at
+        nonlocal raised_at, raised
         if time.monotonic() - raised_at < SECONDS_TOGETHER:
             return
-        raised_at = time.monotonic()
+        raised_at, raised = time.monotonic(), number
         raise Interruption(number)
 
     handled = [number for number in ENDING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     with _handled_by(interrupt, handled):
-        yield
+        try:
+            yield
+        except Exception as error:
+            if raised and not _while_interrupted(error):
+                raise Interruption(raised) from error
+            raise
+
+
+def _while_interrupted(error: BaseException | None) -> bool:
+    """Whether an error occurred while an interruption was handled."""
+    while error is not None and not isinstance(error, Interruption):
+        error = error.__context__
+    return error is not None
 
 
 @contextmanager

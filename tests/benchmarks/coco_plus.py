@@ -7,7 +7,8 @@ imported at 320 pixels; each method learns the new classes in a few epochs of ba
 imported weights. AP of the 80 old classes is measured on coco-tiny's validation images, with negatives: these images
 count as images without new classes. Trains only what is missing in TABLES and ends with a table for each dataset.
 
-Methods that end in -photos also get 80 photographs of COCO without their labels (`--unlabeled`).
+Methods that end in -photos also get 80 photographs of COCO without their labels (`--unlabeled`). `consolidated` is
+auto-photos as one network again, of the same seed and with the same photographs.
 
 COCO's validation images are 80; their AP has a standard error of several points, so compare on the same images: the
 imported detector has the AP of the first row there.
@@ -39,6 +40,9 @@ METHODS: dict[str, tuple[str, ...]] = {
     "auto-photos": (),
     "finetune-photos": ("--method", "finetune", "--lr", "1e-3"),
 }
+# One network that a run with branches is consolidated into, and for how long.
+CONSOLIDATED, WITH_BRANCHES = "consolidated", "auto-photos"
+CONSOLIDATION_EPOCHS = {"bccd": "16", "neu-det": "4"}
 # Methods that also get photographs without new objects: coco-tiny's training images, whose labels are not read.
 WITH_PHOTOS = "-photos"
 
@@ -62,6 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where weights and experiments go")
     parser.add_argument("--data", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--consolidate", action="store_true", help=f"also {WITH_BRANCHES} into one network")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     arguments = parser.parse_args()
@@ -80,18 +85,24 @@ def solve(arguments: argparse.Namespace, data: str, weights: Path) -> None:
     if not experiment.exists():
         ciod("split", str(folder / "coco-tiny"), "--plan", "80", "--order", "id", "--out", str(experiment))
     before = ciod("evaluate", str(weights), "--experiment", str(experiment), "--workers", "0")
-    runs = [(method, seed) for seed in range(arguments.seeds) for method in arguments.methods]
+    methods = list(dict.fromkeys([*arguments.methods, *([WITH_BRANCHES] if arguments.consolidate else [])]))
+    runs = [(method, seed) for seed in range(arguments.seeds) for method in methods]
+    consolidated = [(CONSOLIDATED, seed) for seed in range(arguments.seeds) if arguments.consolidate]
+    photos = ("--unlabeled", str(folder / "coco-tiny" / "train2017"))
 
     def train(run: tuple[str, int]) -> Measured:
         method, seed = run
         name = f"{method}-seed{seed}"
-        if not (experiment / name / "metrics.json").exists():
+        if (experiment / name / "metrics.json").exists():
+            return measured(experiment, name)
+        common = ("--experiment", str(experiment), "--name", name, "--overwrite", *COMMON, "--seed", str(seed))
+        if method == CONSOLIDATED:
+            epochs = ("--epochs", CONSOLIDATION_EPOCHS[data])
+            ciod("consolidate", f"{WITH_BRANCHES}-seed{seed}", *common, *photos, *epochs)
+        else:
             source = ("--data", str(folder / data)) if "step2" not in steps_of(experiment) else ()
-            start = ("--experiment", str(experiment), "--teacher", str(weights), *source, "--name", name, "--overwrite")
-            photos = ("--unlabeled", str(folder / "coco-tiny" / "train2017")) if method.endswith(WITH_PHOTOS) else ()
-            ciod(
-                "train-step", *start, *METHODS[method], *photos, "--epochs", EPOCHS[data], *COMMON, "--seed", str(seed)
-            )
+            given = (*METHODS[method], *(photos if method.endswith(WITH_PHOTOS) else ()), "--epochs", EPOCHS[data])
+            ciod("train-step", "--teacher", str(weights), *source, *common, *given)
         return measured(experiment, name)
 
     results: dict[str, list[Measured]] = {}
@@ -99,7 +110,8 @@ def solve(arguments: argparse.Namespace, data: str, weights: Path) -> None:
     found = [train(runs[0])]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         found += pool.map(train, runs[1:])
-    for (method, _), values in zip(runs, found, strict=True):
+        found += pool.map(train, consolidated)
+    for (method, _), values in zip(runs + consolidated, found, strict=True):
         results.setdefault(method, []).append(values)
     old = 100 * before["report"]["groups"]["all"]["metrics"]["ap"]
     print(f"\n80 COCO classes + {data}; old AP of the imported detector: {old:.1f}\n")

@@ -90,6 +90,8 @@ def test_a_file_system_without_locks(
     before = content_of(experiment.folder)
     monkeypatch.setattr("fcntl.flock", refuse)
     for change in (lambda: claim_it(experiment, spec), lambda: experiment.update(lambda same: same)):
-        with pytest.raises(CiodError, match=r"cannot be locked, so that two processes could change .* that has locks"):
+        with pytest.raises(
+            CiodError, match=r"has no locks, which keep two processes .*; put the experiment on another one"
+        ):
             change()
     assert content_of(experiment.folder) == before

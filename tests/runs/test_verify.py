@@ -22,8 +22,10 @@ from ciod_core.experiment.folder import HASHES_NAME, STATE_FILE, TRAINING_LOCK, 
 from ciod_core.experiment.images import images_file, recorded_images
 from ciod_core.runs.train import train_step
 from ciod_core.runs.verify import Verification, accept_changes, verify
+from ciod_core.teachers import bank
 from ciod_core.teachers.bank import write_bank
 from ciod_core.teachers.base import TeacherIdentity
+from ciod_core.training import resume
 from ciod_core.training.resume import TrainingState, save_state
 from tests.helpers.experiments import make_run
 from tests.training.conftest import tiny_config
@@ -88,17 +90,29 @@ def test_no_flipped_bit_stays_unseen(taught: Experiment) -> None:
     assert {"images.json", "experiment.json", "step1.safetensors", "metrics.json", "step1.val.json"} <= set(seen)
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("step2/state/last.safetensors", resume.METADATA_KEY), ("step2.knowledge.safetensors", bank.METADATA_KEY)],
+)
+def test_the_key_that_says_of_which_kind_a_file_is_counts_too(name: str, key: str, taught: Experiment) -> None:
+    path = taught.folder / name
+    content = path.read_bytes()
+    place = content.index(f'"{key}"'.encode()) + 1
+    path.write_bytes(content[:place] + b"x" + content[place + 1 :])
+    assert list(broken(taught)) == [name]
+
+
 def test_a_flipped_bit_in_the_cache_of_hashes_loses_the_cache_alone(tmp_path: Path) -> None:
     image, cache = tmp_path / "1.png", tmp_path / "cache"
     image.write_bytes(b"one")
     os.utime(image, (1e9, 1e9))
     hashes = ImageHashes(cache)
-    right = hashes.get(image)
+    hashes.get(image)
     hashes.save()
     content = cache.read_bytes()
     for bit in range(8 * len(content)):
         flip(cache, bit)
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError):  # noqa: PT011 - of msgspec, or of the checksum
             read_hashed_files(cache)
         assert ImageHashes(cache).cached(image) is None
         cache.write_bytes(content)

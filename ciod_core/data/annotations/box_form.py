@@ -36,7 +36,7 @@ def unit_of(form: BoxForm) -> str:
     return "shares of the image (0 to 1)" if form == "cxcywh" else "pixels"
 
 
-@np.errstate(over="ignore")
+@np.errstate(over="ignore", invalid="ignore")
 def other_form(raw: RawAnnotations, limits_N2: Float64Array, known_N: BoolArray) -> tuple[str, int] | None:
     """What shows that the boxes are in another form, if anything does, and how many of them show it.
 

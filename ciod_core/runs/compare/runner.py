@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
-
-import torch
 
 from ciod_core.config.schema import Config, config_sections
 from ciod_core.errors import CiodError, ConfigError, listed
@@ -19,10 +16,10 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.locks import HeldError, lock
 from ciod_core.methods.registry import reads
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
+from ciod_core.runs.compare.pools import Pool, process_pool, ray_pool
 from ciod_core.runs.spec import as_decided, find_changes, has_same_start, plan_run, settle
 from ciod_core.runs.train import train_step
-from ciod_core.runtime.interruption import interruptible, interruption_passed_on
-from ciod_core.runtime.processes import end_with_parent
+from ciod_core.runtime.interruption import interruptible
 from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
 from ciod_core.training.progress import TrainingListener
 
@@ -31,6 +28,16 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 Job = tuple[SuiteRun, Config]
 Outcome = tuple[SuiteRun, RunRecord | CiodError]
+
+
+class Cluster(NamedTuple):
+    """A Ray cluster to train on.
+
+    Attributes:
+        gpus: of each run; None: one where the cluster has any.
+    """
+
+    gpus: float | None = None
 
 
 class RunProgress(NamedTuple):
@@ -73,8 +80,9 @@ def run_suite(
     epochs: Epochs,
     listener: SuiteListener,
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     threads: int | None = None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Train what is missing. A run that was interrupted goes on where it stopped.
 
@@ -84,11 +92,14 @@ def run_suite(
         config: settings of all runs; method, seed and epochs are set per run.
         epochs: how long runs train.
         listener: told what happens.
-        jobs: runs at a time; with more than one, each trains in a process of its own.
+        jobs: runs at a time; with more than one, each trains in a process of its own. None: one, or as many as the
+            cluster has room for.
         threads: of each of these processes; None shares the cores among them.
+        cluster: train there, not on this machine.
 
     Raises:
-        ConfigError: a finished run was trained with other settings, or another comparison runs in this experiment.
+        ConfigError: a finished run was trained with other settings, or another comparison runs in this experiment; the
+            cluster cannot be used.
         CiodError: runs failed; the others were trained all the same.
     """
     try:
@@ -96,10 +107,15 @@ def run_suite(
             queue = [(run, config_of(run, config, epochs)) for run in runs]
             queue = [(run, settings) for run, settings in queue if not is_done(experiment, run, settings)]
             listener.begin(len(runs), len(queue))
-            if jobs == 1:
+            pool: AbstractContextManager[Pool] | None = None
+            if cluster is not None:
+                pool = ray_pool(experiment.folder, cpus=1 + config.data.workers, gpus=cluster.gpus)
+            elif jobs is not None and jobs > 1:
+                pool = process_pool(jobs, threads)
+            if pool is None or not queue:
                 outcomes = _one_by_one(experiment.folder, queue, listener.training())
             else:
-                outcomes = _side_by_side(experiment, queue, jobs, threads, listener)
+                outcomes = _side_by_side(experiment, queue, pool, jobs or len(queue), listener)
             errors = _report(outcomes, listener)
     except HeldError:
         raise ConfigError(f"{experiment.folder}: another 'ciod run' is at work there; wait for it or end it") from None
@@ -181,28 +197,28 @@ def _one_by_one(folder: Path, queue: Sequence[Job], listener: TrainingListener) 
 
 
 def _side_by_side(
-    experiment: Experiment, queue: Sequence[Job], jobs: int, threads: int | None, listener: SuiteListener
+    experiment: Experiment,
+    queue: Sequence[Job],
+    place: AbstractContextManager[Pool],
+    jobs: int,
+    listener: SuiteListener,
 ) -> Iterator[Outcome]:
     """Start runs as soon as their teachers are there, never more than `jobs` at a time."""
-    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     waiting, failed = list(queue), set[str]()
     running: dict[Future[RunRecord | CiodError], _Started] = {}
-    # Spawned, not forked: a fork of a process whose torch has started threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool,
-        interruption_passed_on(),
-    ):
+    # A cluster's machines may have another working directory.
+    folder = experiment.folder.resolve()
+    with place as pool:
         while waiting or running:
             unfinished = {run.name for run, _ in waiting} | {started.run.name for started in running.values()}
             ready = [job for job in waiting if job[0].teacher not in unfinished][: jobs - len(running)]
             for run, config in ready:
                 waiting.remove((run, config))
-                future = pool.submit(_attempt_alone, experiment.folder, run, config)
+                future = pool.submit(_attempt_alone, folder, run, config)
                 running[future] = _Started(run, config.training.epochs, time.time())
             listener.running([_progress(experiment, started) for started in running.values()])
             for future in wait(running, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
-                run, outcome = running.pop(future).run, future.result()
+                run, outcome = running.pop(future).run, _result(future)
                 yield run, outcome
                 if isinstance(outcome, CiodError):
                     failed.add(run.name)
@@ -210,6 +226,14 @@ def _side_by_side(
                 if job[0].teacher in failed:
                     failed.add(job[0].name)
                     waiting.remove(job)
+
+
+def _result(future: Future[RunRecord | CiodError]) -> RunRecord | CiodError:
+    """What a run came to; a process or machine that was lost for good is an error of the run."""
+    try:
+        return future.result()
+    except Exception as error:
+        return _as_error(error)
 
 
 class _Started(NamedTuple):
@@ -222,11 +246,6 @@ def _progress(experiment: Experiment, started: _Started) -> RunProgress:
     # Its log shows where the run is, so that the processes need no connection.
     log = experiment.run_folder(started.run.name) / METRICS_FILE
     return RunProgress(started.run.name, last_epoch(log, started.at), started.epochs)
-
-
-def _start_worker(threads: int) -> None:
-    end_with_parent()
-    torch.set_num_threads(threads)
 
 
 def _attempt_alone(folder: Path, run: SuiteRun, config: Config) -> RunRecord | CiodError:
@@ -244,4 +263,8 @@ def _attempt(
     except CiodError as error:
         return error
     except Exception as error:  # any error of torch, from a lack of memory to a broken driver
-        return CiodError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return _as_error(error)
+
+
+def _as_error(error: Exception) -> CiodError:
+    return CiodError(f"{type(error).__name__}: {' '.join(str(error).split())}")

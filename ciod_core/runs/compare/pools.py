@@ -1,0 +1,128 @@
+"""Where the runs of a comparison train side by side: in processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import torch
+
+from ciod_core.errors import CiodError, ConfigError
+from ciod_core.runtime.interruption import interruption_passed_on
+from ciod_core.runtime.processes import end_with_parent
+from ciod_core.temporaries import temporary_file
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# How often Ray starts a run again whose process or machine was lost; it goes on where its last state was written.
+RETRIES = 3
+# For runs on a cluster to record that they were interrupted.
+_SECONDS_TO_END = 30.0
+
+
+class Pool(Protocol):
+    """Calls functions elsewhere; a function and its arguments are pickled."""
+
+    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Call a function as soon as there is room."""
+
+
+@contextmanager
+def process_pool(jobs: int, threads: int | None) -> Iterator[Pool]:
+    """Processes of this machine; they are interrupted with this one.
+
+    Args:
+        jobs: processes.
+        threads: of each; None shares the cores among them.
+    """
+    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
+    # Spawned, not forked: a fork of a process whose torch has started threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool,
+        interruption_passed_on(),
+    ):
+        yield pool
+
+
+def _start_worker(threads: int) -> None:
+    end_with_parent()
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def ray_pool(folder: Path, *, cpus: int, gpus: float | None) -> Iterator[Pool]:
+    """The Ray cluster of `RAY_ADDRESS`, or else that of this machine, which is started where there is none.
+
+    Args:
+        folder: that all machines of the cluster must share, under the same path.
+        cpus: of each call; no more than a machine has.
+        gpus: of each call; None: one where the cluster has any.
+
+    Raises:
+        ConfigError: Ray is not installed, cannot be reached, or has too few GPUs.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("`on` ray: it is not installed; run: pip install 'ciod[cluster]'") from None
+
+    mine = not ray.is_initialized()
+    try:
+        if mine:
+            ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"`on` ray: no cluster can be reached ({reason}); check RAY_ADDRESS") from error
+    most_cpus, most_gpus = (max(machine.get(kind, 0.0) for machine in machines) for kind in ("CPU", "GPU"))
+    gpus = float(most_gpus > 0) if gpus is None else gpus
+    try:
+        if gpus > most_gpus:
+            raise ConfigError(f"`gpus` {gpus:g}: no machine of the cluster has more than {most_gpus:g}; pass less")
+        task = ray.remote(num_cpus=min(cpus, most_cpus), num_gpus=gpus, max_retries=RETRIES)(_in_folder)
+        with temporary_file(folder / "shared") as token:
+            pool = _RayPool(ray, task, token.resolve())
+            try:
+                yield pool
+            except KeyboardInterrupt:
+                pool.interrupt()
+                raise
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+class _RayPool:
+    def __init__(self, ray: Any, task: Any, token: Path) -> None:
+        self._ray, self._task, self._token = ray, task, token
+        self._references: list[Any] = []
+
+    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        reference = self._task.remote(self._token, function, args, kwargs)
+        self._references.append(reference)
+        future: Future[R] = reference.future()
+        return future
+
+    def interrupt(self) -> None:
+        """Interrupt the calls that go on, and wait until they have ended."""
+        for reference in self._references:
+            self._ray.cancel(reference)
+        self._ray.wait(self._references, num_returns=len(self._references), timeout=_SECONDS_TO_END)
+
+
+def _in_folder(token: Path, function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R | CiodError:
+    """Call a function on a machine that shares the folder of a token."""
+    if not token.is_file():
+        host = os.uname().nodename if hasattr(os, "uname") else "this machine"
+        return CiodError(
+            f"{token.parent}: not there on {host} of the cluster; put the experiment on storage that all its machines "
+            "have under this path"
+        )
+    return function(*args, **kwargs)

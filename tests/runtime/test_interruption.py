@@ -1,0 +1,48 @@
+"""A process that is asked to end does so, once, whatever the libraries in between make of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import pytest
+
+from ciod_core.runtime.interruption import Interruption, interruptible
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends the process there")
+
+
+def ask_to_end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_error_that_a_library_raises_in_its_place_is_an_interruption() -> None:
+    with pytest.raises(Interruption) as caught, interruptible():
+        with suppress(Interruption):  # as code in C does that takes any exception for one of its own
+            ask_to_end()
+        raise ValueError("could not determine the shape")
+    assert caught.value.number == signal.SIGTERM and isinstance(caught.value.__cause__, ValueError)
+
+
+def test_an_error_while_the_process_ends_stays_what_it_is() -> None:
+    with pytest.raises(OSError, match="disk full"), interruptible():
+        try:
+            ask_to_end()
+        finally:
+            raise OSError("disk full")
+
+
+def test_an_error_without_an_interruption_stays_what_it_is() -> None:
+    with pytest.raises(ValueError, match="a"), interruptible():
+        raise ValueError("a")
+
+
+def test_requests_that_come_together_are_one() -> None:
+    with pytest.raises(Interruption), interruptible():
+        try:
+            ask_to_end()
+        except Interruption:
+            ask_to_end()
+            raise
