@@ -24,8 +24,9 @@ FLAGS = {
         "--protocol --seed --val --val-images"
     ),
     "run": (
-        "--batch-size --config --device --epochs --first-epochs --image-size --init --jobs --joint-epochs --json "
-        "--log --lr --methods --model --negatives --no-upper-bounds --seed --seeds --set --upper-bounds --workers"
+        "--batch-size --config --device --epochs --first-epochs --gpus --image-size --init --jobs --joint-epochs "
+        "--json --log --lr --methods --model --negatives --no-upper-bounds --on --seed --seeds --set --upper-bounds "
+        "--workers"
     ),
     "reproduce": (
         "--batch-size --config --data-root --dataset --device --dry-run --epochs --image-size --json --list --lr "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ def ray_pool(folder: Path, *, cpus: int, gpus: float | None) -> Iterator[Pool]:
     mine = not ray.is_initialized()
     try:
         if mine:
-            ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -86,7 +87,7 @@ def ray_pool(folder: Path, *, cpus: int, gpus: float | None) -> Iterator[Pool]:
     try:
         if gpus > most_gpus:
             raise ConfigError(f"`gpus` {gpus:g}: no machine of the cluster has more than {most_gpus:g}; pass less")
-        task = ray.remote(num_cpus=min(cpus, most_cpus), num_gpus=gpus, max_retries=RETRIES)(_in_folder)
+        task: Any = ray.remote(num_cpus=min(cpus, most_cpus), num_gpus=gpus, max_retries=RETRIES)(_in_folder)
         with temporary_file(folder / "shared") as token:
             pool = _RayPool(ray, task, token.resolve())
             try:
