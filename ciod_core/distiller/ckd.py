@@ -8,6 +8,7 @@ Legend: P positives of old objects, K kept teacher boxes, C old classes, D all t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ from ciod_core.model.common.losses import box_loss, summed_bce
 
 Weighting = Literal["paper", "balanced", "none"]
 TargetKind = Literal["soft", "hybrid", "margin-weighted", "hard"]
+
+# Of positives, (P,), from what is predicted and its targets.
+PositiveLoss = Callable[[Tensor, Tensor], Tensor]
 
 # Far below any error worth weighing, far above what float32 rounds away: two errors of 0 weigh 1 : 1, not 0/0.
 WEIGHT_FLOOR = 1e-6
@@ -85,11 +89,14 @@ def collaborative_distillation(
     *,
     weighting: Weighting,
     target: TargetKind,
+    class_loss: PositiveLoss = summed_bce,
+    location_loss: PositiveLoss = box_loss,
 ) -> TransferLosses:
     """CKD's soft losses, summed over positives; the caller divides by their number.
 
-    Class: w_cls · BCE(student, target) summed over classes. An old object is none of the new classes, so their
-    target is 0. Location: 5 · w_loc · (1 − IoU²) to the teacher's box.
+    Class: w_cls · loss(student, target). An old object is none of the new classes, so their target is 0. Location:
+    w_loc · loss(box, the teacher's box). Both losses are the detector's own, YOLOX's as published: BCE summed over
+    classes, and 5 · (1 − IoU²).
     `margin-weighted` replaces w_cls by (1 − the teacher's best score)². `source_P` is the index of each
     positive's kept box.
     """
@@ -99,6 +106,6 @@ def collaborative_distillation(
     if target == "margin-weighted":
         class_weight_P = (1 - teacher_logits_KC.sigmoid().amax(dim=1)).square()[source_P]
     target_PC = class_targets(teacher_logits_KC, target).index_select(0, source_P)
-    class_P = summed_bce(student_logits_PD, target_PC)
-    location_P = box_loss(student_boxes_P4, teacher_boxes_K4[source_P])
+    class_P = class_loss(student_logits_PD, target_PC)
+    location_P = location_loss(student_boxes_P4, teacher_boxes_K4[source_P])
     return TransferLosses((class_weight_P * class_P).sum(), (location_weight_P * location_P).sum())

@@ -73,9 +73,11 @@ class CrsCkd(Method):
             presence_P=self.presence_targets(assignment, knowledge),
             background=knowledge.dense if self.config.background == "teacher" else None,
         )
-        return {**own, **self._transfer(student, assignment, old_P, knowledge)}
+        return {**own, **self._transfer(detector, student, assignment, old_P, knowledge)}
 
-    def _transfer(self, student: Predictions, assignment: Assignment, old_P: Tensor, knowledge: Knowledge) -> Losses:
+    def _transfer(
+        self, detector: Detector, student: Predictions, assignment: Assignment, old_P: Tensor, knowledge: Knowledge
+    ) -> Losses:
         """CKD on the positives of old objects, each from the kept box that it was assigned to."""
         image_P, anchor_P, source_P, _ = (field[old_P] for field in assignment)
         sums = collaborative_distillation(
@@ -84,6 +86,8 @@ class CrsCkd(Method):
             knowledge.class_logits_KC,
             knowledge.boxes_K4,
             source_P,
+            class_loss=detector.class_loss,
+            location_loss=detector.location_loss,
             weighting=self.config.weighting,
             target=self.config.target,
         )

@@ -214,6 +214,21 @@ class Detector(nn.Module, ABC):
             background_mask_BA: where `background` is right, elsewhere there is nothing; None: everywhere.
         """
 
+    @abstractmethod
+    def class_loss(self, logits_PC: Tensor, targets_PD: Tensor) -> Tensor:
+        """(P,) the class loss of positives, summed over classes; those behind the last target have target 0.
+
+        With `location_loss`, in the form and size of `losses`: what a teacher adds then counts as much as labels do.
+
+        Args:
+            logits_PC: of the positives.
+            targets_PD: 0..1.
+        """
+
+    @abstractmethod
+    def location_loss(self, boxes_P4: Tensor, targets_P4: Tensor) -> Tensor:
+        """(P,) the loss of the positives' boxes, xyxy."""
+
     def detect(
         self,
         predictions: Predictions,

@@ -88,6 +88,15 @@ class GflDetector(BranchedDetector[GflHead]):
             "edges": EDGE_WEIGHT * edge_sum / weight,
         }
 
+    def class_loss(self, logits_PC: Tensor, targets_PD: Tensor) -> Tensor:
+        """(P,) QFL; see `Detector.class_loss`."""
+        target_PC = pad(targets_PD, (0, logits_PC.shape[1] - targets_PD.shape[1]))
+        return quality_focal_loss(logits_PC, target_PC).sum(dim=1)
+
+    def location_loss(self, boxes_P4: Tensor, targets_P4: Tensor) -> Tensor:
+        """(P,) 2 · (1 − GIoU)."""
+        return BOX_WEIGHT * (1 - giou(boxes_P4, targets_P4))
+
 
 def _background_targets(predictions: GflPredictions, background: Predictions | None) -> Tensor:
     """(B, A, C) class targets where there is no positive: what a teacher of the first classes sees there, or 0."""

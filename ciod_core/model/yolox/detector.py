@@ -14,7 +14,7 @@ from ciod_core.config.schema import ModelConfig
 from ciod_core.model.base import Assignment, BranchDepth, Losses, Predictions, Targets
 from ciod_core.model.common.backbones import CspDarknet, ResNet
 from ciod_core.model.common.branches import BranchedDetector, with_branches
-from ciod_core.model.common.losses import box_loss, normalizer
+from ciod_core.model.common.losses import box_loss, normalizer, summed_bce
 from ciod_core.model.yolox.head import DecoupledHead
 from ciod_core.model.yolox.losses import class_loss, objectness_loss
 from ciod_core.model.yolox.neck import Pafpn
@@ -86,6 +86,14 @@ class YoloxDetector(BranchedDetector[DecoupledHead]):
         )
         box_sum = box_loss(predictions.boxes_BA4[image_P, anchor_P], objects.boxes_N4[object_P]).sum()
         return {"objectness": objectness / num_positives, "class": class_sum / num_chosen, "box": box_sum / num_chosen}
+
+    def class_loss(self, logits_PC: Tensor, targets_PD: Tensor) -> Tensor:
+        """(P,) BCE; see `Detector.class_loss`."""
+        return summed_bce(logits_PC, targets_PD)
+
+    def location_loss(self, boxes_P4: Tensor, targets_P4: Tensor) -> Tensor:
+        """(P,) 5 · (1 − IoU²)."""
+        return box_loss(boxes_P4, targets_P4)
 
 
 def build(config: ModelConfig, num_classes: int, *branches: tuple[int, BranchDepth]) -> YoloxDetector:

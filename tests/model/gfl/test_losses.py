@@ -196,3 +196,12 @@ def test_boxes_are_the_means_of_their_edges() -> None:
     for anchor in range(0, output.boxes_BA4.shape[1], 7):
         expected = plain_box(output, 0, anchor)
         assert output.boxes_BA4[0, anchor].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-3)
+
+
+def test_the_losses_of_what_a_teacher_sees_are_those_of_labels() -> None:
+    """For one object with the same targets, each is what the detector adds for a label that counts in full."""
+    logits_PC, targets_PD = torch.tensor([[0.3, -1.0, 2.0]]), torch.tensor([[0.8, 0.1]])
+    expected = quality_focal_loss(logits_PC, torch.tensor([[0.8, 0.1, 0.0]])).sum(dim=1)
+    torch.testing.assert_close(GFL.class_loss(logits_PC, targets_PD), expected)
+    boxes_P4, targets_P4 = torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[0.0, 0.0, 5.0, 10.0]])
+    assert GFL.location_loss(boxes_P4, targets_P4).tolist() == pytest.approx([2 * 0.5])
