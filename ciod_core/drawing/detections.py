@@ -86,6 +86,8 @@ def draw_detections(
     class_ids_D: Sequence[int] | np.ndarray,
     names: Sequence[str],
     scores_D: Sequence[float] | np.ndarray | None = None,
+    *,
+    text_size: float | None = None,
 ) -> Image.Image:
     """A copy of an image with a box and a readable label for each detection.
 
@@ -98,13 +100,14 @@ def draw_detections(
         class_ids_D: position of each box's class in the class table; it decides the color.
         names: class name of each box.
         scores_D: 0..1, written behind the name; None leaves them out, for ground truth.
+        text_size: height of the text in pixels of the image; None: by the size of the image.
     """
     assert len(names) == len(class_ids_D) == len(boxes_D4), "one class and name per box"
     colors = [class_color(int(class_id)) for class_id in class_ids_D]
     canvas = image.convert("RGB")
     drawing = ImageDraw.Draw(canvas)
     side = sum(canvas.size) / 2
-    line, font = max(2, round(side / 280)), ImageFont.load_default(size=max(11, round(side / 40)))
+    line, font = max(2, round(side / 280)), ImageFont.load_default(size=text_size or max(11, round(side / 40)))
     order = np.argsort(np.asarray(scores_D), kind="stable") if scores_D is not None else np.arange(len(names))
     for index in order:
         drawing.rectangle(inside(boxes_D4[index], canvas.size), outline=colors[index], width=line)

@@ -30,6 +30,8 @@ from ciod_core.report.material import Material
 CANDIDATES, STUDENTS, SIDE = 32, 3, 480
 _SAME_IOU = 0.5
 _QUALITY = 82
+# Height of letters that everybody can read, and width of a wide page, in pixels of the screen.
+LEGIBLE, PAGE = 11.0, 1150.0
 
 
 class _Example(NamedTuple):
@@ -79,7 +81,8 @@ def _blocks(material: Material, count: int, device: str, on_images: Callable[[in
     for number, place in enumerate(chosen, start=1):
         name = PurePosixPath(examples[place].file_name).name
         image = decode_image(paths[place])
-        figures = [_truth(material, examples[place], image, f"example{number}-truth", name)]
+        text_size = _text_size(1 + len(runs))
+        figures = [_truth(material, examples[place], image, f"example{number}-truth", name, text_size)]
         for run in runs:
             title = f"{run.name}, the teacher" if run is teacher and students else run.name
             predictions = found[run.name][place]
@@ -93,6 +96,7 @@ def _blocks(material: Material, count: int, device: str, on_images: Callable[[in
                     f"example{number}-{run.name}",
                     title,
                     name,
+                    text_size,
                 )
             )
         rows.append(Figures(figures, name, small=True))
@@ -102,7 +106,7 @@ def _blocks(material: Material, count: int, device: str, on_images: Callable[[in
 
 
 def _shown_runs(material: Material) -> list[RunRecord]:
-    """A teacher and its students, one of each method; a single run where there is no teacher with weights."""
+    """A teacher and the best of its students, one of each method; a single run where no teacher has weights."""
     ends = [end for end in material.ends if WEIGHTS_KEY in end.outputs]
     if not ends:
         raise ConfigError("no run has weights yet")
@@ -110,7 +114,8 @@ def _shown_runs(material: Material) -> list[RunRecord]:
     parent = material.manifest.find_run(last.parent) if last.parent else None
     if parent is None or WEIGHTS_KEY not in parent.outputs:
         return [last]
-    return [parent, *[end for end in ends if end.parent == parent.name][:STUDENTS]]
+    students = [end for end in ends if end.parent == parent.name]
+    return [parent, *sorted(students, key=lambda run: run.metrics.get("all") or 0.0, reverse=True)[:STUDENTS]]
 
 
 def _candidates(material: Material, step: int) -> list[_Example]:
@@ -133,7 +138,12 @@ def _unlike(before: ImagePredictions, after: ImagePredictions, known: int) -> in
     return int((~same.any(axis=1)).sum() + (~same.any(axis=0)).sum())
 
 
-def _truth(material: Material, example: _Example, image: Image.Image, name: str, file: str) -> Figure:
+def _text_size(columns: int) -> float:
+    """Height of text in a picture that is legible where so many lie side by side on a wide page."""
+    return LEGIBLE * SIDE / min(SIDE, PAGE / columns)
+
+
+def _truth(material: Material, example: _Example, image: Image.Image, name: str, file: str, text_size: float) -> Figure:
     table = example.data.table
     rows = table.rows_of(example.row)
     counted_N = ~table.crowd_N[rows]
@@ -141,7 +151,7 @@ def _truth(material: Material, example: _Example, image: Image.Image, name: str,
     boxes_N4 = table.boxes_N4[rows][counted_N][labels_N >= 0]
     labels_N = labels_N[labels_N >= 0]
     names = [material.manifest.classes.names[label] for label in labels_N.tolist()]
-    return _picture(image, boxes_N4, labels_N, names, None, name, "ground truth", file)
+    return _picture(image, boxes_N4, labels_N, names, None, name, "ground truth", file, text_size)
 
 
 def _picture(
@@ -153,11 +163,13 @@ def _picture(
     name: str,
     title: str,
     file: str,
+    text_size: float,
 ) -> Figure:
     factor = SIDE / max(image.size)
     size = (max(1, round(factor * image.width)), max(1, round(factor * image.height)))
     small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     content = BytesIO()
-    draw_detections(small, factor * boxes_D4, labels_D, names, scores_D).save(content, "JPEG", quality=_QUALITY)
+    drawn = draw_detections(small, factor * boxes_D4, labels_D, names, scores_D, text_size=text_size)
+    drawn.save(content, "JPEG", quality=_QUALITY)
     objects = ", ".join(f"{count} {shown}" for shown, count in Counter(names).most_common()) or "nothing"
     return Figure(name, f"{title}: {objects}", content.getvalue(), f"{file}, {title}: {objects}")

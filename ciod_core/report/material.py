@@ -82,8 +82,8 @@ class Material:
 def as_suite(manifest: ExperimentManifest) -> tuple[SuiteRun, ...]:
     """The finished runs as those of a comparison.
 
-    A method that occurs twice with the same step and seed gets the name of the run, too. Students that were distilled
-    from a run are left out: they have no step of their own.
+    A method that occurs twice with the same step and seed gets the name of the run, too, without its seed. Students
+    that were distilled from a run are left out: they have no step of their own.
 
     Raises:
         CheckpointError: the parents of a run form a circle, or one is missing.
@@ -96,8 +96,9 @@ def as_suite(manifest: ExperimentManifest) -> tuple[SuiteRun, ...]:
             continue
         manifest.path_to(run.name)
         method, seed = _method_of_path(run, manifest, methods), run.seed or 0
-        if (method, run.step, seed) in taken:
-            method = f"{method} ({run.name})"
+        for name in (run.name.removesuffix(f"-seed{seed}"), run.name):
+            if (method, run.step, seed) in taken:
+                method = f"{_method_of_path(run, manifest, methods)} ({name})"
         taken.add((method, run.step, seed))
         methods[run.name] = method
         runs.append(SuiteRun(run.name, method, seed, run.step, run.parent))

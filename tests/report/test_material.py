@@ -23,6 +23,10 @@ def test_a_run_has_the_method_of_its_path(tmp_path: Path) -> None:
     make_run(experiment, "joint2", 2, method="joint")
     make_run(experiment, "again", 2, parent="step1", method="erd")
     make_run(experiment, "twice", 2, parent="step1", method="erd")
+    third = make_run(experiment, "third-seed1", 2, parent="step1", method="erd")
+    fourth = make_run(experiment, "twice-seed1", 2, parent="step1", method="erd")
+    for run in (third, fourth):
+        experiment.put_run(run.model_copy(update={"seed": 1}))
     make_run(experiment, "other", 2, parent="again", method="sid")
     make_run(experiment, "outside", 2, method="lwf")
     make_run(experiment, "unfinished", 2, parent="step1", status="failed")
@@ -33,6 +37,8 @@ def test_a_run_has_the_method_of_its_path(tmp_path: Path) -> None:
         "joint2": "joint",
         "again": "erd",
         "twice": "erd (twice)",
+        "third-seed1": "erd",
+        "twice-seed1": "erd (twice)",
         "other": "erd → sid",
         "outside": "lwf",
     }
