@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ciod
 from ciod_core.classes import class_table
 from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import ModelConfig
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.demo.shapes import generate_shapes
 from ciod_core.experiment.create import create_experiment
+from ciod_core.inference.predictions import ImagePredictions
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.model.registry import build_detector
@@ -78,12 +81,11 @@ def test_drawing_samples(shapes_dataset: DatasetSource, tmp_path: Path, options:
     assert len(picture.getcolors(picture.width * picture.height)) > 50
 
 
-def test_drawing_a_video(tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2")
-    size, name = (96, 64), "yolox-micro"
-    detector = build_detector(ModelConfig(name=name), 1)
+def write_detector(path: Path) -> None:
+    """An untrained detector of circles."""
+    model = ModelConfig(name="yolox-micro")
     info = CheckpointInfo(
-        model=ModelConfig(name=name),
+        model=model,
         classes=class_table([[("circle", 1)]]),
         preprocessing=Preprocessing(image_size=64),
         run="step1",
@@ -91,7 +93,41 @@ def test_drawing_a_video(tmp_path: Path) -> None:
         method="joint",
         parent_sha256=None,
     )
-    save_detector(tmp_path / "step1.safetensors", detector.state_dict(), info)
+    save_detector(path, build_detector(model, 1).state_dict(), info)
+
+
+def test_tasks_for_label_studio(tmp_path: Path) -> None:
+    weights, images = tmp_path / "step1.safetensors", tmp_path / "photos"
+    write_detector(weights)
+    (images / "a").mkdir(parents=True)
+    for name, size in (("a/1.png", (96, 64)), ("2.png", (50, 80))):
+        Image.effect_noise(size, 90).save(images / name)
+    command = [sys.executable, str(EXAMPLES / "label_studio.py"), str(weights), str(images), "--out"]
+    command += [str(tmp_path / "tasks"), "--score", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXAMPLES.parent)
+    assert done.returncode == 0, done.stderr
+    tasks = json.loads((tmp_path / "tasks" / "tasks.json").read_text())
+    names = ["/data/local-files/?d=photos/2.png", "/data/local-files/?d=photos/a/1.png"]
+    assert sorted(task["data"]["image"] for task in tasks) == names
+    expected = dict(zip(["2.png", "a/1.png"], predict(weights, images), strict=True))
+    for task in tasks:
+        found = expected[task["data"]["image"].partition("photos/")[2]]
+        results = task["predictions"][0]["result"]
+        assert len(results) == len(found.boxes) > 0
+        value, width = results[0]["value"], results[0]["original_width"]
+        assert value["rectanglelabels"] == ["circle"] and width == found.image.width
+        assert value["x"] * width / 100 == pytest.approx(float(found.boxes[0, 0]), abs=1e-3)
+    assert '<Label value="circle"/>' in (tmp_path / "tasks" / "labels.xml").read_text()
+
+
+def predict(weights: Path, images: Path) -> list[ImagePredictions]:
+    return ciod.load(weights).predict([images / "2.png", images / "a" / "1.png"], score=0.0)
+
+
+def test_drawing_a_video(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    size = (96, 64)
+    write_detector(tmp_path / "step1.safetensors")
     writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, size)
     for gray in range(0, 200, 50):
         writer.write(np.full((size[1], size[0], 3), gray, np.uint8))

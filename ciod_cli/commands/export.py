@@ -34,6 +34,7 @@ def export(
     yield_iou: float = option(
         "--yield-iou", "With --nms: IoU above which a branch's box yields to a better one of an older class.", 0.5
     ),
+    fixed: bool = option("--fixed", "One square image as input, for runtimes that know no free sizes.", False),
     license_name: str | None = option(
         "--license",
         "hub: license of the weights, as the hub names it. Default: that of imported weights.",
@@ -59,10 +60,12 @@ def export(
     _check_target(target, format_name, license_name, overwrite)
     settings = nms_settings(score, nms_iou, max_detections, yield_iou) if nms else None
     if format_name == HUB:
+        if fixed:
+            raise ConfigError(f"`fixed`: the model of format {HUB} takes images of any size; leave it out")
         _publish(source, found, target, license_name, settings, json)
         return
     with status_line(f"Exporting {source.path.name}, and comparing it with the detector …"):
-        description = write(source.path, target, cast("ExportFormat", format_name), nms=settings)
+        description = write(source.path, target, cast("ExportFormat", format_name), nms=settings, fixed=fixed)
     record = FileRecord.of(target, found.folder if found else target.parent)
     if found and source.run:
         found.record_output(source.run.name, target.name, record)

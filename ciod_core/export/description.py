@@ -59,11 +59,13 @@ class InputFormat(Preprocessing):
         name: name of the input.
         dtype: number type.
         layout: order of the axes.
+        fixed: the input is one image of `stride_multiple` × `stride_multiple` pixels.
     """
 
     name: Literal["images"] = "images"
     dtype: Literal["float32"] = "float32"
     layout: Literal["BCHW"] = "BCHW"
+    fixed: bool = False
 
 
 class ExportDescription(Record):

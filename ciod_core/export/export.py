@@ -24,12 +24,17 @@ ExportFormat = Literal["onnx", "pt2"]
 
 
 def export(
-    weights: Path, out: Path, format: ExportFormat = "onnx", *, nms: NmsSettings | None = DEFAULT_NMS
+    weights: Path,
+    out: Path,
+    format: ExportFormat = "onnx",
+    *,
+    nms: NmsSettings | None = DEFAULT_NMS,
+    fixed: bool = False,
 ) -> ExportDescription:
     """Write a checkpoint in another format and check that the written file gives the outputs of the detector.
 
     The input `images` is (batch, 3, height, width) float32, RGB in 0..255, sides padded to multiples of 32; all three
-    sizes stay free. The outputs, boxes being xyxy in pixels of the input:
+    sizes stay free, unless they are fixed. The outputs, boxes being xyxy in pixels of the input:
 
     - with `nms`: `boxes` (batch, rows, 4), `scores` (batch, rows) from high to low and `category_ids` (batch, rows)
       int64, the dataset's own ids; rows are max_detections for each head; unused ones have score 0 and id −1;
@@ -44,6 +49,7 @@ def export(
         out: file to write; replaced when it exists.
         format: of the file.
         nms: thresholds of the class-wise non-maximum suppression inside the model; None leaves it out.
+        fixed: one image, padded to a square of the image size, for runtimes that know no free sizes.
 
     Raises:
         CheckpointError: when the weights cannot be used.
@@ -56,13 +62,17 @@ def export(
         require_packages()
     detector, info = load_detector(weights, "cpu")
     detector.requires_grad_(False)
+    given = info.preprocessing.model_dump()
+    if fixed:
+        multiple = info.preprocessing.stride_multiple
+        given["stride_multiple"] = -(-info.preprocessing.image_size // multiple) * multiple
     description = ExportDescription(
         model=info.model.name,
         run=info.run,
         step=info.step,
         weights_sha256=sha256_of_file(weights),
         classes=info.classes,
-        input=InputFormat(**info.preprocessing.model_dump()),
+        input=InputFormat(**given, fixed=fixed),
         nms=nms,
     )
     suppression, write = (suppress_as_operator, write_onnx) if format == "onnx" else (suppress, _write_pt2)
@@ -74,7 +84,7 @@ def export(
 
 
 def _write_pt2(graph: nn.Module, description: ExportDescription, path: Path) -> Inference:
-    program = capture(graph, description.input.stride_multiple)
+    program = capture(graph, description.input)
     # Saved by way of memory, because torch names the folder inside the archive after the file it writes.
     archive = BytesIO()
     with quiet():

@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
 from torchvision.ops import nms
 
-from ciod_core.export.description import PADDING_ID, NmsSettings
+from ciod_core.export.description import PADDING_ID, InputFormat, NmsSettings
 from ciod_core.model.base import Detector
 from ciod_core.model.common.boxes import pairwise_iou
 from ciod_core.model.common.nms import LARGEST_COORDINATE
@@ -147,17 +147,21 @@ def build_graph(
     return (raw if settings is None else NmsGraph(raw, settings, suppression)).eval()
 
 
-def capture(graph: nn.Module, size_multiple: int) -> ExportedProgram:
-    """Trace a graph for any batch size, and any height and width that are 2, 3, … times `size_multiple`.
+def capture(graph: nn.Module, given: InputFormat) -> ExportedProgram:
+    """Trace a graph for any batch size, and any height and width that are 2, 3, … times the input's multiple.
 
-    Sides of once the multiple are left out because torch.export treats sizes of 1 as constants.
+    Sides of once the multiple are left out because torch.export treats sizes of 1 as constants. A fixed input is one
+    square image.
     """
-    sides = {2: size_multiple * Dim("rows", min=2), 3: size_multiple * Dim("columns", min=2)}
-    sizes = {0: Dim("batch", min=1)} | sides
-    example = torch.zeros(2, 3, 2 * size_multiple, 3 * size_multiple)
+    multiple = given.stride_multiple
+    if given.fixed:
+        shapes, example = None, torch.zeros(1, 3, multiple, multiple)
+    else:
+        sides = {2: multiple * Dim("rows", min=2), 3: multiple * Dim("columns", min=2)}
+        shapes, example = {"images": {0: Dim("batch", min=1)} | sides}, torch.zeros(2, 3, 2 * multiple, 3 * multiple)
     # Maps of a single cell, on coarse levels of small images, are as dynamic as all others.
     with torch.no_grad(), quiet(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        program = torch.export.export(graph, (example,), dynamic_shapes={"images": sizes})
+        program = torch.export.export(graph, (example,), dynamic_shapes=shapes)
     for node in program.graph.nodes:
         # Stack traces would carry the folder names of this machine into the file.
         node.meta.pop("stack_trace", None)

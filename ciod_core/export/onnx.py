@@ -75,7 +75,7 @@ def _suppress_in_onnx(
 
 
 def _convert(graph: nn.Module, description: ExportDescription) -> ModelProto:
-    program = capture(graph, description.input.stride_multiple)
+    program = capture(graph, description.input)
     with torch.no_grad(), quiet():
         converted = torch.onnx.export(
             program,
@@ -105,10 +105,11 @@ def _tidy(model: ModelProto, description: ExportDescription) -> None:
         del part.metadata_props[:]
         part.doc_string = ""
     model.ir_version = find_min_ir_version_for(list(model.opset_import))
-    _name_sizes(graph.input[0], {0: "batch", 2: "height", 3: "width"})
-    for output in graph.output:
-        raw_ids = description.nms is None and output.name == "category_ids"
-        _name_sizes(output, {} if raw_ids else {0: "batch"} | ({1: "anchors"} if description.nms is None else {}))
+    if not description.input.fixed:
+        _name_sizes(graph.input[0], {0: "batch", 2: "height", 3: "width"})
+        for output in graph.output:
+            raw_ids = description.nms is None and output.name == "category_ids"
+            _name_sizes(output, {} if raw_ids else {0: "batch"} | ({1: "anchors"} if description.nms is None else {}))
     model.producer_name = "ciod"
     model.producer_version = description.ciod_version
     entry = model.metadata_props.add()

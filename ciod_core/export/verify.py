@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ciod_core.errors import ExportError
-from ciod_core.export.description import ExportDescription
+from ciod_core.export.description import ExportDescription, InputFormat
 
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
 Inference = Callable[[np.ndarray], Outputs]
@@ -24,11 +24,14 @@ BOX_RTOL = 1e-3
 AGREEING_SHARE = 0.98
 
 
-def check_images(image_size: int, size_multiple: int) -> list[np.ndarray]:
-    """Batches to compare outputs on: one image of noise; three structured ones of another size."""
-    rng = np.random.default_rng(0)
+def check_images(given: InputFormat) -> list[np.ndarray]:
+    """Batches to compare outputs on: one image of noise; three structured ones of another size, or one at a time."""
+    rng, size_multiple = np.random.default_rng(0), given.stride_multiple
+    if given.fixed:
+        noise_1 = rng.uniform(0, 255, (1, 3, size_multiple, size_multiple)).astype(np.float32)
+        return [noise_1, *(_structured_image(rng, size_multiple, size_multiple)[np.newaxis] for _ in range(3))]
     # Twice the multiple is the smallest side that a pt2 archive accepts.
-    longer = max(image_size, 2 * size_multiple)
+    longer = max(given.image_size, 2 * size_multiple)
     shorter = max(longer * 5 // 8 // size_multiple, 2) * size_multiple
     noise_1 = rng.uniform(0, 255, (1, 3, longer, longer)).astype(np.float32)
     return [noise_1, np.stack([_structured_image(rng, shorter, longer) for _ in range(3)])]
@@ -54,7 +57,7 @@ def require_same_outputs(
         ExportError: naming the output that differs.
     """
     agree = _same_raw if description.nms is None else _same_detections
-    for images in check_images(description.input.image_size, description.input.stride_multiple):
+    for images in check_images(description.input):
         wanted, got = expected(images), exported(images)
         for name, one, other in zip(description.output_names, wanted, got, strict=True):
             if one.shape != other.shape or one.dtype != other.dtype:

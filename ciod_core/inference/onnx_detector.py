@@ -37,8 +37,10 @@ class OnnxDetector(LoadedDetector):
         super().__init__(path, self.description.classes, self.description.input, nms.score_threshold)
 
     def _infer(self, images_B3HW: npt.NDArray[np.uint8], score: float) -> list[FrameDetections]:
-        given: dict[str, object] = {self.description.input.name: images_B3HW.astype(np.float32)}
-        outputs = run_session(self._session, self.description.output_names, given)
+        name, images_B3HW = self.description.input.name, images_B3HW.astype(np.float32)
+        batches = np.split(images_B3HW, len(images_B3HW)) if self.description.input.fixed else [images_B3HW]
+        parts = [run_session(self._session, self.description.output_names, {name: batch}) for batch in batches]
+        outputs = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
         return [
             FrameDetections(boxes_M4[used_M], scores_M[used_M], self.class_table.labels_of(category_ids_M[used_M]))
             for boxes_M4, scores_M, category_ids_M in zip(*outputs, strict=True)

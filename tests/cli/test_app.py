@@ -57,8 +57,8 @@ FLAGS = {
     "compare": "--device --experiment --json --samples --seed",
     "predict": "--batch-size --classes --crops --device --experiment --format --json --out --recursive --score",
     "export": (
-        "--experiment --format --json --license --max-detections --nms --nms-iou --no-nms --out --overwrite --score "
-        "--yield-iou"
+        "--experiment --fixed --format --json --license --max-detections --nms --nms-iou --no-nms --out --overwrite "
+        "--score --yield-iou"
     ),
     "import": "--classes --image-size --json --legacy --license --no-legacy --out --overwrite",
     "report": "--detections --device --experiment --format --images --json --out",

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import ciod
 from ciod_core.classes import class_table
 from ciod_core.export.description import ExportDescription, NmsSettings
 from ciod_core.export.export import export
@@ -101,6 +103,25 @@ def test_branches_are_joined_as_in_the_evaluation(checkpoint: Path, make_noise: 
         apart_DM = np.abs(found.boxes_D4.numpy()[:, None] - boxes_BM4[image]).max(axis=-1)
         same_DM = (category_ids[found.labels_D.numpy()][:, None] == ids_BM[image]) & (apart_DM < 0.05)
         assert same_DM.any(axis=1).mean() > 0.97
+
+
+def test_a_fixed_model_takes_one_square_image_and_detects_the_same(
+    detector: Detector, checkpoint: Path, make_noise: MakeNoise, tmp_path: Path
+) -> None:
+    path = tmp_path / "fixed.onnx"
+    export(checkpoint, path, fixed=True)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    sizes = [value.shape for value in (*session.get_inputs(), *session.get_outputs())]
+    assert sizes == [[1, 3, 128, 128], [1, 100, 4], [1, 100], [1, 100]]
+    # Wide and high, of both as many as a batch: each is padded to the square.
+    images = [Image.fromarray(make_noise(shape).astype(np.uint8)) for shape in [(64, 128, 3), (128, 50, 3)] * 2]
+    free, fixed = ciod.load(checkpoint, device="cpu"), ciod.load(path)
+    padded = free.preprocessing.model_copy(update={"stride_multiple": 128})
+    free.preprocessing = padded
+    for expected, found in zip(free.predict(images, score=0.1), fixed.predict(images, score=0.1), strict=True):
+        assert len(expected.boxes) > 20
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+        assert abs(found.boxes - expected.boxes).max(axis=1).mean() < 0.05
 
 
 @pytest.mark.parametrize("shape", SHAPES)

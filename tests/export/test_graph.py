@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ciod_core.errors import ConfigError, ExportError
-from ciod_core.export.description import NmsSettings, nms_settings
+from ciod_core.export.description import InputFormat, NmsSettings, nms_settings
 from ciod_core.export.export import exported_file
 from ciod_core.export.graph import build_graph, capture
 from ciod_core.model.base import Detector
@@ -55,7 +55,7 @@ def test_more_rows_than_anchor_points_are_padded(detector: Detector, make_noise:
 def test_maps_of_a_single_cell_are_captured(make_noise: MakeNoise) -> None:
     """A pyramid whose coarsest levels see a small image as one cell, and a larger one as several."""
     graph = build_graph(lively("gfl-micro").requires_grad_(False), (1, 2, 3), None)
-    captured = capture(graph, 32).module()
+    captured = capture(graph, InputFormat(image_size=64)).module()
     for height, width in ((64, 64), (96, 160), (288, 96)):
         images = torch.from_numpy(make_noise((1, 3, height, width)))
         for ours, theirs in zip(captured(images), graph(images), strict=True):
@@ -103,7 +103,7 @@ class _Untraceable(nn.Module):
 
 def test_a_graph_that_cannot_be_exported_gives_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ExportError) as caught, exported_file(tmp_path / "model.pt2", "torch.export"):
-        capture(_Untraceable(), 32)
+        capture(_Untraceable(), InputFormat(image_size=64))
     assert "\n" not in str(caught.value)
     assert "cannot export this model" in str(caught.value)
     assert capfd.readouterr() == ("", "")

@@ -13,7 +13,7 @@ from ciod_core.config.schema import ResamplerConfig
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
-from ciod_core.export.description import NmsSettings
+from ciod_core.export.description import InputFormat, NmsSettings
 from ciod_core.export.graph import build_graph, capture
 from ciod_core.files import sha256_of_file
 from ciod_core.methods.erd import ErdConfig
@@ -145,7 +145,7 @@ def test_a_detector_with_branches_is_captured_for_export(branched_folder: Path) 
     graph = build_graph(detector, (1, 2, 3, 4, 5, 6), NmsSettings(score_threshold=0.0001))
     images = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
-        expected, found = graph(images), capture(graph, 32).module()(images)
+        expected, found = graph(images), capture(graph, InputFormat(image_size=64)).module()(images)
     assert (expected[1] > 0).any()
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
