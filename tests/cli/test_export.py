@@ -13,7 +13,8 @@ from tests.cli.conftest import Ciod
 
 
 def test_onnx_beside_the_weights_and_in_the_manifest(ciod: Ciod, own_copy: Path) -> None:
-    outcome = ciod("export", own_copy / "step2.safetensors")
+    """One image at a time, which is exported three times as fast as free sizes; other tests run those."""
+    outcome = ciod("export", own_copy / "step2.safetensors", "--fixed")
     target = own_copy / "step2.onnx"
     assert outcome.code == 0
     assert outcome.out == f"{target}\n"
@@ -34,6 +35,7 @@ def test_pt2_without_suppression(ciod: Ciod, own_copy: Path, tmp_path: Path) -> 
         "--format",
         "pt2",
         "--no-nms",
+        "--fixed",
         "--out",
         tmp_path / "m.pt2",
         "--json",
@@ -59,6 +61,7 @@ def test_pt2_without_suppression(ciod: Ciod, own_copy: Path, tmp_path: Path) -> 
         ),
         (("step2", "--format", "hub", "--out", "."), 2, "--out .: it exists, and a folder is never replaced"),
         (("step2", "--format", "hub", "--no-nms"), 2, "the model of format hub has it"),
+        (("step2", "--format", "hub", "--fixed"), 2, "--fixed: the model of format hub takes images of any size"),
     ],
 )
 def test_invalid_arguments(ciod: Ciod, trained: Path, arguments: tuple[str, ...], code: int, expected: str) -> None:
