@@ -1,0 +1,153 @@
+"""Images per second of training: plain, with a live teacher, with a bank; beside the network alone, and others' code.
+
+    python -m tests.benchmarks.training_speed [--model resnet50] [--image-size 640] [--batch-size 16] [--precision bf16]
+                                              [--device cuda] [--workers 8]
+
+Generated images of the size that is trained at, loaded and augmented as in any training. `network` is the forward and
+backward pass of backbone, neck and head on random numbers, with neither loading nor assignment nor optimizer: no
+training of this network can be faster. pixeltable-yolox trains the YOLOX of the same size (`--model yolox-s`, others
+are left out) on random numbers with random boxes: its losses and backward pass, no loading and no optimizer either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+
+from ciod_core.config.resolve import resolve_config
+from ciod_core.config.schema import ModelConfig
+from ciod_core.demo.shapes import generate_shapes
+from ciod_core.experiment.create import create_experiment
+from ciod_core.model.registry import build_detector
+from ciod_core.runs.estimate import estimate_run
+from ciod_core.runs.train import train_step
+from ciod_core.runtime.device import pick_device
+from ciod_core.teachers.distill import distill
+from ciod_core.teachers.resolve import bank_config
+from ciod_core.teachers.sources import TeacherOptions
+
+IMAGES, CLASSES = 256, 8
+WARMUP, ITERATIONS = 3, 10
+OBJECTS = 8
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def main() -> None:
+    """Measure and print one row each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--image-size", type=int, default=640)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="bf16")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--images", type=int, default=IMAGES)
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    what = f"{arguments.model}, {arguments.image_size} pixels, batches of {arguments.batch_size}, {arguments.precision}"
+    print(f"{what}, {name}")
+    alone = measure_network(arguments, device)
+    row("network", alone, alone)
+    if arguments.model.startswith("yolox-"):
+        row("pixeltable-yolox", measure_pixeltable(arguments, device), alone)
+    with tempfile.TemporaryDirectory() as folder:
+        measure_training(arguments, Path(folder), alone)
+
+
+def measure_training(arguments: argparse.Namespace, folder: Path, alone: float) -> None:
+    """Rows of plain training and of crs-ckd, taught by a step 1 that has seen one epoch."""
+    side = arguments.image_size
+    source = generate_shapes(folder / "shapes", train_images=arguments.images, val_images=8, image_size=side, seed=0)
+    flags = {
+        "model.name": arguments.model,
+        "model.backbone_weights": "none",
+        "data.image_size": side,
+        "data.multi_scale": False,
+        "data.workers": arguments.workers,
+        "training.batch_size": arguments.batch_size,
+        "training.device": arguments.device,
+        "training.precision": arguments.precision,
+        "training.epochs": 1,
+    }
+    experiment = create_experiment(source, "4+4", "name", folder / "experiment")
+    plain = estimate_run(experiment, resolve_config(flags=flags))
+    row("plain", plain.images_per_second, alone, plain.memory_bytes)
+    train_step(experiment, resolve_config(flags=flags))
+    config = resolve_config(flags=flags | {"method.name": "crs-ckd"})
+    live = estimate_run(experiment, config, teacher="step1", knowledge="none")
+    row("live teacher", live.images_per_second, alone, live.memory_bytes)
+    bank = distill(experiment, bank_config(config), TeacherOptions("step1")).path
+    banked = estimate_run(experiment, config, teacher="step1", knowledge=bank)
+    row("bank", banked.images_per_second, alone, banked.memory_bytes)
+
+
+def measure_network(arguments: argparse.Namespace, device: torch.device) -> float:
+    """Images per second of the network's two passes."""
+    detector = build_detector(ModelConfig(name=arguments.model, backbone_weights="none"), CLASSES).to(device)
+    detector = detector.to(memory_format=torch.channels_last).train()
+    images = random_images(arguments, device).to(memory_format=torch.channels_last)
+
+    def step() -> None:
+        with torch.autocast(device.type, PRECISIONS[arguments.precision], enabled=arguments.precision != "fp32"):
+            output = detector(images)
+        (output.boxes_BA4.float().mean() + output.class_logits_BAC.float().mean()).backward()
+
+    return images_per_second(step, arguments.batch_size, device)
+
+
+def measure_pixeltable(arguments: argparse.Namespace, device: torch.device) -> float:
+    """Images per second of pixeltable-yolox's losses and their gradients."""
+    from yolox.models.yolo_head import YoloxHead
+    from yolox.models.yolo_pafpn import YoloPafpn
+    from yolox.models.yolox import YoloxModule
+
+    from ciod_core.model.yolox.detector import SCALES
+
+    width, depth, depthwise = SCALES[arguments.model]
+    backbone = YoloPafpn(depth, width, depthwise=depthwise)
+    network: nn.Module = YoloxModule(backbone, YoloxHead(CLASSES, width, depthwise=depthwise)).to(device).train()
+    images = random_images(arguments, device)
+    boxes = torch.rand(arguments.batch_size, OBJECTS, 5, device=device) * arguments.image_size / 2
+    boxes[..., 0] = torch.randint(CLASSES, boxes.shape[:2], device=device)
+
+    def step() -> None:
+        with torch.autocast(device.type, PRECISIONS[arguments.precision], enabled=arguments.precision != "fp32"):
+            losses = network(images, boxes)
+        losses["total_loss"].backward()
+
+    return images_per_second(step, arguments.batch_size, device)
+
+
+def random_images(arguments: argparse.Namespace, device: torch.device) -> torch.Tensor:
+    """A batch of noise, 0..255."""
+    return torch.rand(arguments.batch_size, 3, arguments.image_size, arguments.image_size, device=device) * 255
+
+
+def images_per_second(step: Callable[[], None], batch_size: int, device: torch.device) -> float:
+    """By the median of some iterations."""
+    times = []
+    for _ in range(WARMUP + ITERATIONS):
+        started = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return batch_size / median(times[WARMUP:])
+
+
+def row(name: str, speed: float, alone: float, memory: int | None = None) -> None:
+    """Print a speed and its share of the network's own."""
+    used = "" if memory is None else f"  {memory / 2**30:6.1f} GiB"
+    print(f"{name:18s} {speed:9.1f} images/s  {speed / alone:5.2f} of the network alone{used}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
