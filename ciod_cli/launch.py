@@ -36,6 +36,11 @@ _NUMBER_OF_PROCESSES = "WORLD_SIZE"
 LOST_ANOTHER = 75
 
 
+def number_of_processes() -> int:
+    """Of this command; more than one where a launcher started it."""
+    return int(os.environ.get(_NUMBER_OF_PROCESSES, "1"))
+
+
 def on_devices(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the option --devices. In several processes, the main one runs it and the others help."""
     signature = inspect.signature(command, eval_str=True)
@@ -43,7 +48,7 @@ def on_devices(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*, devices: str | None, **given: Any) -> None:
-        if int(os.environ.get(_NUMBER_OF_PROCESSES, "1")) > 1:
+        if number_of_processes() > 1:
             _run_as_one_of_several(functools.partial(command, **given))
             return
         chosen = None if devices is None else _choose(devices)

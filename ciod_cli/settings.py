@@ -125,9 +125,9 @@ def settings(arguments: Mapping[str, tuple[str, Any]] | None = None, *, preset: 
     assert ctx is not None, "settings are those of a running command"
     given: dict[str, tuple[str, Any]] = ctx.meta.get(_GIVEN, {}) | dict(arguments or {})
     return resolve_config(
-        ctx.params["config"] or preset,
+        ctx.params.get("config") or preset,
         {key: value for key, (_, value) in given.items()},
-        ctx.params["set_"] or (),
+        ctx.params.get("set_") or (),
         flag_names={key: flag for key, (flag, _) in given.items()},
     )
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from ciod_cli import console
 from ciod_cli.completion import run_names
+from ciod_cli.launch import number_of_processes
 from ciod_cli.options import EXPERIMENT, JSON, argument, locate_weights, option
 from ciod_cli.predictions import FORMATS, CocoPrinter, FolderPrinter, JsonPrinter, Printer, TablePrinter
 from ciod_cli.settings import setting
 from ciod_core.errors import ConfigError, DataError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    from ciod_core.inference.detector import LoadedDetector
+    from ciod_core.inference.files import ImageFile
+    from ciod_core.inference.predictions import ImagePredictions
+    from ciod_core.inference.torch_detector import TorchDetector
 
 
 def predict(
@@ -40,7 +49,7 @@ def predict(
 ) -> None:
     """Detect objects in images; print them, and with --out draw them."""
     from ciod_cli.progress import progress_counter
-    from ciod_core.inference.files import OutputFolder, find_images, predict_files
+    from ciod_core.inference.files import OutputFolder, find_images
     from ciod_core.inference.load import load
 
     chosen = _format(format_name, json, out)
@@ -48,6 +57,8 @@ def predict(
     drawn = OutputFolder(out, files) if out else None
     cut = OutputFolder(crops, files, "crops") if crops else None
     is_onnx = weights.lower().endswith(".onnx")
+    if is_onnx and number_of_processes() > 1:
+        raise ConfigError("`devices`: an ONNX model runs in one process; leave it out, or pass the weights")
     path = Path(weights) if is_onnx else locate_weights(weights, experiment)[1].path
     detector = load(path, device or "auto")
     names = [name.strip() for name in classes.split(",")] if classes is not None else None
@@ -60,7 +71,7 @@ def predict(
     progress = progress_counter(f"Running on {len(files)} image{'s'[: len(files) != 1]}", "images", total=len(files))
     with nullcontext(lambda _: None) if in_the_way else progress as on_image:
         printer.begin()
-        for file, found in predict_files(detector, files, score=score, classes=names, batch_size=batch_size):
+        for file, found in _predict(detector, files, score=score, classes=names, batch_size=batch_size):
             if isinstance(found, DataError):
                 console.warn(str(found))
                 unreadable.append(str(file.path))
@@ -76,6 +87,19 @@ def predict(
     printer.end()
     if unreadable:
         raise DataError(f"{len(unreadable)} of {len(files)} images cannot be read: {listed(unreadable)}")
+
+
+def _predict(
+    detector: LoadedDetector, files: Sequence[ImageFile], **settings: Any
+) -> Iterator[tuple[ImageFile, ImagePredictions | DataError]]:
+    """In this process, or in all; see `predict_files`."""
+    if number_of_processes() == 1:
+        from ciod_core.inference.files import predict_files
+
+        return predict_files(detector, files, **settings)
+    from ciod_core.inference.together import predict_files_together
+
+    return predict_files_together(cast("TorchDetector", detector), files, **settings)
 
 
 def _format(name: str | None, json: bool, out: Path | None) -> str:

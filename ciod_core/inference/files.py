@@ -72,16 +72,22 @@ def predict_files(
     """
     for start in range(0, len(files), batch_size):
         batch = files[start : start + batch_size]
-        images: list[Image.Image] = []
-        unreadable: dict[ImageFile, DataError] = {}
-        for file in batch:
-            try:
-                images.append(decode_image(file.path))
-            except DataError as error:
-                unreadable[file] = error
-        found = iter(detector.predict(images, score=score, classes=classes, batch_size=batch_size))
-        for file in batch:
-            yield file, unreadable[file] if file in unreadable else next(found)
+        yield from zip(batch, predict_batch(detector, batch, score, classes), strict=True)
+
+
+def predict_batch(
+    detector: LoadedDetector, batch: Sequence[ImageFile], score: float, classes: Sequence[str] | None
+) -> list[ImagePredictions | DataError]:
+    """The detections of each file, computed at once, or the reason why it cannot be read."""
+    images: list[Image.Image] = []
+    unreadable: dict[ImageFile, DataError] = {}
+    for file in batch:
+        try:
+            images.append(decode_image(file.path))
+        except DataError as error:
+            unreadable[file] = error
+    found = iter(detector.predict(images, score=score, classes=classes, batch_size=max(1, len(images))))
+    return [unreadable[file] if file in unreadable else next(found) for file in batch]
 
 
 class OutputFolder:

@@ -55,7 +55,9 @@ FLAGS = {
         "--per-class-group --save-detections --set --upper-bound --workers"
     ),
     "compare": "--device --experiment --json --samples --seed",
-    "predict": "--batch-size --classes --crops --device --experiment --format --json --out --recursive --score",
+    "predict": (
+        "--batch-size --classes --crops --device --devices --experiment --format --json --out --recursive --score"
+    ),
     "export": (
         "--experiment --fixed --format --json --license --max-detections --nms --nms-iou --no-nms --out --overwrite "
         "--score --yield-iou"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from ciod_cli import launch
+from ciod_core.data.formats.source import DatasetSource
 from ciod_core.data.loading.loader import batch_indices
 from ciod_core.experiment.folder import STATE_FILE, Experiment
 from ciod_core.runs.claim import PROCESS_FILE
@@ -43,6 +46,31 @@ def only_error(process: subprocess.Popen[str], seconds: float) -> str:
     assert [line for line in err.splitlines() if not line.startswith((*of_training, "error: "))] == []
     (error,) = (line for line in err.splitlines() if line.startswith("error: "))
     return error
+
+
+def test_two_processes_predict_what_one_does(
+    trained: Path, shapes_dataset: DatasetSource, tmp_path: Path, ciod: Ciod
+) -> None:
+    """Five images in batches of two are a turn of both processes and one of the first alone; one cannot be read."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for path in sorted(shapes_dataset.val.image_dir.iterdir())[:4]:
+        shutil.copy(path, folder)
+    (folder / "broken.png").write_bytes(b"no image")
+    given = ("predict", trained / "step2.safetensors", folder, "--score", "0.001", "--batch-size", 2, "--json")
+    alone = ciod(*given, "--device", "cpu")
+    process = started(*given, "--device", "cpu", "--devices", 2)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == alone.code == 3
+    assert json.loads(out) == json.loads(alone.out) and len(json.loads(out)["images"]) == 4
+    assert "1 of 5 images cannot be read" in err
+
+
+def test_an_onnx_model_is_not_shared(tmp_path: Path, ciod: Ciod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ciod_cli.commands.predict.number_of_processes", lambda: 2)
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    outcome = ciod("predict", tmp_path / "m.onnx", tmp_path)
+    assert outcome.code == 2 and "--devices: an ONNX model runs in one process" in outcome.error_line
 
 
 def test_killed_in_two_processes_and_resumed_in_one(own_copy: Path, ciod: Ciod) -> None:
