@@ -283,7 +283,9 @@ def main() -> None:
         folder = Path(name)
         generate_shapes(folder / "shapes", train_images=8, val_images=4, image_size=64, seed=7, workers=1)
         torture, killed = Torture(folder, folder / "shapes", arguments.kills), Counter[str]()
-        for _ in range(arguments.kills):
+        for number in range(arguments.kills):
+            if number % 50 == 0 and number:
+                print(f"{number} commands killed", file=sys.stderr)
             # Whatever has been killed least for its weight.
             scenario = min(torture.scenarios, key=lambda each: (killed[each.name] + 1) / each.weight)
             torture.kill(scenario, draw)
