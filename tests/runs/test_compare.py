@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -115,6 +118,28 @@ def test_milestones_move_with_the_length_of_a_run() -> None:
 def test_methods_that_cannot_be_compared(methods: list[str], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         suite_runs(2, methods, [0])
+
+
+def test_a_killed_process_fails_its_run_and_those_that_find_no_process(experiment: Experiment) -> None:
+    class Broken:
+        submitted = 0
+
+        def submit(self, function: object, /, *arguments: object) -> Future[RunRecord | CiodError]:
+            self.submitted += 1
+            if self.submitted > 1:
+                raise BrokenProcessPool("a child process terminated abruptly")
+            future: Future[RunRecord | CiodError] = Future()
+            future.set_exception(BrokenProcessPool("a process was terminated"))
+            return future
+
+    runs, config = suite_runs(3, ["finetune"], [0, 1], upper_bounds=False), resolve_config(flags=TINY)
+    queue = [(run, config_of(run, config, EPOCHS)) for run in runs]
+    place = nullcontext(Broken())
+    outcomes = list(runner._side_by_side(experiment, queue, place, 2, Recorder()))  # type: ignore[arg-type]
+    assert [(run.name, str(outcome)) for run, outcome in outcomes] == [
+        ("step1-seed1", "BrokenProcessPool: a child process terminated abruptly"),
+        ("step1", "BrokenProcessPool: a process was terminated"),
+    ]
 
 
 def test_no_setting_is_left_to_a_teachers_run() -> None:

@@ -214,7 +214,12 @@ def _side_by_side(
             ready = [job for job in waiting if job[0].teacher not in unfinished][: jobs - len(running)]
             for run, config in ready:
                 waiting.remove((run, config))
-                future = pool.submit(_attempt_alone, folder, run, config)
+                try:
+                    future = pool.submit(_attempt_alone, folder, run, config)
+                except RuntimeError as error:  # processes one of which was killed take nothing more
+                    failed.add(run.name)
+                    yield run, _as_error(error)
+                    continue
                 running[future] = _Started(run, config.training.epochs, time.time())
             listener.running([_progress(experiment, started) for started in running.values()])
             for future in wait(running, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
