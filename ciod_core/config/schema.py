@@ -192,6 +192,9 @@ class TrainingConfig(Section):
     log: Literal["csv", "tensorboard"] = Field(
         "csv", description="what progress records are written to; tensorboard: to its event files, beside the CSV files"
     )
+    log_images: Natural = Field(
+        0, description="validation images that tensorboard gets after every evaluation, with what is detected in them"
+    )
 
     @model_validator(mode="after")
     def _check_evaluations(self) -> TrainingConfig:

@@ -34,6 +34,7 @@ PRETRAINED_LR = 1e-4
 FREE_ON_RESUME = {
     ("training", "device"),
     ("training", "log_interval"),
+    ("training", "log_images"),
     ("training", "log"),
     ("data", "workers"),
     ("data", "corrupt_images"),

@@ -9,12 +9,16 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
+
+from ciod_core.data.images.files import image_path
 from ciod_core.errors import CheckpointError
-from ciod_core.evaluation.evaluate import evaluate_weights
+from ciod_core.evaluation.evaluate import evaluate_weights, ground_truth_of
 from ciod_core.evaluation.report import EvaluationReport
 from ciod_core.experiment.entries import FileRecord
 from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.files import atomic_write_bytes, sha256_of_file
+from ciod_core.inference.torch_detector import TorchDetector
 from ciod_core.model.checkpoint import CheckpointInfo, read_info, save_detector
 from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.runs.record import method_name
@@ -67,6 +71,7 @@ class RunWeights:
         )
         for listener in trainer.listeners:
             listener.measured(evaluation)
+        self._show(self._last)
 
     @property
     def are_best(self) -> bool:
@@ -119,6 +124,7 @@ class RunWeights:
             for listener in self._trainer.listeners:
                 listener.evaluating(self._spec.name)
             self._report = self._evaluate(self._out)
+            self._show(self._out)
         for listener in self._trainer.listeners:
             listener.evaluated(self._spec.name, self._report)
         return self._report
@@ -152,6 +158,19 @@ class RunWeights:
             source=read_info(spec.teacher.path).source if spec.teacher else None,
         )
         save_detector(path, self._trainer.weights, info)
+
+    def _show(self, path: Path) -> None:
+        """Tell the listeners what weights detect in some validation images, if that is asked for."""
+        trainer, spec = self._trainer, self._spec
+        if not spec.config.training.log_images:
+            return
+        table, folder, _ = ground_truth_of(self._experiment, self._experiment.read(), spec.step, spec.classes)
+        count = min(spec.config.training.log_images, table.num_images)
+        names = table.file_names_I[np.linspace(0, table.num_images - 1, count).astype(int)].tolist()
+        found = TorchDetector(path, trainer.device).predict([image_path(folder, name, table.path) for name in names])
+        pictures = {name: predictions.draw() for name, predictions in zip(names, found, strict=True)}
+        for listener in trainer.listeners:
+            listener.pictures(trainer.epochs_done * trainer.iterations_per_epoch, pictures)
 
     def _evaluate(self, path: Path) -> EvaluationReport:
         config = self._spec.config

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ciod_core.evaluation.report import EvaluationReport
 
 
@@ -68,6 +70,9 @@ class TrainingListener:
 
     def measured(self, evaluation: EpochEvaluation) -> None:
         """An evaluation during training is over."""
+
+    def pictures(self, iteration: int, pictures: Mapping[str, Image]) -> None:
+        """After an evaluation, if `training.log_images` asks for them: validation images with detections, by name."""
 
     def ended_early(self, text: str) -> None:
         """Training ends before the planned epochs, as a setting demands; one line that says why. `end` follows."""

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ciod_core.errors import ConfigError
 from ciod_core.training.progress import EpochEvaluation, TrainingListener, TrainingRecord
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ciod_core.evaluation.report import EvaluationReport
 
 TENSORBOARD_FOLDER = "tensorboard"
@@ -50,6 +54,12 @@ class TensorBoardLog(TrainingListener):
         """Add an evaluation during training."""
         values = zip(_GROUPS, (evaluation.ap, evaluation.old, evaluation.new), strict=True)
         self._add({f"AP/{name}": value for name, value in values}, evaluation.iteration)
+        self._writer.flush()
+
+    def pictures(self, iteration: int, pictures: Mapping[str, Image]) -> None:
+        """Add validation images with detections."""
+        for name, picture in pictures.items():
+            self._writer.add_image(f"detections/{name}", np.asarray(picture), iteration, dataformats="HWC")
         self._writer.flush()
 
     def end(self, seconds: float) -> None:

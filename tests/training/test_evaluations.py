@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL.Image import Image
 
 from ciod_core.errors import CheckpointError, ConfigError
 from ciod_core.evaluation.average_precision import Metrics
@@ -50,9 +51,13 @@ class Told(TrainingListener):
     def __init__(self) -> None:
         self.measured_after: list[tuple[int, bool]] = []
         self.endings: list[str] = []
+        self.pictures_at: list[tuple[int, list[tuple[int, int]]]] = []
 
     def measured(self, evaluation: EpochEvaluation) -> None:
         self.measured_after.append((evaluation.epoch, evaluation.best))
+
+    def pictures(self, iteration: int, pictures: Mapping[str, Image]) -> None:
+        self.pictures_at.append((iteration, [picture.size for picture in pictures.values()]))
 
     def ended_early(self, text: str) -> None:
         self.endings.append(text)
@@ -100,7 +105,9 @@ def test_evaluating_changes_nothing_but_adds_what_it_measures(experiment: Experi
     assert not (folder / "evaluations.csv").exists() and not list(folder.glob("*.safetensors"))
 
     told = Told()
-    run = train(experiment, told, overwrite=True)
+    run = train(experiment, told, overwrite=True, log_images=3)
+    # Small images are drawn enlarged.
+    assert told.pictures_at == [(3, [(320, 320)] * 3), (6, [(320, 320)] * 3)]
     assert run.outputs["weights"] == plain.outputs["weights"] and run.metrics == plain.metrics
     assert [epoch for epoch, _ in told.measured_after] == [1, 2] and not told.endings
     rows = evaluations(experiment)

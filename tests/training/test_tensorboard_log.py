@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ciod_core.errors import ConfigError
 from ciod_core.training.progress import EpochEvaluation
@@ -36,6 +38,18 @@ def test_losses_and_ap(tmp_path: Path) -> None:
     assert found["training/lr"] == [(3, pytest.approx(1e-3)), (6, pytest.approx(1e-3))]
     assert (found["AP/all"], found["AP/new"]) == ([(6, 0.5)], [(6, 0.25)])
     assert "AP/old" not in found and "training/teacher_boxes_per_image" not in found
+
+
+def test_pictures(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard")
+    log = TensorBoardLog(tmp_path)
+    log.pictures(7, {"a.jpg": Image.new("RGB", (20, 10), (250, 0, 0))})
+    log.end(1.0)
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    (event,) = events.Images("detections/a.jpg")
+    picture = Image.open(BytesIO(event.encoded_image_string))
+    assert (event.step, picture.size, picture.getpixel((3, 3))) == (7, (20, 10), (250, 0, 0))
 
 
 def test_a_resumed_run_hides_what_it_does_again_and_a_fresh_one_begins_anew(tmp_path: Path) -> None:
