@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
-import re
 import signal
 import sys
 import traceback
@@ -17,8 +15,8 @@ import typer
 
 from ciod_cli.console import fail, printable, stderr
 from ciod_core.errors import CiodError
+from ciod_core.runtime import failures
 from ciod_core.runtime.interruption import ENDING, Interruption, interruptible, uninterrupted
-from ciod_core.runtime.memory import is_out_of_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,14 +27,6 @@ SIGNALED = 128
 
 # Typer has a click of its own or imports it, by version; only this class of it is public.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
-
-_OS_REMEDIES = {
-    errno.ENOSPC: "free some space and run the command again",
-    errno.EDQUOT: "free some space and run the command again",
-    errno.EACCES: "check the permissions of the file and its folder",
-    errno.EPERM: "check the permissions of the file and its folder",
-    errno.EROFS: "choose a folder that can be written",
-}
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -110,24 +100,5 @@ def _give_up_broken_streams() -> None:
 
 def message_of(error: Exception) -> str:
     """What a user reads about an exception: what, where and what to do."""
-    if isinstance(error, CiodError):
-        return _last_line(str(error))
-    if isinstance(error, OSError) and error.strerror and not is_out_of_memory(error):
-        remedy = _OS_REMEDIES.get(error.errno or 0)
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-        return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")
-    name = type(error).__name__
-    if is_out_of_memory(error):
-        return (
-            "out of memory; lower `data.workers`, `data.image_size`, or the batch size (`training.batch_size`, "
-            "`evaluation.batch_size`)"
-        )
-    return f"unexpected {name}: {_last_line(str(error))}; set {TRACEBACK_VARIABLE}=1 to see where it came from"
-
-
-def _last_line(text: str) -> str:
-    # A loader's worker process hands its exception on with a traceback before the message.
-    lines = [line for line in text.splitlines() if line.strip()]
-    if len(lines) < 2 or not any(line.startswith(("Traceback", "Original Traceback")) for line in lines):
-        return " ".join(line.strip() for line in lines)
-    return re.sub(r"^[\w.]+: ", "", lines[-1])
+    text = failures.message_of(error)
+    return text if failures.is_foreseen(error) else f"{text}; set {TRACEBACK_VARIABLE}=1 to see where it came from"

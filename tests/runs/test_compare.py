@@ -137,8 +137,8 @@ def test_a_killed_process_fails_its_run_and_those_that_find_no_process(experimen
     place = nullcontext(Broken())
     outcomes = list(runner._side_by_side(experiment, queue, place, 2, Recorder()))  # type: ignore[arg-type]
     assert [(run.name, str(outcome)) for run, outcome in outcomes] == [
-        ("step1-seed1", "BrokenProcessPool: a child process terminated abruptly"),
-        ("step1", "BrokenProcessPool: a process was terminated"),
+        ("step1-seed1", "unexpected BrokenProcessPool: a child process terminated abruptly"),
+        ("step1", "unexpected BrokenProcessPool: a process was terminated"),
     ]
 
 

@@ -19,6 +19,7 @@ from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
 from ciod_core.runs.compare.pools import Pool, process_pool, ray_pool
 from ciod_core.runs.spec import as_decided, find_changes, has_same_start, plan_run, settle
 from ciod_core.runs.train import train_step
+from ciod_core.runtime.failures import message_of
 from ciod_core.runtime.interruption import interruptible
 from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
 from ciod_core.training.progress import TrainingListener
@@ -272,4 +273,4 @@ def _attempt(
 
 
 def _as_error(error: Exception) -> CiodError:
-    return CiodError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return CiodError(message_of(error))

@@ -1,0 +1,47 @@
+"""What a user reads about an exception of any kind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from ciod_core.errors import CiodError
+from ciod_core.runtime.memory import is_out_of_memory
+
+_OS_REMEDIES = {
+    errno.ENOSPC: "free some space and run the command again",
+    errno.EDQUOT: "free some space and run the command again",
+    errno.EACCES: "check the permissions of the file and its folder",
+    errno.EPERM: "check the permissions of the file and its folder",
+    errno.EROFS: "choose a folder that can be written",
+}
+
+
+def message_of(error: Exception) -> str:
+    """What, where and what to do, in one line; of an error that nobody foresaw, its name and what it says."""
+    if isinstance(error, CiodError):
+        return _last_line(str(error))
+    if is_out_of_memory(error):
+        return (
+            "out of memory; lower `data.workers`, `data.image_size`, or the batch size (`training.batch_size`, "
+            "`evaluation.batch_size`)"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        remedy = _OS_REMEDIES.get(error.errno or 0)
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")
+    return f"unexpected {type(error).__name__}: {_last_line(str(error))}"
+
+
+def is_foreseen(error: Exception) -> bool:
+    """Whether a message says what to do about an error."""
+    return isinstance(error, CiodError) or is_out_of_memory(error) or bool(getattr(error, "strerror", None))
+
+
+def _last_line(text: str) -> str:
+    # A loader's worker process hands its exception on with a traceback before the message.
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) < 2 or not any(line.startswith(("Traceback", "Original Traceback")) for line in lines):
+        return " ".join(line.strip() for line in lines)
+    return re.sub(r"^[\w.]+: ", "", lines[-1])
