@@ -197,7 +197,7 @@ def _kind_by_name(path: str) -> str | None:
 def _broken_images(
     experiment: Experiment, manifest: ExperimentManifest, on_image: Callable[[int], None]
 ) -> Iterator[BrokenLink]:
-    trained = [run.name for run in manifest.runs if run.kind != "imported" and run.status == "finished"]
+    trained = [run.name for run in manifest.runs if run.epochs and run.status == "finished"]
     if trained and not images_file(experiment).exists():
         problem = "is missing: nobody can tell whether images were changed; restore it"
         yield BrokenLink(_name(experiment, images_file(experiment)), problem, tuple(trained))
