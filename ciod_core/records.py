@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 
 from ciod_core.errors import CheckpointError
 from ciod_core.files import MostBytes, atomic_path, check_readable, open_readable, parse_json
-from ciod_core.temporaries import remove_dead
 
 # In characters; three times what a detector of the most classes needs.
 LONGEST_DESCRIPTION = 2**25
@@ -126,7 +125,6 @@ def write_described(
     # The metadata come first in the file, and the checksum first in them.
     place = content.index(_ZEROS)
     digits = hashlib.sha256(content).hexdigest().encode()
-    remove_dead(path.parent)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         stream.write(content[:place] + digits)
         stream.write(memoryview(content)[place + len(digits) :])

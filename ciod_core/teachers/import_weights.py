@@ -15,6 +15,7 @@ from ciod_core.model.preprocessing import Preprocessing
 from ciod_core.model.yolox.detector import YoloxDetector
 from ciod_core.model.yolox.published import PublishedDetector, from_convolutions, from_tensors
 from ciod_core.teachers.teacher_classes import read_teacher_classes
+from ciod_core.temporaries import remove_dead
 
 # Files of Megvii's releases are named so.
 _RELEASED = ("yolox_nano", "yolox_tiny", "yolox_s", "yolox_m", "yolox_l", "yolox_x")
@@ -88,6 +89,7 @@ def import_weights(
         parent_sha256=None,
         source=Source(file=weights.name, sha256=sha256_of_file(weights), license=license),
     )
+    remove_dead(target.parent)
     save_detector(target, found.state, info)
     notes = (*_notes(found, weights, assumed_classes, license), *look_alikes(table.names))
     return Imported(target, info, notes)

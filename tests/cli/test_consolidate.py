@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from ciod_core.runs.consolidate import LEARNING_RATE
 from tests.cli.conftest import TINY, Ciod
+
+
+def test_the_help_has_the_learning_rate_that_is_used(ciod: Ciod) -> None:
+    assert f"Default: {LEARNING_RATE}." in " ".join(ciod("consolidate", "--help").out.replace("│", " ").split())
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 
 from ciod_core.errors import CheckpointError
 from ciod_core.experiment.entries import ReplayedImage
+from ciod_core.report.examples import _shown_runs
 from ciod_core.report.material import Material, as_suite
 from tests.helpers.experiments import make_experiment, make_run
 
@@ -61,3 +62,13 @@ def test_ends_are_one_run_of_every_method_with_the_lowest_seed(tmp_path: Path) -
     material = Material.of(experiment)
     assert [end.name for end in material.ends] == ["erd-0"] and material.seeds == (0, 1, 2)
     assert material.rows == () and material.evaluated_path(material.ends[0]) == ()
+
+
+def test_example_images_show_the_teacher_and_the_best_students(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path)
+    make_run(experiment, "step1", 1, method="base")
+    for method, ap in (("finetune", 0.1), ("erd", 0.4), ("lwf", 0.2), ("sid", None), ("crs-ckd", 0.3)):
+        record = make_run(experiment, method, 2, "step1", method=method)
+        experiment.put_run(record.model_copy(update={"metrics": {"all": ap}}))
+    shown = _shown_runs(Material.of(experiment))
+    assert [run.name for run in shown] == ["step1", "erd", "crs-ckd", "lwf"]
