@@ -26,6 +26,7 @@ from ciod_core.export.model_card import model_card
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import Source, read_info
 from ciod_core.runs.train import train_step
+from ciod_core.temporaries import TEMPORARY
 from tests.export.conftest import CLASSES
 from tests.training.conftest import tiny_config
 
@@ -46,6 +47,13 @@ def published(checkpoint: Path, onnx_model: Path, tmp_path_factory: pytest.TempP
         patch.setattr(hub, "export", lambda weights, out, nms: shutil.copy(onnx_model, out))
         export_to_hub(checkpoint, folder, license="mit")
     return folder
+
+
+def test_what_a_killed_export_left_goes(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"{TEMPORARY}1").mkdir()
+    monkeypatch.setattr(hub, "export", lambda weights, out, nms: out.touch())
+    export_to_hub(checkpoint, tmp_path / "detector", license="mit")
+    assert [path.name for path in tmp_path.iterdir()] == ["detector"]
 
 
 @pytest.mark.slow

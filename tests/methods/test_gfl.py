@@ -25,6 +25,7 @@ from ciod_core.model.gfl.predictions import GflPredictions
 from ciod_core.model.knowledge import Knowledge
 from tests.helpers.networks import lively
 from tests.helpers.plain_crs import plain_answers, plain_class_nms
+from tests.helpers.plain_gfl import plain_giou, plain_qfl
 from tests.helpers.plain_simota import sigmoid
 from tests.helpers.scenes import (
     GFL,
@@ -173,6 +174,16 @@ def test_positives_of_old_objects_learn_from_the_teacher_alone() -> None:
     own = GFL.losses(student, knowledge.before(targets), found, chosen_P=~old_P, background=teacher)
     for name, loss in own.items():
         torch.testing.assert_close(losses[name], loss)
+    # In the form of the detector's own losses, in plain loops: QFL over all classes, and 2 (1 - GIoU).
+    classes, boxes = [], []
+    for image, anchor, kept in zip(*(found[column][old_P].tolist() for column in range(3)), strict=True):
+        targets_D = [*knowledge.class_logits_KC[kept].sigmoid().tolist(), *[0.0] * (NUM_ALL - NUM_OLD)]
+        logits_D = student.class_logits_BAC[image, anchor].tolist()
+        classes.append(sum(plain_qfl(logit, target) for logit, target in zip(logits_D, targets_D, strict=True)))
+        box, wanted = student.boxes_BA4[image, anchor].tolist(), knowledge.boxes_K4[kept].tolist()
+        boxes.append(2 * (1 - plain_giou(tuple(box), tuple(wanted))))
+    assert losses["old class"].item() == pytest.approx(sum(classes) / len(classes), rel=1e-4)
+    assert losses["old box"].item() == pytest.approx(sum(boxes) / len(boxes), rel=1e-4)
 
 
 def test_a_teacher_with_objectness_teaches_scores() -> None:
