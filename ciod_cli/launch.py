@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ DEVICES = option(
 _NUMBER_OF_PROCESSES = "WORLD_SIZE"
 # The exit code of a process that failed because another one did.
 LOST_ANOTHER = 75
+# For the process that failed first to end, which takes a moment; the launcher then ends the others.
+SECONDS_FOR_THE_FIRST = 10.0
 
 
 def number_of_processes() -> int:
@@ -67,7 +70,7 @@ def _run_as_one_of_several(command: Callable[[], None]) -> None:
     from torch import distributed
 
     from ciod_core.runtime.group import LostProcessError, process_group
-    from ciod_core.runtime.interruption import Interruption
+    from ciod_core.runtime.interruption import ENDING, Interruption
 
     is_helper, ended = os.environ.get("RANK") != "0", None
     try:
@@ -83,6 +86,11 @@ def _run_as_one_of_several(command: Callable[[], None]) -> None:
             raise typer.Exit(SIGNALED + number) from None
         raise
     except LostProcessError:
+        if is_helper:
+            # A launcher that sees this process end first would take it for the one that failed, and end the other.
+            for number in ENDING:
+                signal.signal(number, signal.SIG_DFL)  # the launcher's end it without a word
+            time.sleep(SECONDS_FOR_THE_FIRST)
         # Whoever started the processes knows which one it was.
         if is_helper or distributed.is_torchelastic_launched():
             raise typer.Exit(LOST_ANOTHER) from None

@@ -195,7 +195,12 @@ def locate_weights(weights: str, experiment: Path | None) -> tuple[Experiment | 
         if not (path.parent / MANIFEST_NAME).is_file():
             return None, Teacher(path, sha256_of_file(path), None)
         experiment = path.parent
-    found = Experiment.find(experiment)
+    try:
+        found = Experiment.find(experiment)
+    except ConfigError:
+        if experiment is None and (path.suffix or len(path.parts) > 1):
+            raise ConfigError(f"{path}: there is no such file; check the path") from None
+        raise
     return found, found.resolve_teacher(weights)
 
 

@@ -66,6 +66,12 @@ def test_two_processes_predict_what_one_does(
     assert "1 of 5 images cannot be read" in err
 
 
+def test_what_is_wrong_from_the_start_is_said_once(trained: Path, tmp_path: Path) -> None:
+    process = started("predict", trained / "step2.safetensors", tmp_path / "none", "--device", "cpu", "--devices", 2)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, len(err.splitlines())) == (3, 1) and "no such file or folder" in err
+
+
 def test_an_onnx_model_is_not_shared(tmp_path: Path, ciod: Ciod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ciod_cli.commands.predict.number_of_processes", lambda: 2)
     Image.new("RGB", (8, 8)).save(tmp_path / "1.png")

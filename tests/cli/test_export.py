@@ -76,3 +76,14 @@ def test_corrupt_weights(ciod: Ciod, tmp_path: Path) -> None:
     outcome = ciod("export", tmp_path / "garbage.safetensors")
     assert outcome.code == 4
     assert not (tmp_path / "garbage.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["none.safetensors", "folder/step2"])
+def test_a_file_that_is_not_there_is_named(
+    ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Not the experiment, which a file needs none of; a bare name may be that of a run."""
+    monkeypatch.chdir(tmp_path)
+    outcome = ciod("export", name)
+    assert (outcome.code, outcome.error_line) == (2, f"error: {name}: there is no such file; check the path")
+    assert "no experiment given" in ciod("export", "step2").error_line
