@@ -33,6 +33,7 @@ from ciod_cli.commands import (
 from ciod_cli.guard import SIGNALED, guarded, usage_errors_in_one_line
 from ciod_cli.launch import on_devices
 from ciod_cli.settings import SettingsCommand
+from ciod_core.runtime.interruption import Interruption, interruptible
 
 
 class Commands(TyperGroup):
@@ -109,7 +110,8 @@ def main() -> None:
         if reconfigure is not None:
             reconfigure(errors="replace")
     try:
-        app()
-    except KeyboardInterrupt:
+        with interruptible():
+            app()
+    except KeyboardInterrupt as error:
         # Before a command has begun, or after it has ended: commands say themselves that they were interrupted.
-        sys.exit(SIGNALED + signal.SIGINT)
+        sys.exit(SIGNALED + (error.number if isinstance(error, Interruption) else signal.SIGINT))

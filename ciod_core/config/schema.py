@@ -33,6 +33,8 @@ NO_BOUND = 2**31
 Count = Annotated[int, Field(ge=1, lt=NO_BOUND)]
 Natural = Annotated[int, Field(ge=0, lt=NO_BOUND)]
 LARGEST_IMAGE_SIZE = 2**14
+# Of every backbone, its stem included.
+NUM_STAGES = 5
 
 # By their names, because both packages import this module.
 METHOD_REGISTRY = "ciod_core.methods.registry"
@@ -151,11 +153,26 @@ class TrainingConfig(Section):
         0, description="images per update that lr is meant for; it is scaled to those there are; 0: lr as it is"
     )
     backbone_rate: UnitInterval = Field(1.0, description="share of the learning rate at which the backbone learns")
+    frozen_stages: int | None = Field(
+        None,
+        ge=0,
+        le=NUM_STAGES,
+        description="first stages of the backbone that do not learn, counted from its stem; null: 2 of a ResNet with "
+        "given weights (published), else 0",
+    )
     momentum: UnitInterval = Field(0.9, description="of sgd")
     nesterov: bool = Field(True, description="Nesterov's momentum, of sgd (published: no)")
     weight_decay: NonNegative = Field(1e-4, description="of the optimizer")
     decay_all: bool = Field(
         False, description="weight decay of biases and normalization, too (published), not of kernels alone"
+    )
+    candidates: Literal["box-or-center", "center"] = Field(
+        "box-or-center",
+        description="anchor points that an object may take in YOLOX: in its box or near its center (published), or "
+        "near its center alone (later YOLOX)",
+    )
+    center_radius: Positive = Field(
+        2.5, description="how near the center is, in strides: 2.5 (published), 1.5 in later YOLOX"
     )
     schedule: Literal["cosine", "step"] = Field("cosine", description="how the learning rate falls after the warm-up")
     milestones: tuple[Count, ...] = Field((8, 11), description="epochs after which the step schedule divides lr by 10")

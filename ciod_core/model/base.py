@@ -16,6 +16,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ciod_core.config.schema import TrainingConfig
 from ciod_core.model.common.boxes import iou
 from ciod_core.model.common.nms import ImageDetections, detections_after_nms, join_heads
 
@@ -284,6 +285,10 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def restart_classes(self, num_classes: int) -> None:
         """Predict other classes: backbone, neck and towers stay, class rows are fresh, and there are no branches."""
+
+    @abstractmethod
+    def configure(self, training: TrainingConfig) -> None:
+        """Take over what settings say of training: which stages learn, what an object may take; before it grows."""
 
     @abstractmethod
     def keep_statistics(self) -> None:

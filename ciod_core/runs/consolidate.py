@@ -102,6 +102,7 @@ def _describe(experiment: Experiment, config: Config, teacher: Path | str, run: 
 def _student(spec: RunSpec, method: Consolidation) -> Detector:
     assert spec.teacher is not None
     student, _ = load_detector(spec.teacher.path)
+    student.configure(spec.config.training)
     method.grow(student, len(spec.classes) - student.head_classes[0])
     if spec.config.data.unlabeled is None:
         student.backbone.requires_grad_(False)

@@ -215,15 +215,17 @@ def _build_models(spec: RunSpec, method: Method) -> tuple[Detector, Detector | N
 
     Both are built even where a bank teaches: building draws random numbers, and the head grows after it.
     """
+    teacher = None
     if spec.init is not None:
         student, _ = load_detector(spec.init)
         student.restart_classes(len(spec.classes))
-        return student, None
-    if spec.teacher is None:
+    elif spec.teacher is None:
         student = build_detector(spec.config.model, len(spec.classes))
         load_backbone_weights(student, spec.config.model)
-        return student, None
-    teacher, _ = load_detector(spec.teacher.path)
-    student, _ = load_detector(spec.teacher.path)
-    method.grow(student, spec.num_new)
+    else:
+        teacher, _ = load_detector(spec.teacher.path)
+        student, _ = load_detector(spec.teacher.path)
+    student.configure(spec.config.training)
+    if teacher is not None:
+        method.grow(student, spec.num_new)
     return student, teacher

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # A terminal that closes and a system that shuts down send several at once.
 SECONDS_TOGETHER = 2.0
+# After which an interruption that was lost comes again: long enough for whatever lost it to be over.
+SECONDS_TO_REPEAT = 0.05
 # By number, what a process that got it says.
 ENDING = {
     int(getattr(signal, name)): text
@@ -36,7 +40,7 @@ def interruptible() -> Iterator[None]:
     """Raise an `Interruption` in the block when the process is asked to end, and one alone for several requests.
 
     A signal that is ignored, as by `nohup`, stays ignored. Libraries in C may turn the exception into one of their own;
-    then it is raised anew.
+    then it is raised anew. Where an exception is lost, as in destructors and some callbacks, the request is repeated.
     """
     raised_at, raised = -SECONDS_TOGETHER, 0
 
@@ -47,14 +51,27 @@ def interruptible() -> Iterator[None]:
         raised_at, raised = time.monotonic(), number
         raise Interruption(number)
 
+    def repeat_lost(lost: Any) -> None:
+        nonlocal raised_at
+        if not isinstance(lost.exc_value, Interruption):
+            others(lost)
+            return
+        raised_at = -SECONDS_TOGETHER
+        timer = threading.Timer(SECONDS_TO_REPEAT, os.kill, (os.getpid(), lost.exc_value.number))
+        timer.daemon = True
+        timer.start()
+
     handled = [number for number in ENDING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    with _handled_by(interrupt, handled):
-        try:
+    others, sys.unraisablehook = sys.unraisablehook, repeat_lost
+    try:
+        with _handled_by(interrupt, handled):
             yield
-        except Exception as error:
-            if raised and not _while_interrupted(error):
-                raise Interruption(raised) from error
-            raise
+    except Exception as error:
+        if raised and not _while_interrupted(error):
+            raise Interruption(raised) from error
+        raise
+    finally:
+        sys.unraisablehook = others
 
 
 def _while_interrupted(error: BaseException | None) -> bool:

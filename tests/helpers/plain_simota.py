@@ -31,6 +31,8 @@ def plain_simota(
     strides_A: Sequence[float],
     boxes_G4: Sequence[Box],
     labels_G: Sequence[int],
+    center_radius: float = 2.5,
+    center_alone: bool = False,
 ) -> dict[int, tuple[int, float]]:
     """The positives of an image: anchor point → (object, IoU)."""
     inside_both: dict[tuple[int, int], bool] = {}
@@ -40,7 +42,9 @@ def plain_simota(
         for index, (x1, y1, x2, y2) in enumerate(boxes_G4):
             in_box = x1 < x < x2 and y1 < y < y2
             away = max(abs(x - (x1 + x2) / 2), abs(y - (y1 + y2) / 2))
-            in_center = away < 2.5 * stride
+            in_center = away < center_radius * stride
+            if center_alone:
+                in_box = in_center
             inside_both[index, anchor] = in_box and in_center
             if in_box or in_center:
                 candidates.add(anchor)

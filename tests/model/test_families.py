@@ -177,6 +177,33 @@ def test_layers_that_never_learn_stay_so_behind_branches(name: str) -> None:
     assert still(plain) == never
 
 
+@pytest.mark.parametrize("name", ["yolox-micro", "resnet18", "gfl-micro", "gfl-r18"])
+def test_frozen_stages_keep_weights_and_statistics(name: str, images: Tensor) -> None:
+    detector = build_detector(ModelConfig(name=name, backbone_weights="none"), NUM_OLD)
+    detector.configure(TrainingConfig(frozen_stages=3))
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    optimizer = build_optimizer(detector, TrainingConfig(optimizer="sgd", lr=0.1))
+    found = detector.train()(images)
+    torch.stack([getattr(found, name).mean() for name in found.tensor_names()]).sum().backward()
+    optimizer.step()
+    moved = {name for name, tensor in detector.state_dict().items() if not torch.equal(tensor, before[name])}
+    still = tuple(f"backbone.{stage}" for stage in ("stem", "layer1", "layer2", "stage2", "stage3"))
+    assert not any(name.startswith(still) for name in moved)
+    rest = {name for name in before if name.startswith("backbone.") and not name.startswith(still)}
+    assert rest and rest <= moved
+
+
+def test_all_stages_of_a_pretrained_resnet_may_learn() -> None:
+    with torch.device("meta"):
+        detector = build_detector(ModelConfig(name="resnet18", backbone_weights="imagenet"), NUM_OLD)
+    detector.configure(TrainingConfig())
+    assert not any(parameter.requires_grad for parameter in detector.backbone.get_submodule("layer1").parameters())
+    detector.configure(TrainingConfig(frozen_stages=0))
+    assert all(parameter.requires_grad for parameter in detector.parameters())
+    detector.configure(TrainingConfig(frozen_stages=5))
+    assert not any(parameter.requires_grad for parameter in detector.backbone.parameters())
+
+
 @ALL_FAMILIES
 def test_class_rows_grow_and_restart(family: str, images: Tensor) -> None:
     detector = lively(family, NUM_OLD)

@@ -21,12 +21,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ciod_core.config.schema import TrainingConfig
 from ciod_core.methods.base import supervised
 from ciod_core.model.base import Targets
 from ciod_core.model.yolox.detector import SCALES, YoloxDetector
 from ciod_core.model.yolox.predictions import YoloxPredictions
 from ciod_core.model.yolox.published import published_name
-from ciod_core.model.yolox.simota import assign
 from tests.helpers.networks import levels_of, lively_detector
 from tests.helpers.published import published_state
 
@@ -186,14 +186,16 @@ def test_same_assignment_losses_and_gradients(pair: Pair, objects_per_image: lis
     losses = supervised(pair.detector, output, targets)
     losses["loss"] = torch.stack([losses[name] for name in ("class", "objectness", "box")]).sum()
 
-    assert_same_assignment(pair.oracle.head.matches, output, targets)
+    assert_same_assignment(pair.oracle.head.matches, output, targets, pair.detector)
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, rtol=1e-5, atol=1e-6, msg=naming(name))
     assert_same_gradients(pair, losses["loss"], expected["loss"])
 
 
-def assert_same_assignment(matches: dict[int, Match], output: YoloxPredictions, targets: Targets) -> None:
-    found = assign(output, targets)
+def assert_same_assignment(
+    matches: dict[int, Match], output: YoloxPredictions, targets: Targets, detector: YoloxDetector
+) -> None:
+    found = detector.assign(output, targets)
     assert sorted(matches) == sorted(set(targets.image_N.tolist()))
     for image, match in matches.items():
         here = found.image_P == image
@@ -229,12 +231,15 @@ def test_running_statistics_move_alike(pair: Pair) -> None:
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6, msg=naming(name))
 
 
-def test_the_paper_geometry_changes_what_the_oracle_assigns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `PaperHead`'s geometry the comparison above fails: it is no formality."""
+def test_candidates_of_later_yolox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oracle's own geometry, near a center alone, is settings here; with those of the paper it is another one."""
     pair = make_pair("yolox-micro", 5, seed=3)
     original: Callable[..., Any] = YoloxHead.get_geometry_constraint
     monkeypatch.setattr(PaperHead, "get_geometry_constraint", original)
     images, targets = random_images(2, seed=2), random_targets([40, 25], 5, seed=5)
     oracle_losses(pair.oracle, images, targets)
+    output = pair.detector.train()(images)
     with pytest.raises(AssertionError):
-        assert_same_assignment(pair.oracle.head.matches, pair.detector.train()(images), targets)
+        assert_same_assignment(pair.oracle.head.matches, output, targets, pair.detector)
+    pair.detector.configure(TrainingConfig(candidates="center", center_radius=1.5))
+    assert_same_assignment(pair.oracle.head.matches, output, targets, pair.detector)

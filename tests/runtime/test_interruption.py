@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 
 import pytest
@@ -24,6 +25,20 @@ def test_an_error_that_a_library_raises_in_its_place_is_an_interruption() -> Non
             ask_to_end()
         raise ValueError("could not determine the shape")
     assert caught.value.number == signal.SIGTERM and isinstance(caught.value.__cause__, ValueError)
+
+
+def test_an_interruption_that_a_destructor_loses_comes_again() -> None:
+    class Ends:
+        def __del__(self) -> None:
+            ask_to_end()
+
+    others = sys.unraisablehook
+    with pytest.raises(Interruption) as caught, interruptible():
+        lost = Ends()
+        del lost
+        time.sleep(10)
+    assert caught.value.number == signal.SIGTERM
+    assert sys.unraisablehook is others
 
 
 def test_an_error_while_the_process_ends_stays_what_it_is() -> None:

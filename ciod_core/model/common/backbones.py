@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from abc import abstractmethod
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,41 @@ from torchvision.models import resnet18, resnet50
 from ciod_core.model.common.blocks import ConvBlock, CspLayer, SpatialPyramidPooling, spatial_conv
 
 Pyramid = tuple[Tensor, Tensor, Tensor]
+
+
+class Backbone(nn.Module):
+    """Five stages, each at half the resolution of the last one or at the same; the first of them can be frozen.
+
+    Attributes:
+        stages: from the stem on.
+        channels: of C3, C4, C5.
+        num_frozen: stages that do not learn and keep their statistics.
+    """
+
+    channels: tuple[int, int, int]
+    num_frozen = 0
+
+    @property
+    @abstractmethod
+    def stages(self) -> tuple[nn.Module, ...]:
+        """All layers, in order."""
+
+    @abstractmethod
+    def forward(self, images_B3HW: Tensor) -> Pyramid:
+        """C3, C4 and C5 of normalized images."""
+
+    def freeze_stages(self, count: int) -> None:
+        """Let the first `count` stages learn no more, and all others learn."""
+        self.num_frozen = count
+        for index, stage in enumerate(self.stages):
+            stage.requires_grad_(index >= count)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for stage in self.stages[: self.num_frozen]:
+            stage.eval()
+        return self
 
 
 class SpaceToDepth(nn.Module):
@@ -23,7 +59,7 @@ class SpaceToDepth(nn.Module):
         )
 
 
-class CspDarknet(nn.Module):
+class CspDarknet(Backbone):
     """CSPDarknet-53 scaled by width and depth (YOLOX §2, Table 3)."""
 
     def __init__(self, *, width: float, depth: float, depthwise: bool) -> None:
@@ -48,14 +84,19 @@ class CspDarknet(nn.Module):
             CspLayer(base * 16, base * 16, blocks, shortcut=False, depthwise=depthwise),
         )
 
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """`stem` and `stage2` to `stage5`."""
+        return self.stem, self.stage2, self.stage3, self.stage4, self.stage5
+
     def forward(self, images_B3HW: Tensor) -> Pyramid:
         c3 = self.stage3(self.stage2(self.stem(images_B3HW)))
         c4 = self.stage4(c3)
         return c3, c4, self.stage5(c4)
 
 
-class ResNet(nn.Module):
-    """ResNet-18 or -50. Pretrained: stem and layer1 do not train and every BN keeps its running statistics."""
+class ResNet(Backbone):
+    """ResNet-18 or -50. Pretrained: stem and layer1 are frozen and every BN keeps its running statistics."""
 
     def __init__(self, depth: Literal[18, 50], *, pretrained: bool) -> None:
         super().__init__()
@@ -66,10 +107,14 @@ class ResNet(nn.Module):
         self.channels = (128, 256, 512) if depth == 18 else (512, 1024, 2048)
         self.pretrained = pretrained
         if pretrained:
-            self.stem.requires_grad_(False)
-            self.layer1.requires_grad_(False)
+            self.freeze_stages(2)
 
-    def train(self, mode: bool = True) -> ResNet:
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """`stem` and `layer1` to `layer4`."""
+        return self.stem, self.layer1, self.layer2, self.layer3, self.layer4
+
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.pretrained:
             for module in self.modules():

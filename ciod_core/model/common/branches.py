@@ -14,7 +14,9 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ciod_core.config.schema import TrainingConfig
 from ciod_core.model.base import BranchDepth, Detector
+from ciod_core.model.common.backbones import Backbone
 from ciod_core.model.common.point_predictions import PointPredictions, concatenate_heads, pad_classes
 
 # ImageNet statistics in the 0–255 range the detector is fed with.
@@ -53,10 +55,11 @@ class BranchedDetector(Detector, Generic[HeadT]):
     """
 
     size_multiple = 32
+    backbone: Backbone
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, head: HeadT) -> None:
+    def __init__(self, backbone: Backbone, neck: nn.Module, head: HeadT) -> None:
         super().__init__()
         self.backbone = backbone
         self.neck = neck
@@ -151,6 +154,11 @@ class BranchedDetector(Detector, Generic[HeadT]):
             parameter.requires_grad_(True)
         self._frozen, self._halted = (), []
         self.train(self.training)
+
+    def configure(self, training: TrainingConfig) -> None:
+        """Freeze the first stages of the backbone."""
+        if training.frozen_stages is not None:
+            self.backbone.freeze_stages(training.frozen_stages)
 
     def keep_statistics(self) -> None:
         """Normalize by the current batch statistics from now on; scale and shift still learn."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ciod_core.config.schema import ModelConfig
+from ciod_core.config.schema import ModelConfig, TrainingConfig
 from ciod_core.model.base import Assignment, BranchDepth, Losses, Predictions, Targets
 from ciod_core.model.common.backbones import CspDarknet, ResNet
 from ciod_core.model.common.branches import BranchedDetector, with_branches
@@ -45,10 +45,18 @@ SCALES = {
 class YoloxDetector(BranchedDetector[DecoupledHead]):
     """A one-stage anchor-free detector (arXiv 2107.08430)."""
 
+    center_radius = 2.5
+    center_alone = False
+
+    def configure(self, training: TrainingConfig) -> None:
+        """Freeze stages, and set what SimOTA takes for candidates."""
+        super().configure(training)
+        self.center_radius, self.center_alone = training.center_radius, training.candidates == "center"
+
     def assign(self, predictions: Predictions, objects: Targets) -> Assignment:
         """SimOTA."""
         assert isinstance(predictions, YoloxPredictions)
-        return assign(predictions, objects)
+        return assign(predictions, objects, center_radius=self.center_radius, center_alone=self.center_alone)
 
     def losses(
         self,

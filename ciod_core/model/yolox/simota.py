@@ -23,16 +23,18 @@ def assign(
     objects: Targets,
     *,
     center_radius: float = 2.5,
+    center_alone: bool = False,
     num_top_ious: int = 10,
     iou_cost: float = 3.0,
 ) -> Assignment:
     """Give every object its cheapest anchor points, every anchor point at most one object.
 
     An anchor point is a candidate when it lies in any box of its image or within `center_radius` strides of any box's
-    center, but never for an object whose class it cannot predict. An object takes k of them, k = the sum of its
-    `num_top_ious` best IoUs, at least 1, at the lowest cost: BCE of sqrt(class · objectness) against its one-hot class,
-    plus `iou_cost` · (−log IoU), plus 1e8 where the point is not in both its box and its center region. An anchor
-    point taken twice goes to the cheapest object of its image; on equal cost the first one wins.
+    center (`center_alone`: only if it does the latter), but never for an object whose class it cannot predict. An
+    object takes k of them, k = the sum of its `num_top_ious` best IoUs, at least 1, at the lowest cost: BCE of
+    sqrt(class · objectness) against its one-hot class, plus `iou_cost` · (−log IoU), plus 1e8 where the point is not
+    in both its box and its center region (`center_alone`: not in the region). An anchor point taken twice goes to the
+    cheapest object of its image; on equal cost the first one wins.
     """
     parts = []
     for image in range(len(predictions.boxes_BA4)):
@@ -40,7 +42,7 @@ def assign(
         if not len(object_G):
             continue
         boxes_G4, labels_G = objects.boxes_N4[object_G], objects.labels_N[object_G]
-        inside_either_GA, inside_both_GA = _geometry(predictions, boxes_G4, center_radius)
+        inside_either_GA, inside_both_GA = _geometry(predictions, boxes_G4, center_radius, center_alone)
         anchor_K = inside_either_GA.any(dim=0).nonzero().squeeze(1)
         class_logits_KC = predictions.class_logits_BAC[image].index_select(0, anchor_K)
         can_predict_GK = class_logits_KC[:, labels_G].T > ABSENT_LOGIT
@@ -65,14 +67,16 @@ def assign(
     return Assignment(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
 
-def _geometry(predictions: YoloxPredictions, boxes_G4: Tensor, center_radius: float) -> tuple[Tensor, Tensor]:
+def _geometry(
+    predictions: YoloxPredictions, boxes_G4: Tensor, center_radius: float, center_alone: bool
+) -> tuple[Tensor, Tensor]:
     """(G, A) masks: anchor point in the box or in its center region; in both. Points carry the half-stride offset."""
     x_A, y_A = (predictions.points_A2 + predictions.strides_A.unsqueeze(1) / 2).unbind(1)
     left, top, right, bottom = boxes_G4.unsqueeze(2).unbind(1)
     in_box = (x_A > left) & (x_A < right) & (y_A > top) & (y_A < bottom)
     reach_A = center_radius * predictions.strides_A
     in_center = ((x_A - (left + right) / 2).abs() < reach_A) & ((y_A - (top + bottom) / 2).abs() < reach_A)
-    return in_box | in_center, in_box & in_center
+    return (in_center, in_center) if center_alone else (in_box | in_center, in_box & in_center)
 
 
 def _class_cost(class_logits_KC: Tensor, objectness_K: Tensor, labels_G: Tensor) -> Tensor:

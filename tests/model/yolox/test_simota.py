@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def rows_of(assignment: Assignment) -> list[tuple[int, int, int]]:
     return [(int(image), int(anchor), int(index)) for image, anchor, index in triples]
 
 
-def plain_rows(output: YoloxPredictions, targets: Targets) -> dict[tuple[int, int], tuple[int, float]]:
+def plain_rows(output: YoloxPredictions, targets: Targets, **geometry: Any) -> dict[tuple[int, int], tuple[int, float]]:
     """(image, anchor point) → (object, IoU) by the plain loops."""
     found = {}
     for image in range(len(output.objectness_logits_BA)):
@@ -44,15 +45,16 @@ def plain_rows(output: YoloxPredictions, targets: Targets) -> dict[tuple[int, in
             output.strides_A.tolist(),
             targets.boxes_N4[own].tolist(),
             targets.labels_N[own].tolist(),
+            **geometry,
         )
         for anchor, (index, iou) in positives.items():
             found[image, anchor] = (own[index], iou)
     return found
 
 
-def assert_equals_plain_loops(output: YoloxPredictions, targets: Targets) -> None:
-    found = assign(output, targets)
-    expected = plain_rows(output, targets)
+def assert_equals_plain_loops(output: YoloxPredictions, targets: Targets, **geometry: Any) -> None:
+    found = assign(output, targets, **geometry)
+    expected = plain_rows(output, targets, **geometry)
     assert {(image, anchor): index for image, anchor, index in rows_of(found)} == {
         place: index for place, (index, _) in expected.items()
     }
@@ -74,6 +76,20 @@ def test_equals_plain_loops(listed: list[GroundTruth], seed: int) -> None:
     targets = make_targets(listed, torch.float64)
     assert_equals_plain_loops(output, targets)
     assert_well_formed(assign(output, targets), targets)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    listed=st.lists(objects, max_size=12),
+    seed=st.integers(0, 10_000),
+    radius=st.sampled_from([0.5, 1.5, 2.5, 4.0]),
+    alone=st.booleans(),
+)
+def test_equals_plain_loops_with_other_candidates(
+    listed: list[GroundTruth], seed: int, radius: float, alone: bool
+) -> None:
+    output, targets = random_output(3, NUM_CLASSES, SIDE, seed, torch.float64), make_targets(listed, torch.float64)
+    assert_equals_plain_loops(output, targets, center_radius=radius, center_alone=alone)
 
 
 @settings(max_examples=25, deadline=None)
