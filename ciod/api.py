@@ -108,13 +108,21 @@ def evaluate(
 
 
 def export(
-    weights: str | Path, out: str | Path, format: ExportFormat = "onnx", *, nms: bool = True
+    weights: str | Path, out: str | Path, format: ExportFormat = "onnx", *, nms: bool = True, fixed: bool = False
 ) -> ExportDescription:
     """Write weights as an ONNX model (`onnx`) or a torch.export archive (`pt2`) and check the written file.
+
+    Args:
+        weights: of a run.
+        out: the file to write.
+        format: of the file.
+        nms: whether the file suppresses, and gives detections instead of predictions.
+        fixed: whether it takes one square image of the size that the weights were trained with, for runtimes that want
+            fixed shapes.
 
     Raises:
         CheckpointError: weights that cannot be read.
         ConfigError: an unknown format.
         ExportError: a file that cannot be written or gives other outputs than the detector.
     """
-    return export_weights(Path(weights), Path(out), format, nms=DEFAULT_NMS if nms else None)
+    return export_weights(Path(weights), Path(out), format, nms=DEFAULT_NMS if nms else None, fixed=fixed)

@@ -63,5 +63,5 @@ def test_a_planned_experiment_is_evaluated_and_exported(tmp_path: Path, shapes_d
     result = ciod.evaluate(experiment, run.name, config=config)
     assert result.report.run == run.name
     assert result.chain is not None
-    description = ciod.export(experiment.weights_path(run.name), tmp_path / "model.pt2", format="pt2")
-    assert description.run == run.name and (tmp_path / "model.pt2").is_file()
+    description = ciod.export(experiment.weights_path(run.name), tmp_path / "model.pt2", format="pt2", fixed=True)
+    assert description.run == run.name and description.input.fixed and (tmp_path / "model.pt2").is_file()

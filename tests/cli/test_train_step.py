@@ -178,13 +178,13 @@ def test_ctrl_c_and_resume(ciod: Ciod, untrained: Path) -> None:
         # A test run that a shell started in the background ignores them, and so would its children.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    command = [*TRAIN, "--experiment", str(untrained), "--epochs", "30"]
+    command = [*TRAIN, "--experiment", str(untrained), "--epochs", "8"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
     )
     assert process.stderr is not None
     # The first line of progress of the second epoch: one complete epoch can be resumed.
-    while "epoch 2/30" not in process.stderr.readline():
+    while "epoch 2/8" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

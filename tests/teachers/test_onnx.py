@@ -94,7 +94,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of ciod, with their export beside them."""
     weights = write_teacher(tmp_path_factory.mktemp("teacher") / "step1.safetensors", OLD)
     nms = NmsSettings(score_threshold=0.05, max_detections=1000)
-    model = made_once(tmp_path_factory, "teacher.onnx", lambda path: export(weights, path, nms=nms))
+    model = made_once(tmp_path_factory, "teacher.onnx", lambda path: export(weights, path, nms=nms, fixed=True))
     shutil.copy(model, weights.with_suffix(".onnx"))
     return weights
 
