@@ -170,6 +170,8 @@ def _show_estimate(
     if json:
         console.show_json({**found._asdict(), "seconds": found.seconds, "images_per_second": found.images_per_second})
         return
+    for text in found.notes:
+        console.note(text)
     console.show(console.table(f"{found.run}, method {found.method}", ESTIMATE_COLUMNS, [estimate_cells(found)]))
 
 

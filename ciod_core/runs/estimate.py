@@ -44,6 +44,7 @@ class Estimate(NamedTuple):
         seconds_per_iteration: median of the measured ones, loading included; without evaluation at the end.
         memory_bytes: the most that was in use: of the GPU, or of this process; None where nobody counts it.
         device: where it was measured.
+        notes: what was decided about the run, and what a branch costs.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Estimate(NamedTuple):
     seconds_per_iteration: float
     memory_bytes: int | None
     device: str
+    notes: tuple[str, ...]
 
     @property
     def seconds(self) -> float:
@@ -94,6 +96,7 @@ def estimate_run(
             seconds_per_iteration=median(seconds),
             memory_bytes=_most_memory(prepared.device),
             device=str(prepared.device),
+            notes=prepared.notes,
         )
 
 

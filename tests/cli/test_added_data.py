@@ -213,6 +213,7 @@ def test_a_dry_run_takes_an_added_step_back(ciod: Ciod, grown: Path, tmp_path: P
     arguments = ("--data", data, "--teacher", "step3-replay", *TINY, "--dry-run")
     outcome = ciod("train-step", "--experiment", folder, *arguments)
     assert outcome.code == 0, outcome.err
+    assert "\nmethod frozen-branch: " in outcome.err and "\nbranches: 1, the last adds " in outcome.err
     assert "Step 4 of" in outcome.err and "moon, more of star (2 images)" in outcome.err
     row = [cell.strip() for line in outcome.out.splitlines() if line.startswith("│") for cell in line.split("│")[1:-1]]
     assert row[0] == "step4" and row[2:5] == ["2", "1", "1"] and row[-1] == "cpu"

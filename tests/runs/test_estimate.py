@@ -23,5 +23,7 @@ def test_an_estimate_writes_nothing_and_measures_what_would_be_trained(taught_fo
     assert 0 < found.seconds_per_iteration < 20 and found.seconds == found.iterations * found.seconds_per_iteration
     assert found.memory_bytes is None or found.memory_bytes > 2**20
     assert {path: path.read_bytes() for path in taught_folder.rglob("*") if path.is_file()} == before
+    branched = estimate_run(experiment, tiny_config("frozen-branch", epochs=1), teacher="step1")
+    assert any(note.startswith("branches: 1, the last adds ") for note in branched.notes)
     with pytest.raises(ConfigError, match="no such weights file"):
         estimate_run(experiment, tiny_config(), teacher="step9")
