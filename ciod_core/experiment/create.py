@@ -15,7 +15,7 @@ from ciod_core.data.annotations.split import StepData, StepPartition, split_step
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.formats.base import load_format
 from ciod_core.data.formats.coco import write_coco
-from ciod_core.data.formats.source import DatasetSource, SplitFiles
+from ciod_core.data.formats.source import DatasetSource, SplitFiles, read_dataset
 from ciod_core.data.hold_out import HoldOut, ReadDataset, read_halves
 from ciod_core.data.images.files import check_images_exist
 from ciod_core.errors import ConfigError, DataError
@@ -65,6 +65,7 @@ def create_experiment(
     """
     check_replaceable(out, overwrite)
     if source.val is None and hold_out is None:
+        read_dataset(source)  # what is wrong with it comes first: a half more would not mend that
         raise DataError(
             f"{source.train.annotations}: there is no validation half to evaluate the steps on; hold out some of the "
             f"training images with `hold_out`, or {load_format(source.format).ADD_VAL}"

@@ -245,6 +245,13 @@ class TestWithoutValidationHalf:
             create_experiment(resolve_dataset(str(tmp_path / "export")), "4+4", None, tmp_path / "e")
         assert not (tmp_path / "e").exists()
 
+    def test_a_broken_file_is_told_first(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
+        EXPORTS["Label Studio COCO"](shapes_dataset.train, tmp_path / "export")
+        path = tmp_path / "export" / "result.json"
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(DataError, match=r"result\.json: ends in the middle of the JSON"):
+            create_experiment(resolve_dataset(str(tmp_path / "export")), "4+4", None, tmp_path / "e")
+
     @pytest.mark.parametrize("export", ["Label Studio COCO, uploads", "CVAT YOLO"])
     def test_images_are_held_out(self, shapes_dataset: DatasetSource, tmp_path: Path, export: str) -> None:
         EXPORTS[export](shapes_dataset.train, tmp_path / "export")
