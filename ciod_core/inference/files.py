@@ -106,7 +106,7 @@ class OutputFolder:
         """
         self._folder, self._parameter = folder, parameter
         self._images = {file.path.resolve() for file in files}
-        remove_dead(folder)
+        self._clean = set[Path]()
         taken = set[Path]()
         for file in files:
             target = self._target(file.name.with_suffix(".jpg"))
@@ -145,6 +145,9 @@ class OutputFolder:
 
     def _target(self, name: Path) -> Path:
         target = self._folder / name
+        if target.parent not in self._clean:
+            remove_dead(target.parent)
+            self._clean.add(target.parent)
         if target.resolve() in self._images:
             raise ConfigError(
                 f"`{self._parameter}` {self._folder}: {target} would replace an input image; pass another folder"

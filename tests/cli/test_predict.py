@@ -12,6 +12,7 @@ from PIL import Image
 
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.data.formats.yolo_lines import box_of, parse_label_line
+from ciod_core.temporaries import TEMPORARY
 from tests.cli.conftest import Ciod, CommandResult
 
 LOW = ("--score", "0", "--device", "cpu")
@@ -176,12 +177,15 @@ def test_yolo_labels(ciod: Ciod, trained: Path, tree: Path, tmp_path: Path) -> N
 
 
 def test_crops_and_chosen_classes(ciod: Ciod, trained: Path, tree: Path, tmp_path: Path) -> None:
+    left_behind = tmp_path / "crops" / "star" / f"{TEMPORARY}0123-deep-1.jpg"
+    left_behind.parent.mkdir(parents=True)
+    left_behind.touch()
     arguments = (tree / "sub", "--classes", "circle, star", "--json", "--crops", tmp_path / "crops")
     [entry] = json.loads(predict(ciod, trained, *arguments).out)["images"]
     assert {found["class"] for found in entry["detections"]} == {"circle", "star"}
     cut = sorted(path.relative_to(tmp_path / "crops").as_posix() for path in (tmp_path / "crops").rglob("*.jpg"))
     wanted = [f"{found['class']}/deep-{number}.jpg" for number, found in enumerate(entry["detections"], start=1)]
-    assert cut == sorted(wanted)
+    assert cut == sorted(wanted), "what a killed command left behind is gone"
     left, top, right, bottom = entry["detections"][0]["box_xyxy"]
     size = Image.open(tmp_path / "crops" / wanted[0]).size
     assert size == (np.ceil(right) - np.floor(left), np.ceil(bottom) - np.floor(top))
