@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ciod_core.errors import CiodError
 from ciod_core.experiment.folder import SPLITS_NAME, STATE_FILE, TRAINING_LOCK, Experiment
 from ciod_core.experiment.manifest import ExperimentManifest
 from ciod_core.files import MostBytes, atomic_write_json, parse_json, read_bytes, sha256_of_file
+from ciod_core.runtime.interruption import uninterrupted
 from ciod_core.temporaries import JOURNAL_NAME, dead_in, remove_dead, temporary_folder
 
 Change = Callable[[ExperimentManifest | None], ExperimentManifest]
@@ -42,6 +43,8 @@ class Transaction:
     def commit(self, change: Change, *, replaces: Sequence[Path] = ()) -> ExperimentManifest:
         """Move the staged files to their places and write the manifest, all under the lock; on failure undo it.
 
+        A failure after the manifest was written undoes nothing: the commit is done.
+
         Args:
             change: makes the new manifest from the current one; None where there is no experiment yet.
             replaces: files that no longer belong to the experiment.
@@ -52,7 +55,7 @@ class Transaction:
         """
         exists = self.experiment.manifest_path.is_file()
         # No other command can have opened an experiment that does not exist yet, so it needs no lock.
-        with self.experiment.lock() if exists else nullcontext(), ExitStack() as undo:
+        with self.experiment.lock() if exists else nullcontext():
             manifest = change(self.experiment.read() if exists else None)
             folder = self.experiment.folder
             moves = [(path, self._replaced / path.name) for path in replaces]
@@ -60,10 +63,15 @@ class Transaction:
             moves += [(path, folder / path.relative_to(self.staging)) for path in staged]
             names = [[path.relative_to(folder).as_posix() for path in move] for move in moves]
             atomic_write_json(self._journal, names)
-            for source, target in moves:
-                _move(source, target, undo)
-            self.experiment.write(manifest)
-            undo.pop_all()
+            try:
+                for source, target in moves:
+                    _move(source, target)
+                self.experiment.write(manifest)
+            except BaseException:
+                # Of a failure or an interruption nobody knows whether it came before the manifest was written or after.
+                with uninterrupted():
+                    _undo(self.experiment, names)
+                raise
         self.committed = True
         return manifest
 
@@ -130,9 +138,6 @@ def remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _move(source: Path, target: Path, undo: ExitStack) -> None:
-    if not target.parent.exists():
-        target.parent.mkdir(parents=True)
-        undo.callback(remove_empty, [target.parent])
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
-    undo.callback(target.rename, source)

@@ -131,14 +131,15 @@ def files_of_run(experiment: Experiment, name: str) -> dict[str, FileRecord]:
 
 @contextmanager
 def status_recorded(experiment: Experiment, record: RunRecord) -> Iterator[None]:
-    """Record in the manifest whatever ends the run early."""
+    """Record in the manifest whatever ends the run early; a run that is recorded as finished stays so."""
     try:
         yield
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         # Why it ends is what counts; it may well be the reason why nothing can be recorded.
         with uninterrupted(), suppress(CiodError, OSError):
-            experiment.put_run(record.model_copy(update={"status": status}))
+            if experiment.read().run(record.name).status != "finished":
+                experiment.put_run(record.model_copy(update={"status": status}))
         raise
 
 

@@ -313,6 +313,26 @@ class TestOverwrite:
         assert everything_in(tmp_path) == before
         check_files(Experiment.open(tmp_path), 1)
 
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_an_interruption_after_the_manifest_was_written_takes_no_file_back(
+        self, shapes_dataset: DatasetSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+    ) -> None:
+        if overwrite:
+            create_experiment(shapes_dataset, "5+3", "name", tmp_path)
+        write = experiment_folder.atomic_write_text
+
+        def interrupt(path: Path, text: str) -> None:
+            write(path, text)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(experiment_folder, "atomic_write_text", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            create_experiment(shapes_dataset, "4+4", "name", tmp_path, overwrite=overwrite)
+        experiment = Experiment.open(tmp_path)
+        assert experiment.read().plan.text == "4+4"
+        check_files(experiment, 2)
+        assert not list(tmp_path.glob(".tmp-*"))
+
     def test_a_foreign_splits_folder_is_left_alone(self, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
         (tmp_path / "splits").mkdir()
         (tmp_path / "splits" / "mine.txt").write_text("keep")

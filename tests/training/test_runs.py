@@ -209,6 +209,27 @@ def test_an_interruption_during_the_recording_changes_nothing(
     assert with_step1.read().run("step2-crs-ckd").status == "interrupted"
 
 
+def test_an_interruption_after_a_run_was_recorded_as_finished_takes_nothing_from_it(
+    with_step1: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_run = Experiment.put_run
+
+    def interrupted_after(experiment: Experiment, record: RunRecord) -> None:
+        put_run(experiment, record)
+        if record.status == "finished":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Experiment, "put_run", interrupted_after)
+        with pytest.raises(KeyboardInterrupt):
+            train_step(with_step1, tiny_config("finetune", epochs=1), teacher="step1")
+    run = with_step1.read().run("step2-finetune")
+    assert run.status == "finished" and with_step1.resolve_teacher("step2-finetune").run == run
+    with pytest.raises(ConfigError, match="is finished"):
+        train_step(with_step1, tiny_config("finetune", epochs=1), teacher="step1", resume=True)
+    assert not with_step1.has_state("step2-finetune"), "the next command clears what the interrupted one had left"
+
+
 class Mover(TrainingListener):
     """Moves the experiment's folder away in the middle of the training."""
 
