@@ -1,9 +1,9 @@
 """Commands that are killed and started again end as if nothing had happened.
 
-    python -m tests.torture [--kills 1000] [--seed 0]
+    python -m tests.torture [--kills 1000] [--seed 0] [--only split ...]
 
-A command is killed before a random file operation, gets SIGKILL, SIGTERM or SIGINT at a random moment, or finds the
-disk full from a random file operation on. Every command runs in a fork of this process, which has imported all that it
+A command gets SIGKILL, SIGTERM or SIGINT before a random file operation or at a random moment, or finds the disk full
+from a random file operation on. Every command runs in a fork of this process, which has imported all that it
 needs and computes nothing itself: torch's threads do not survive a fork. With more than a few kills, more commands are
 killed. `tests/test_torture.py` runs it.
 """
@@ -37,7 +37,7 @@ from ciod_core.records import CHECKSUM_KEY
 from ciod_core.temporaries import TEMPORARY
 
 FEW_KILLS = 20
-CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "fcntl.flock")
+OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "fcntl.flock")
 SETTINGS = (
     *("--set", "data.image_size=64", "--epochs", "2", "--batch-size", "8", "--workers", "0", "--device", "cpu"),
     *("--set", "training.deterministic=true"),
@@ -110,7 +110,7 @@ class Ended(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """Before which file operation (0: none) a command is killed or the disk is full, or when it gets which signal."""
+    """Before which file operation (0: none) a command gets a signal or the disk is full, or else when it gets one."""
 
     operation: int = 0
     full: bool = False
@@ -121,7 +121,8 @@ class Kill(NamedTuple):
     def draw(cls, draw: random.Random, whole: Ended, *, at_moments: bool) -> Kill:
         """Any operation or moment of a command that was not killed."""
         if not at_moments or draw.random() < 0.6:
-            return cls(operation=draw.randint(1, whole.operations), full=draw.random() < 0.4)
+            operation = draw.randint(1, whole.operations)
+            return cls(operation=operation, full=draw.random() < 0.4, signal=draw.choice(SIGNALS))
         return cls(seconds=draw.uniform(0, whole.seconds), signal=draw.choice(SIGNALS))
 
 
@@ -172,18 +173,19 @@ _operations = 0
 
 
 def watch(folder: Path, kill: Kill) -> None:
-    """Count what changes files in a folder; kill the process, or let the disk be full, before the given change."""
+    """Count file operations in a folder; send the process a signal, or let the disk be full, before the given one."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         global _operations
-        if event not in CHANGES or (event == "open" and not _writes(arguments)):
+        if event not in OPERATIONS:
             return
         if event != "fcntl.flock" and str(folder) not in os.fsdecode(str(arguments[0])):
             return
         _operations += 1
         if _operations == kill.operation and not kill.full:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if kill.full and _operations >= kill.operation and event in ("open", "os.mkdir"):
+            os.kill(os.getpid(), kill.signal)
+        writes = event == "os.mkdir" or (event == "open" and _writes(arguments))
+        if kill.full and _operations >= kill.operation and writes:
             # Files that are open already can take no more than messages have.
             resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WHEN_FULL, resource.RLIM_INFINITY))
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
@@ -275,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=FEW_KILLS)
     parser.add_argument("--seed", type=int, default=0, help="of the operations that are not done any more")
+    parser.add_argument("--only", nargs="+", choices=[each.name for each in SCENARIOS], help="the commands to kill")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -285,11 +288,12 @@ def main() -> None:
         folder = Path(name)
         generate_shapes(folder / "shapes", train_images=8, val_images=4, image_size=64, seed=7, workers=1)
         torture, killed = Torture(folder, folder / "shapes", arguments.kills), Counter[str]()
+        candidates = [each for each in torture.scenarios if each.name in (arguments.only or torture.whole)]
         for number in range(arguments.kills):
             if number % 50 == 0 and number:
                 print(f"{number} commands killed", file=sys.stderr)
             # Whatever has been killed least for its weight.
-            scenario = min(torture.scenarios, key=lambda each: (killed[each.name] + 1) / each.weight)
+            scenario = min(candidates, key=lambda each: (killed[each.name] + 1) / each.weight)
             torture.kill(scenario, draw)
             killed[scenario.name] += 1
     print(f"{arguments.kills} commands killed, all ended as they should ({time.monotonic() - started:.0f} s)")
