@@ -13,7 +13,7 @@ from ciod_core.model.knowledge import Knowledge
 
 # Share of the learning rate at which backbone and neck learn: faster, they lose old classes; slower, they miss new
 # ones.
-TRUNK_RATE = 0.06
+TRUNK_RATE = 0.04
 # Losses are divided by the anchor points at which the teacher sees an object: images with many would outweigh those
 # with few. An image with fewer than these counts as one with as many.
 FEWEST_POINTS = 4.0
