@@ -101,6 +101,7 @@ def _settle_student(config: Config, file: TeacherFile) -> Config:
 def _prepare(spec: RunSpec, bank: StepBank, device: torch.device) -> PreparedRun:
     student = build_detector(spec.config.model, len(spec.classes))
     load_backbone_weights(student, spec.config.model)
+    student.configure(spec.config.training)
     table, image_dir = bank.teacher.images
     return PreparedRun(
         spec=spec,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ciod_core.config.resolve import resolve_config
 from ciod_core.config.schema import Config
@@ -70,6 +71,18 @@ def test_no_label_takes_part(experiment: Experiment, tmp_path: Path) -> None:
         run = distill_into(each, config(), TeacherOptions("step1"))
         weights.append(run.outputs["weights"].sha256)
     assert weights[0] == weights[1]
+
+
+def test_frozen_stages_keep_their_first_weights(experiment: Experiment) -> None:
+    settings = {"training.frozen_stages": 5, "training.ema_decay": 0.0}
+    states = []
+    for epochs in (1, 2):
+        asked = config(**settings, **{"training.epochs": epochs})
+        run = distill_into(experiment, asked, TeacherOptions("step1"), name=f"frozen-{epochs}")
+        states.append(load_detector(experiment.weights_path(run.name))[0].state_dict())
+    equal = {name for name, tensor in states[0].items() if torch.equal(tensor, states[1][name])}
+    assert {name for name in states[0] if name.startswith("backbone.")} <= equal
+    assert not any(name.startswith("head.") and name.endswith("weight") for name in equal)
 
 
 def test_a_folder_of_images(experiment: Experiment, tmp_path: Path) -> None:
