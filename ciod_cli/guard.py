@@ -16,7 +16,7 @@ import typer
 from ciod_cli.console import fail, printable, stderr
 from ciod_core.errors import CiodError
 from ciod_core.runtime import failures
-from ciod_core.runtime.interruption import ENDING, Interruption, interruptible, uninterrupted
+from ciod_core.runtime.interruption import ENDING, Interruption, interruptible, interruption_before, uninterrupted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,15 +42,16 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt as error:
-            with uninterrupted():
-                number = error.number if isinstance(error, Interruption) else signal.SIGINT
-                _say(ENDING[number])
-            raise typer.Exit(SIGNALED + number) from None
+            raise _exit_by(error) from None
         except BrokenPipeError:
             # The reader (`ciod status | head`) has closed the pipe.
             _give_up_broken_streams()
             raise typer.Exit(1) from None
         except Exception as error:
+            interruption = interruption_before(error)
+            if interruption is not None and not failures.is_foreseen(error):
+                # Whatever broke because it was interrupted.
+                raise _exit_by(interruption) from None
             _give_up_broken_streams()
             if os.environ.get(TRACEBACK_VARIABLE) == "1":
                 traceback.print_exc()
@@ -58,6 +59,14 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(error.exit_code if isinstance(error, CiodError) else 1) from None
 
     return run
+
+
+def _exit_by(interruption: KeyboardInterrupt) -> typer.Exit:
+    """Say what the process was asked, and return the exit that it asks for."""
+    with uninterrupted():
+        number = interruption.number if isinstance(interruption, Interruption) else signal.SIGINT
+        _say(ENDING[number])
+    return typer.Exit(SIGNALED + number)
 
 
 @contextmanager

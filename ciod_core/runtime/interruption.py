@@ -67,18 +67,18 @@ def interruptible() -> Iterator[None]:
         with _handled_by(interrupt, handled):
             yield
     except Exception as error:
-        if raised and not _while_interrupted(error):
+        if raised and interruption_before(error) is None:
             raise Interruption(raised) from error
         raise
     finally:
         sys.unraisablehook = others
 
 
-def _while_interrupted(error: BaseException | None) -> bool:
-    """Whether an error occurred while an interruption was handled."""
+def interruption_before(error: BaseException | None) -> Interruption | None:
+    """The interruption that was handled when an error occurred, if one was."""
     while error is not None and not isinstance(error, Interruption):
         error = error.__context__
-    return error is not None
+    return error
 
 
 @contextmanager

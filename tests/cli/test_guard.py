@@ -72,6 +72,33 @@ def test_signals_end_a_command_alike(name: str, text: str, capsys: pytest.Captur
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs signals of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="raise_signal ends the process there")
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (RuntimeError("trying to pop from empty mode stack"), 143, "error: terminated"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device"),
+        (DataError("a.json: is empty"), 3, "error: a.json: is empty"),
+    ],
+)
+def test_what_breaks_because_it_was_interrupted_is_not_told(
+    error: Exception, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Errors that a user can do something about are."""
+
+    @guarded
+    def command() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise error
+
+    with pytest.raises(typer.Exit) as exit_:
+        command()
+    assert exit_.value.exit_code == code
+    assert line in capsys.readouterr().err
+
+
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
