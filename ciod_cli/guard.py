@@ -48,13 +48,13 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             _give_up_broken_streams()
             raise typer.Exit(1) from None
         except Exception as error:
+            _give_up_broken_streams()
+            if os.environ.get(TRACEBACK_VARIABLE) == "1":
+                traceback.print_exc()
             interruption = interruption_before(error)
             if interruption is not None and not failures.is_foreseen(error):
                 # Whatever broke because it was interrupted.
                 raise _exit_by(interruption) from None
-            _give_up_broken_streams()
-            if os.environ.get(TRACEBACK_VARIABLE) == "1":
-                traceback.print_exc()
             _say(message_of(error))
             raise typer.Exit(error.exit_code if isinstance(error, CiodError) else 1) from None
 

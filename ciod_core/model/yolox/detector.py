@@ -45,18 +45,18 @@ SCALES = {
 class YoloxDetector(BranchedDetector[DecoupledHead]):
     """A one-stage anchor-free detector (arXiv 2107.08430)."""
 
-    center_radius = 2.5
-    center_alone = False
+    _settings = TrainingConfig()
 
     def configure(self, training: TrainingConfig) -> None:
-        """Freeze stages, and set what SimOTA takes for candidates."""
+        """Freeze stages, and keep what SimOTA takes for candidates."""
         super().configure(training)
-        self.center_radius, self.center_alone = training.center_radius, training.candidates == "center"
+        self._settings = training
 
     def assign(self, predictions: Predictions, objects: Targets) -> Assignment:
         """SimOTA."""
         assert isinstance(predictions, YoloxPredictions)
-        return assign(predictions, objects, center_radius=self.center_radius, center_alone=self.center_alone)
+        alone = self._settings.candidates == "center"
+        return assign(predictions, objects, center_radius=self._settings.center_radius, center_alone=alone)
 
     def losses(
         self,

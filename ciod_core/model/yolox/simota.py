@@ -70,7 +70,10 @@ def assign(
 def _geometry(
     predictions: YoloxPredictions, boxes_G4: Tensor, center_radius: float, center_alone: bool
 ) -> tuple[Tensor, Tensor]:
-    """(G, A) masks: anchor point in the box or in its center region; in both. Points carry the half-stride offset."""
+    """(G, A) masks: anchor point in the box or in its center region; in both. Points carry the half-stride offset.
+
+    With `center_alone` the box does not count, and both are the center region.
+    """
     x_A, y_A = (predictions.points_A2 + predictions.strides_A.unsqueeze(1) / 2).unbind(1)
     left, top, right, bottom = boxes_G4.unsqueeze(2).unbind(1)
     in_box = (x_A > left) & (x_A < right) & (y_A > top) & (y_A < bottom)
