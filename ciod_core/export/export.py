@@ -13,7 +13,7 @@ from torch import nn
 
 from ciod_core.errors import CiodError, ConfigError, ExportError, did_you_mean
 from ciod_core.export.description import DEFAULT_NMS, EXTRA_FILE, ExportDescription, InputFormat, NmsSettings
-from ciod_core.export.graph import build_graph, capture, quiet, suppress
+from ciod_core.export.graph import Suppression, build_graph, capture, quiet, suppress, suppress_in_turn
 from ciod_core.export.onnx import require_packages, suppress_as_operator, write_onnx
 from ciod_core.export.verify import Inference, inference_of, require_same_outputs
 from ciod_core.files import atomic_path, sha256_of_file
@@ -75,11 +75,15 @@ def export(
         input=InputFormat(**given, fixed=fixed),
         nms=nms,
     )
-    suppression, write = (suppress_as_operator, write_onnx) if format == "onnx" else (suppress, _write_pt2)
-    graph = build_graph(detector, info.classes.category_ids, nms, suppression)
+    suppression: Suppression = suppress if fixed else suppress_in_turn
+    write = _write_pt2
+    if format == "onnx":
+        suppression, write = suppress_as_operator, write_onnx
+    category_ids = info.classes.category_ids
     with exported_file(out, "torch.onnx" if format == "onnx" else "torch.export") as temporary:
-        written = write(graph, description, temporary)
-        require_same_outputs(inference_of(graph), written, description, where=str(out))
+        written = write(build_graph(detector, category_ids, nms, suppression), description, temporary)
+        expected = inference_of(build_graph(detector, category_ids, nms))
+        require_same_outputs(expected, written, description, where=str(out))
     return description
 
 

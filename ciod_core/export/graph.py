@@ -14,8 +14,11 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 from torch.fx.experimental import _config as symbolic_config
+from torch.fx.experimental.symbolic_shapes import free_symbols
 from torchvision.ops import nms
 
 from ciod_core.export.description import PADDING_ID, InputFormat, NmsSettings
@@ -121,22 +124,47 @@ def suppress(
 
     One call serves all images and classes, because boxes of different ones are moved apart; in float64, since in
     float32 the shift would cost the digits that the threshold decides on. The shift is fixed, because a graph cannot
-    compute the largest of no boxes. The cost grows with the square of the batch's candidates, whatever the number of
-    classes: a graph cannot cut them into calls as `grouped_nms` does. All survivors are returned; `max_detections` is
-    for runtimes that may stop early.
+    compute the largest of no boxes. The cost grows with the square of the candidates, so a batch is better served by
+    `suppress_in_turn`. All survivors are returned; `max_detections` is for runtimes that may stop early.
     """
     # Searched as the detector computes them, anchor points before classes: the other way takes twice as long or more.
     image_N, anchor_N, class_N = (scores_BCA.transpose(1, 2) >= score_threshold).nonzero(as_tuple=True)
     boxes_N4 = boxes_BA4[image_N, anchor_N].double().clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
     group_N = (image_N * scores_BCA.shape[1] + class_N).double()
     # torchvision declares to torch.export that two boxes or more survive; two that lie apart from all make it true.
-    apart_24 = boxes_N4.new_tensor([[-5.0, -5.0, -4.0, -4.0], [-3.0, -3.0, -2.0, -2.0]]) * LARGEST_COORDINATE
+    apart_24 = torch.cat([boxes_N4.new_full((1, 4), shift * LARGEST_COORDINATE) for shift in (-5.0, -3.0)])
+    apart_24 = apart_24 + torch.arange(4, device=apart_24.device) // 2 * LARGEST_COORDINATE
     keep = nms(
         torch.cat((boxes_N4 + (group_N * (2 * LARGEST_COORDINATE + 1)).unsqueeze(1), apart_24)),
         nn.functional.pad(scores_BCA[image_N, class_N, anchor_N].double(), (0, 2), value=-1.0),
         nms_iou,
     )
     return torch.stack((image_N, class_N, anchor_N), dim=1)[keep[keep < image_N.shape[0]]]
+
+
+def suppress_in_turn(
+    boxes_BA4: Tensor, scores_BCA: Tensor, score_threshold: float, nms_iou: float, max_detections: int
+) -> Tensor:
+    """As `suppress`, one image after the other, so that the cost grows with the number of images; only for capturing.
+
+    The loop is a node of the captured graph: its number of images stays free.
+    """
+
+    def is_left(image: Tensor, _: Tensor) -> Tensor:
+        return image < scores_BCA.shape[0]
+
+    def suppress_one(image: Tensor, kept_BCA: Tensor) -> tuple[Tensor, Tensor]:
+        index = int(image.item())
+        torch._check(index >= 0)
+        torch._check(index < scores_BCA.shape[0])
+        boxes_1A4, scores_1CA = boxes_BA4.select(0, index).unsqueeze(0), scores_BCA.select(0, index).unsqueeze(0)
+        first_N, class_N, anchor_N = suppress(boxes_1A4, scores_1CA, score_threshold, nms_iou, max_detections).unbind(1)
+        kept_N = torch.ones_like(first_N, dtype=torch.bool)
+        return image + 1, kept_BCA.index_put((first_N + image, class_N, anchor_N), kept_N)
+
+    first = torch.zeros((), dtype=torch.int64, device=scores_BCA.device)
+    _, kept_BCA = while_loop(is_left, suppress_one, (first, torch.zeros_like(scores_BCA, dtype=torch.bool)))
+    return kept_BCA.nonzero()
 
 
 def build_graph(
@@ -162,9 +190,15 @@ def capture(graph: nn.Module, given: InputFormat) -> ExportedProgram:
     # Maps of a single cell, on coarse levels of small images, are as dynamic as all others.
     with torch.no_grad(), quiet(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(graph, (example,), dynamic_shapes=shapes)
-    for node in program.graph.nodes:
+    graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, GraphModule)]
+    nodes = [node for part in graphs for node in part.nodes]
+    for node in nodes:
         # Stack traces would carry the folder names of this machine into the file.
         node.meta.pop("stack_trace", None)
+    # A loop is traced twice, and torch warns whoever loads the file of sizes that only the first trace had.
+    sizes = free_symbols([node.meta.get("val") for node in nodes])
+    for size in [size for size in program.range_constraints if not size.free_symbols & sizes]:
+        del program.range_constraints[size]
     return program
 
 
