@@ -34,14 +34,14 @@ def claimed(experiment: Experiment, spec: RunSpec, *, resume: bool, overwrite: b
         ConfigError: as `claim`; another process trains the run.
         CiodError: the file system has no locks.
     """
-    _tidy(experiment)
+    tidy(experiment)
     claim(experiment, spec, resume=resume, overwrite=overwrite)
     with _alone(experiment, spec.name):
         # Again: before the lock, another process may have begun it, or even finished.
         yield claim(experiment, spec, resume=resume, overwrite=overwrite)
 
 
-def _tidy(experiment: Experiment) -> None:
+def tidy(experiment: Experiment) -> None:
     """Remove what killed processes left: temporary files, and copies of what finished runs have handed on."""
     recover(experiment)
     for run in experiment.read().runs:

@@ -19,7 +19,7 @@ from ciod_core.evaluation.chain import chain_to
 from ciod_core.evaluation.report import ClassReport, EvaluationReport
 from ciod_core.experiment.create import create_experiment
 from ciod_core.experiment.entries import RunRecord
-from ciod_core.experiment.folder import Experiment
+from ciod_core.experiment.folder import STATE_FILE, Experiment
 from ciod_core.runs.compare import runner
 from ciod_core.runs.compare.plan import Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.runs.compare.results import Spread, _ceiling, suite_rows
@@ -226,8 +226,12 @@ def test_a_comparison_trains_what_is_missing_and_reports_what_the_runs_say(exper
     # None of these methods distils, step 1 and the bounds have no teacher, and fine-tuning asks it nothing.
     tuned = Recorder()
     distilling = resolve_config(flags=TINY | {"distiller.class_weight": 2.0, "resampler.rule": "fixed"})
+    # As a run leaves it that is interrupted when all that is left to do is to remove it.
+    state = experiment.run_folder("step3-finetune") / STATE_FILE
+    state.parent.mkdir()
+    state.touch()
     run_suite(experiment, runs, distilling, EPOCHS, tuned)
-    assert tuned.missing == 0
+    assert tuned.missing == 0 and not state.parent.exists()
     with pytest.raises(ConfigError, match=r"'step2-pseudo-label' is finished with resampler\.rule = crs"):
         run_suite(experiment, more, distilling, EPOCHS, Recorder())
     # A run from before a setting existed was not trained by what is its default now.

@@ -15,6 +15,7 @@ from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment
 from ciod_core.locks import HeldError, lock
 from ciod_core.methods.registry import reads
+from ciod_core.runs.claim import tidy
 from ciod_core.runs.compare.plan import JOINT, Epochs, SuiteRun, config_of
 from ciod_core.runs.compare.pools import Pool, process_pool, ray_pool
 from ciod_core.runs.spec import as_decided, find_changes, has_same_start, plan_run, settle
@@ -105,6 +106,8 @@ def run_suite(
     """
     try:
         with lock(experiment.folder / _LOCK_NAME):
+            # Here, too: where nothing is missing, no run is claimed.
+            tidy(experiment)
             queue = [(run, config_of(run, config, epochs)) for run in runs]
             queue = [(run, settings) for run, settings in queue if not is_done(experiment, run, settings)]
             listener.begin(len(runs), len(queue))
