@@ -28,6 +28,8 @@ WARMUP = 1
 # Measured iterations: as many as fit into the time, but so many at least.
 MOST_ITERATIONS, LEAST_ITERATIONS = 10, 2
 SECONDS_OF_MEASUREMENT = 60.0
+# Of a GPU's memory, for training: the next images may show more objects, and allocators leave gaps.
+SHARE_OF_MEMORY = 0.9
 
 
 class Estimate(NamedTuple):
@@ -44,7 +46,7 @@ class Estimate(NamedTuple):
         seconds_per_iteration: median of the measured ones, loading included; without evaluation at the end.
         memory_bytes: the most that was in use: of the GPU, or of this process; None where nobody counts it.
         device: where it was measured.
-        notes: what was decided about the run, and what a branch costs.
+        notes: what was decided about the run, what a branch costs, and the largest batch that fits on a GPU.
     """
 
     run: str
@@ -85,6 +87,8 @@ def estimate_run(
         with Everywhere(prepared.device, build_trainer, prepared) as trainers:
             iterations, settings = trainers.mine.iterations, prepared.spec.config
             seconds = trainers.call(_measure)[0]
+            room = _room_for(settings.training.batch_size, prepared.device)
+        notes = () if room is None else (f"the memory has room for batches of about {room:,} images",)
         return Estimate(
             run=prepared.spec.name,
             method=settings.method.name,
@@ -96,12 +100,14 @@ def estimate_run(
             seconds_per_iteration=median(seconds),
             memory_bytes=_most_memory(prepared.device),
             device=str(prepared.device),
-            notes=prepared.notes,
+            notes=(*prepared.notes, *notes),
         )
 
 
 def _measure(trainer: Trainer) -> list[float]:
     """Seconds of the first iterations of a trainer, which is of no use afterwards."""
+    if trainer.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(trainer.device)
     timed = _TimedBatches(trainer.load_epoch(0), trainer.device)
     trainer.load_epoch = lambda epoch: timed
     trainer.iterations_per_epoch = len(timed)
@@ -138,6 +144,18 @@ class _TimedBatches(BatchLoader):
                 is_long = world_size() == 1 and sum(self.seconds) > SECONDS_OF_MEASUREMENT
                 if done == MOST_ITERATIONS or (done >= LEAST_ITERATIONS and is_long):
                     return
+
+
+def _room_for(batch_size: int, device: torch.device) -> int | None:
+    """Images in the largest batch that a GPU can train on, after some were trained; None where nobody counts memory.
+
+    What an image takes is what is in use at most, less what stays: weights, their gradients, the optimizer's state.
+    """
+    if device.type != "cuda":
+        return None
+    stays, most = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    of_an_image = (most - stays) / batch_size
+    return int((SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[1] - stays) / of_an_image)
 
 
 def _most_memory(device: torch.device) -> int | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment
-from ciod_core.runs.estimate import estimate_run
+from ciod_core.runs.estimate import _room_for, estimate_run
 from tests.training.conftest import tiny_config
 
 
@@ -27,3 +28,13 @@ def test_an_estimate_writes_nothing_and_measures_what_would_be_trained(taught_fo
     assert any(note.startswith("branches: 1, the last adds ") for note in branched.notes)
     with pytest.raises(ConfigError, match="no such weights file"):
         estimate_run(experiment, tiny_config(), teacher="step9")
+
+
+def test_the_largest_batch_is_told_from_what_stays_and_what_images_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * gib)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 6 * gib)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (70 * gib, 80 * gib))
+    # Half a GiB for each of 8 images, and 90 % of 80 GiB less 2.
+    assert _room_for(8, torch.device("cuda")) == 140
+    assert _room_for(8, torch.device("cpu")) is None
