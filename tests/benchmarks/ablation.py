@@ -71,6 +71,7 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
     "pseudo-label": {"method": {"name": "pseudo-label"}},
     # Center re-sampling alone; `rule-fixed` is collaborative distillation alone.
     "pseudo-label-crs": {"method": {"name": "pseudo-label"}, "pseudo_label": {"selection": "resampler"}},
+    **{f"{method}-batch-norm-update": {"method": {"name": method, "batch_norm": "update"}} for method in WEIGHTS},
     **{
         f"{method}-without-options": WITHOUT_OPTIONS | {"method": {"name": method, **WITHOUT_OPTIONS["method"]}}
         for method in ("crs-ckd", "pseudo-label", *WEIGHTS)
