@@ -84,7 +84,8 @@ def generate_shapes(
                 _paint_split(folder, "val", 1, val_images, record, workers)
                 (folder / RECORD_NAME).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            raise DataError(f"{out}: cannot be written ({error.strerror}); check the folder and free space") from None
+            reason = error.strerror or error
+            raise DataError(f"{out}: cannot be written ({reason}); check the folder and the free space") from None
     return DatasetSource(name="shapes", train=_split_files(out, "train"), val=_split_files(out, "val"))
 
 

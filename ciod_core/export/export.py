@@ -111,7 +111,8 @@ def exported_file(out: Path, converter: str) -> Iterator[Path]:
     except CiodError:
         raise
     except OSError as error:
-        raise ExportError(f"{out}: cannot be written ({error.strerror or error}); choose another `out`") from error
+        reason = error.strerror or error
+        raise ExportError(f"{out}: cannot be written ({reason}); check the folder and the free space") from error
     except Exception as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(

@@ -144,7 +144,7 @@ def test_a_refused_export_leaves_nothing_behind(
 
 def test_a_folder_that_cannot_be_written_is_named(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match=r"file/model\.pt2: cannot be written \(.*\); choose another `out`"):
+    with pytest.raises(ExportError, match=r"file/model\.pt2: cannot be written \(.*\); check the folder"):
         exporting.export(checkpoint, tmp_path / "file" / "model.pt2", "pt2")
 
 
