@@ -26,7 +26,9 @@ def pick_device(name: torch.device | str) -> torch.device:
     """
     text = str(name).strip().lower()
     if "," in text:
-        raise ConfigError(f"`training.device` {name}: one process runs on one device; pass one, such as cuda:0")
+        raise ConfigError(
+            f"`training.device` {name}: one process runs on one device; pass one, or several as `devices`"
+        )
     if text == "auto":
         text = "cuda" if torch.cuda.is_available() else "cpu"
     text = f"cuda:{text}" if text.isdecimal() else {"gpu": "cuda"}.get(text, text)

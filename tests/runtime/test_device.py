@@ -47,7 +47,8 @@ def refusal(name: str) -> str:
 
 @pytest.mark.parametrize("name", ["0,1", "cuda:0,1", "0, 1"])
 def test_one_process_runs_on_one_device(name: str) -> None:
-    assert "one device" in refusal(name)
+    message = refusal(name)
+    assert "one device" in message and "`devices`" in message
 
 
 @pytest.mark.usefixtures("gpus")
