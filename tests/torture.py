@@ -131,12 +131,13 @@ def run(arguments: Sequence[str], folder: Path, kill: Kill = Kill()) -> Ended:  
     started = time.monotonic()
     log = folder.with_name("log")
     reading, writing = os.pipe()
+    # Here already, for a child that is killed at once.
+    output = os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     child = os.fork()
     if child == 0:
         code = 99
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            output = os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
@@ -154,6 +155,7 @@ def run(arguments: Sequence[str], folder: Path, kill: Kill = Kill()) -> Ended:  
         finally:
             os._exit(code)
     os.close(writing)
+    os.close(output)
     timer = threading.Timer(kill.seconds, os.kill, (child, kill.signal))
     if kill.seconds > 0:
         timer.start()
