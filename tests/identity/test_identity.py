@@ -1,7 +1,8 @@
 """Refactoring changes no result: every method trains to the same weights, bit by bit, and the same AP as recorded.
 
 Machines whose plain torch computes other bits than the recording one (another processor, another version) are held to
-the first losses and to how many boxes and runs there are; that alone finds a change of a formula.
+the first losses of the runs that start from fresh weights, and to which losses and results there are. The teacher of
+the other runs has trained for 40 epochs by then, in which rounding grows to a fifth of a loss.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tests.identity.recording import record
 
 RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("recorded.json").read_text())
 RUNS = [name for name, entry in RECORDED.items() if isinstance(entry, dict)]
+FROM_FRESH_WEIGHTS = {"step1", "joint", "mixing", "resnet18", "alone"}
 OTHERS = [name for name in RECORDED if name not in RUNS and name != "fingerprint"]
 
 
@@ -37,9 +39,11 @@ def test_nothing_is_missing(now: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_runs(now: dict[str, Any], same_machine: bool, name: str) -> None:
     expected, found = RECORDED[name], now[name]
-    assert found["first losses"] == pytest.approx(expected["first losses"], rel=0.02, abs=0.02)
+    assert list(found["first losses"]) == list(expected["first losses"])
+    if name in FROM_FRESH_WEIGHTS:
+        assert found["first losses"] == pytest.approx(expected["first losses"], rel=0.02, abs=0.02)
     if not same_machine:
-        pytest.skip("plain torch computes other bits here than on the recording machine; first losses agree")
+        pytest.skip("plain torch computes other bits here than on the recording machine")
     assert found == expected
 
 
