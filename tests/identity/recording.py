@@ -1,7 +1,8 @@
 """Train every method through the command line on a tiny dataset, and record what came out bit by bit.
 
 A refactor proves itself by unchanged results: `python -m tests.identity.recording FILE` writes the record that
-`test_identity.py` compares with. Record before the first change, on purpose only.
+`test_identity.py` compares with. Record before the first change, on purpose only. With `--add` the records of machines
+that compute other bits stay, which only the same code may do.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ def write_dataset(folder: Path, name: str, num_images: int, classes: tuple[str, 
 
 def fingerprint() -> str:
     """A hash of a small training in plain torch: machines that agree on it are held to bit-identical results."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.SiLU(), nn.Conv2d(16, 8, 1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
@@ -78,6 +81,7 @@ def fingerprint() -> str:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    torch.set_num_threads(threads)
     return hash_of(model.state_dict())
 
 
@@ -111,7 +115,7 @@ def record(folder: Path) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {"fingerprint": fingerprint(), **dict(_results(folder))}
+        return dict(_results(folder))
     finally:
         torch.set_num_threads(threads)
 
@@ -220,5 +224,8 @@ def _foreign_results(experiment: Path, path: Path) -> Path:
 
 
 if __name__ == "__main__":
+    path, adds = Path(sys.argv[1]), "--add" in sys.argv[2:]
+    records = json.loads(path.read_text()) if adds else {}
     with tempfile.TemporaryDirectory() as temporary:
-        Path(sys.argv[1]).write_text(json.dumps(record(Path(temporary)), indent=1) + "\n")
+        records[fingerprint()] = record(Path(temporary))
+    path.write_text(json.dumps(records, indent=1) + "\n")
