@@ -25,6 +25,9 @@ TRACEBACK_VARIABLE = "CIOD_TRACEBACK"
 # Exit codes of shells: that of a command which a signal ended is the signal's number more than this.
 SIGNALED = 128
 
+# What a process finds in its environment that torchrun or `--devices` started.
+_LAUNCHED = "TORCHELASTIC_RUN_ID"
+
 # Typer has a click of its own or imports it, by version; only this class of it is public.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -65,7 +68,9 @@ def _exit_by(interruption: KeyboardInterrupt) -> typer.Exit:
     """Say what the process was asked, and return the exit that it asks for."""
     with uninterrupted():
         number = interruption.number if isinstance(interruption, Interruption) else signal.SIGINT
-        _say(ENDING[number])
+        # A launcher ends its processes by SIGTERM where one has failed or it was asked to end itself, and says so.
+        if not (number == signal.SIGTERM and _LAUNCHED in os.environ):
+            _say(ENDING[number])
     return typer.Exit(SIGNALED + number)
 
 

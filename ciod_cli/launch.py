@@ -21,6 +21,7 @@ from ciod_cli.guard import SIGNALED, message_of
 from ciod_cli.options import option
 from ciod_cli.settings import SETTINGS_PANEL, settings
 from ciod_core.errors import CiodError, ConfigError
+from ciod_core.runtime.interruption import ENDING, Interruption
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -70,7 +71,6 @@ def _run_as_one_of_several(command: Callable[[], None]) -> None:
     from torch import distributed
 
     from ciod_core.runtime.group import LostProcessError, process_group
-    from ciod_core.runtime.interruption import ENDING, Interruption
 
     is_helper, ended = os.environ.get("RANK") != "0", None
     try:
@@ -176,6 +176,8 @@ def _start(chosen: _Chosen, can_resume: bool) -> None:
         except ChildFailedError as error:
             raise typer.Exit(_reported(error.failures, can_resume)) from None
         except SignalException as error:
+            if error.sigval == signal.SIGTERM:  # of other signals the processes tell
+                console.fail(ENDING[error.sigval])
             raise typer.Exit(128 + error.sigval) from None
 
 

@@ -79,6 +79,17 @@ def test_an_onnx_model_is_not_shared(tmp_path: Path, ciod: Ciod, monkeypatch: py
     assert outcome.code == 2 and "--devices: an ONNX model runs in one process" in outcome.error_line
 
 
+def test_terminated_in_two_processes(own_copy: Path) -> None:
+    folder = Experiment.open(own_copy).run_folder("begun")
+    process = started(*STEP_2, "--experiment", own_copy, "--name", "begun", "--devices", 2)
+    while not (folder / STATE_FILE).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.terminate()
+    assert only_error(process, seconds=60) == "error: terminated"
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def test_killed_in_two_processes_and_resumed_in_one(own_copy: Path, ciod: Ciod) -> None:
     given = (*STEP_2, "--experiment", own_copy)
     folder = Experiment.open(own_copy).run_folder("begun")

@@ -210,3 +210,18 @@ def test_a_help_that_cannot_be_printed() -> None:
     result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr == "error: No space left on device; free some space and run the command again\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="raise_signal ends the process there")
+def test_a_process_that_its_launcher_terminates_says_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+
+    @guarded
+    def command() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(typer.Exit) as exit_:
+        command()
+    assert (exit_.value.exit_code, capsys.readouterr().err) == (128 + signal.SIGTERM, "")
