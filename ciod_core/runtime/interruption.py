@@ -88,19 +88,16 @@ def uninterrupted() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def interruption_passed_on() -> Iterator[None]:
-    """Interrupt the processes that this one started when it is interrupted in the block itself."""
-    # Imported here: commands that start none do without it.
-    import multiprocessing
+def hold_back(*numbers: int) -> None:
+    """Let these signals reach neither this thread nor a process that it starts, until that lets them through."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
 
-    try:
-        yield
-    except KeyboardInterrupt:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGINT)
-        raise
+
+def let_through(*numbers: int) -> None:
+    """Let these signals reach this thread, those held back at once."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import os
 import threading
 import time
 
+from ciod_core.runtime.interruption import ENDING, hold_back
+
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -19,6 +21,8 @@ def end_with_parent() -> None:
 
 
 def _wait_and_end(parent_id: int) -> None:
+    # Python acts on a signal in the main thread alone, and one that woke this thread would not wake that.
+    hold_back(*ENDING)
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
 from ciod_core.errors import CiodError, ConfigError
-from ciod_core.runtime.interruption import interruption_passed_on
+from ciod_core.runtime.interruption import Interruption, hold_back, interruptible, let_through
 from ciod_core.runtime.processes import end_with_parent
 from ciod_core.temporaries import temporary_file
 
@@ -39,22 +44,100 @@ def process_pool(jobs: int, threads: int | None) -> Iterator[Pool]:
     """Processes of this machine; they are interrupted with this one.
 
     Args:
-        jobs: processes.
+        jobs: how many work at the same time; no more are submitted.
         threads: of each; None shares the cores among them.
     """
-    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
-    # Spawned, not forked: a fork of a process whose torch has started threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool,
-        interruption_passed_on(),
-    ):
+    # Where the first process starts, this does, and lets Ctrl-C through again.
+    resource_tracker.ensure_running()
+    pool = _ProcessPool(threads or max(1, (os.cpu_count() or 1) // jobs))
+    try:
         yield pool
+    finally:
+        pool.end()
 
 
-def _start_worker(threads: int) -> None:
+class _ProcessPool:
+    """A new process for each call: what becomes of one is nothing to the others, and its memory is free afterwards.
+
+    An interruption of the main thread can leave any lock of Python's own queues, futures and pools taken for good. So
+    that thread waits for the processes themselves at the end, and never for the threads that wait for their answers.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._processes: set[SpawnProcess] = set()
+        self._ended = False
+        self._changes = threading.Lock()
+
+    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        future: Future[R] = Future()
+        threading.Thread(target=self._fulfill, args=(future, function, args, kwargs), daemon=True).start()
+        return future
+
+    def end(self) -> None:
+        """Interrupt the calls that go on, begin no more, and wait until all have ended."""
+        with self._changes:
+            self._ended = True
+            left = set(self._processes)
+        for process in left:
+            process.terminate()
+        for process in left:
+            process.join()
+
+    def _fulfill(
+        self, future: Future[R], function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        # While a process starts, Ctrl-C would make it print a traceback; other signals end it without a word.
+        hold_back(signal.SIGINT)
+        try:
+            future.set_result(self._call(function, args, kwargs))
+        except Exception as error:
+            future.set_exception(error)
+
+    def _call(self, function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        """Call a function in a process of its own, and wait for it."""
+        # Spawned, not forked: a fork of a process whose torch has started threads can hang.
+        context = multiprocessing.get_context("spawn")
+        answers, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_answer, args=(sender, self._threads, function, args, kwargs))
+        with answers:
+            with sender, self._changes:
+                if self._ended:
+                    raise CiodError("interrupted before it began")
+                process.start()
+                self._processes.add(process)
+            try:
+                answer: R = answers.recv()
+            except EOFError:
+                process.join()
+                raise _lost(process) from None
+            finally:
+                process.join()
+                with self._changes:
+                    self._processes.remove(process)
+        return answer
+
+
+def _answer(
+    answers: Connection, threads: int, function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     end_with_parent()
-    torch.set_num_threads(threads)
+    answer: R | CiodError
+    try:
+        with interruptible():
+            let_through(signal.SIGINT)
+            torch.set_num_threads(threads)
+            answer = function(*args, **kwargs)
+    except Interruption as interruption:
+        answer = CiodError(f"its process was {interruption}")
+    answers.send(answer)
+
+
+def _lost(process: SpawnProcess) -> CiodError:
+    code = process.exitcode or 0
+    killed = f"was killed by signal {-code}, as by a system that is out of memory"
+    how = killed if code < 0 else "ended without an answer"
+    return CiodError(f"its process {how}; run the same command again to go on where it was")
 
 
 @contextmanager
@@ -126,4 +209,5 @@ def _in_folder(token: Path, function: Callable[..., R], args: tuple[Any, ...], k
             f"{token.parent}: not there on {host} of the cluster; put the experiment on storage that all its machines "
             "have under this path"
         )
-    return function(*args, **kwargs)
+    with interruptible():
+        return function(*args, **kwargs)

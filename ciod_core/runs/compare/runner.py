@@ -21,7 +21,7 @@ from ciod_core.runs.compare.pools import Pool, process_pool, ray_pool
 from ciod_core.runs.spec import as_decided, find_changes, has_same_start, plan_run, settle
 from ciod_core.runs.train import train_step
 from ciod_core.runtime.failures import message_of
-from ciod_core.runtime.interruption import interruptible
+from ciod_core.runtime.interruption import interruption_before
 from ciod_core.training.metrics_log import METRICS_FILE, last_epoch
 from ciod_core.training.progress import TrainingListener
 
@@ -218,12 +218,7 @@ def _side_by_side(
             ready = [job for job in waiting if job[0].teacher not in unfinished][: jobs - len(running)]
             for run, config in ready:
                 waiting.remove((run, config))
-                try:
-                    future = pool.submit(_attempt_alone, folder, run, config)
-                except RuntimeError as error:  # processes one of which was killed take nothing more
-                    failed.add(run.name)
-                    yield run, _as_error(error)
-                    continue
+                future = pool.submit(_attempt, folder, run, config)
                 running[future] = _Started(run, config.training.epochs, time.time())
             listener.running([_progress(experiment, started) for started in running.values()])
             for future in wait(running, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
@@ -242,6 +237,8 @@ def _result(future: Future[RunRecord | CiodError]) -> RunRecord | CiodError:
     try:
         return future.result()
     except Exception as error:
+        if interruption_before(error) is not None:  # the lock of a future may break
+            raise
         return _as_error(error)
 
 
@@ -255,12 +252,6 @@ def _progress(experiment: Experiment, started: _Started) -> RunProgress:
     # Its log shows where the run is, so that the processes need no connection.
     log = experiment.run_folder(started.run.name) / METRICS_FILE
     return RunProgress(started.run.name, last_epoch(log, started.at), started.epochs)
-
-
-def _attempt_alone(folder: Path, run: SuiteRun, config: Config) -> RunRecord | CiodError:
-    """`_attempt` in a process of its own."""
-    with interruptible():
-        return _attempt(folder, run, config)
 
 
 def _attempt(
