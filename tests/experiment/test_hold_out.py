@@ -15,8 +15,7 @@ from ciod_core.experiment.add_step import add_step
 from ciod_core.experiment.entries import StepRecord
 from ciod_core.experiment.folder import Experiment
 from ciod_core.experiment.step_data import read_step, read_validation
-from tests.experiment.test_add_step import begin_run
-from tests.helpers.chains import content_of, data_source, write_data
+from tests.helpers.chains import begin_run, content_of, data_source, write_data
 from tests.helpers.experiments import check_files
 
 NAMES = [f"{number}.png" for number in range(10)]

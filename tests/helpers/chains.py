@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from ciod_core.classes import ClassTable
-from ciod_core.config.schema import ModelConfig
+from ciod_core.config.schema import Config, MethodConfig, ModelConfig
 from ciod_core.data.formats.source import DatasetSource, resolve_dataset
+from ciod_core.errors import CiodError
+from ciod_core.experiment.entries import FileRecord, RunRecord
+from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.model.checkpoint import CheckpointInfo, save_detector
 from ciod_core.model.preprocessing import Preprocessing
+from tests.helpers.experiments import make_run
 from tests.helpers.networks import lively_detector
 
+JOINT = Config(method=MethodConfig(name="joint"))
 MODEL = ModelConfig(name="yolox-micro", backbone_weights="none")
 
 
@@ -80,3 +87,36 @@ def content_of(folder: Path) -> dict[str, str]:
     """The hashes of all files below a folder, locks apart."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".lock"))
     return {str(path.relative_to(folder)): sha256_of_file(path) for path in files}
+
+
+def begin_run(experiment: Experiment, name: str, step: int, parent: str | None = None) -> RunRecord:
+    """A finished run with real weights that says it trained on the step as it is."""
+    record = make_run(experiment, name, step, parent)
+    path = write_teacher(experiment.weights_path(name), experiment.read().classes.up_to(step), step)
+    record = record.model_copy(
+        update={
+            "inputs": {"train": experiment.read().train_file(step)},
+            "outputs": {WEIGHTS_KEY: FileRecord.of(path, experiment.folder)},
+        }
+    )
+    experiment.put_run(record)
+    return record
+
+
+def second_data(folder: Path, name: str = "new") -> DatasetSource:
+    """Stars, and one more square; the names and ids of its images are those of step 1's."""
+    train = write_data(folder, name, {"a.png": ["star"], "b.png": ["square", "star"]})
+    return data_source(train, write_data(folder, f"{name}val", {"a.png": ["star"]}))
+
+
+@contextmanager
+def refused(experiment: Experiment, kind: type[CiodError], *expected: str) -> Iterator[None]:
+    """The block ends in one line that says this; nothing in the experiment has changed."""
+    before = content_of(experiment.folder)
+    with pytest.raises(kind) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in expected:
+        assert part in message
+    assert content_of(experiment.folder) == before

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,64 +15,16 @@ from ciod_core.data.formats.source import DatasetSource, resolve_dataset
 from ciod_core.errors import CheckpointError, CiodError, ConfigError, DataError
 from ciod_core.evaluation.evaluate import evaluate_weights
 from ciod_core.experiment.add_step import add_step
-from ciod_core.experiment.create import create_experiment
-from ciod_core.experiment.entries import FileRecord, RunRecord
-from ciod_core.experiment.folder import WEIGHTS_KEY, Experiment
+from ciod_core.experiment.folder import Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.claim import claim
 from ciod_core.runs.replay import choose_replayed, resumed_replay
 from ciod_core.runs.spec import plan_run
 from ciod_core.runs.train import training_data, training_table
-from tests.helpers.chains import content_of, data_source, write_data, write_teacher
-from tests.helpers.experiments import check_files, make_run
+from tests.helpers.chains import JOINT, begin_run, content_of, data_source, refused, second_data, write_data
+from tests.helpers.experiments import check_files
 from tests.helpers.exports import EXPORTS
 from tests.helpers.writers import as_voc, as_yolo
-
-JOINT = Config(method=MethodConfig(name="joint"))
-
-
-@pytest.fixture
-def chain(tmp_path: Path) -> Experiment:
-    """Step 1 with circles and squares, on three images and one for validation; not trained yet."""
-    data = tmp_path / "data"
-    train = write_data(data, "first", {"a.png": ["circle"], "b.png": ["square", "circle"], "c.png": []})
-    val = write_data(data, "firstval", {"a.png": ["square", "circle"]})
-    with add_step(data_source(train, val), experiment=tmp_path / "chain") as added:
-        begin_run(added.experiment, "step1", 1)
-    return added.experiment
-
-
-def begin_run(experiment: Experiment, name: str, step: int, parent: str | None = None) -> RunRecord:
-    """A finished run with real weights that says it trained on the step as it is."""
-    record = make_run(experiment, name, step, parent)
-    path = write_teacher(experiment.weights_path(name), experiment.read().classes.up_to(step), step)
-    record = record.model_copy(
-        update={
-            "inputs": {"train": experiment.read().train_file(step)},
-            "outputs": {WEIGHTS_KEY: FileRecord.of(path, experiment.folder)},
-        }
-    )
-    experiment.put_run(record)
-    return record
-
-
-def second_data(folder: Path, name: str = "new") -> DatasetSource:
-    """Stars, and one more square; the names and ids of its images are those of step 1's."""
-    train = write_data(folder, name, {"a.png": ["star"], "b.png": ["square", "star"]})
-    return data_source(train, write_data(folder, f"{name}val", {"a.png": ["star"]}))
-
-
-@contextmanager
-def refused(experiment: Experiment, kind: type[CiodError], *expected: str) -> Iterator[None]:
-    """The block ends in one line that says this; nothing in the experiment has changed."""
-    before = content_of(experiment.folder)
-    with pytest.raises(kind) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in expected:
-        assert part in message
-    assert content_of(experiment.folder) == before
 
 
 class TestFirstStep:
@@ -274,148 +224,6 @@ class TestNextStep:
                 pass
 
 
-class TestTakingBack:
-    def test_a_step_goes_when_no_run_began(self, chain: Experiment, tmp_path: Path) -> None:
-        before = content_of(chain.folder)
-        source = second_data(tmp_path / "later")
-        with pytest.raises(ConfigError), add_step(source, experiment=chain.folder, teacher="step1"):
-            assert len(chain.read().steps) == 2
-            raise ConfigError("a wrong flag")
-        assert content_of(chain.folder) == before
-
-    def test_it_stays_when_a_run_began(self, chain: Experiment, tmp_path: Path) -> None:
-        source = second_data(tmp_path / "later")
-        with pytest.raises(KeyboardInterrupt), add_step(source, experiment=chain.folder, teacher="step1"):
-            begin_run(chain, "step2", 2, "step1")
-            raise KeyboardInterrupt
-        assert chain.read().classes.names == ("circle", "square", "star")
-        check_files(chain, 2)
-
-    def test_other_data_in_place_of_a_step_that_no_run_trained_on(self, chain: Experiment, tmp_path: Path) -> None:
-        with add_step(second_data(tmp_path / "wrong"), experiment=chain.folder, teacher="step1"):
-            pass
-        right = data_source(write_data(tmp_path / "right", "new", {"a.png": ["moon"]}))
-        with add_step(right, experiment=chain.folder, teacher="step1"):
-            pass
-        assert chain.read().classes.names == ("circle", "square", "moon")
-        check_files(chain, 2)
-        assert len(list((chain.folder / "splits").iterdir())) == 3, "no file of the step before stays"
-
-    def test_overwriting_the_only_run_of_a_step(self, chain: Experiment, tmp_path: Path) -> None:
-        with add_step(second_data(tmp_path / "wrong"), experiment=chain.folder, teacher="step1"):
-            begin_run(chain, "step2", 2, "step1")
-        right = data_source(write_data(tmp_path / "right", "new", {"a.png": ["moon"]}))
-        before = content_of(chain.folder)
-        with (
-            pytest.raises(KeyboardInterrupt),
-            add_step(right, experiment=chain.folder, teacher="step1", overwrites=lambda step: f"step{step}"),
-        ):
-            assert chain.read().classes.names[-1] == "moon"
-            raise KeyboardInterrupt
-        assert content_of(chain.folder) == before, "the run that was to be overwritten has its data again"
-        with add_step(right, experiment=chain.folder, teacher="step1", overwrites=lambda step: f"step{step}"):
-            begin_run(chain, "step2", 2, "step1")
-        assert chain.read().classes.names[-1] == "moon"
-        check_files(chain, 2)
-        assert len(list((chain.folder / "splits").iterdir())) == 3
-        with (
-            refused(chain, ConfigError, "from other data already (runs: step2)"),
-            add_step(
-                second_data(tmp_path / "third"),
-                experiment=chain.folder,
-                teacher="step1",
-                overwrites=lambda step: "mine",
-            ),
-        ):
-            pass
-
-    def test_a_manifest_that_cannot_be_written(
-        self, chain: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def full_disk(path: Path, text: str) -> None:
-            raise OSError(28, "No space left on device", str(path))
-
-        before = content_of(chain.folder)
-        source = second_data(tmp_path / "later")
-        monkeypatch.setattr("ciod_core.experiment.folder.atomic_write_text", full_disk)
-        with (
-            pytest.raises(OSError, match="No space left"),
-            add_step(source, experiment=chain.folder, teacher="step1"),
-        ):
-            pass
-        assert content_of(chain.folder) == before
-
-
-class TestLoneWeights:
-    CLASSES = class_table([[("circle", 4), ("square", 2)], [("star", 0)]])
-
-    def test_an_experiment_around_them(self, tmp_path: Path) -> None:
-        weights = write_teacher(tmp_path / "mine.safetensors", self.CLASSES)
-        source = second_data(tmp_path / "data")
-        with add_step(source, experiment=tmp_path / "chain", teacher=weights) as added:
-            chain, manifest = added.experiment, added.experiment.read()
-            assert added.number == 3
-            assert manifest.classes == self.CLASSES, "the data has nothing new"
-            assert [step.classes for step in manifest.steps] == [("circle", "square"), ("star",), ()]
-            imported = chain.read().run("mine")
-            assert (imported.kind, imported.step, imported.status, imported.seed) == ("imported", 2, "finished", None)
-            assert imported.outputs[WEIGHTS_KEY].sha256 == sha256_of_file(weights)
-            assert imported.config["model"]["name"] == "yolox-micro"
-            for teacher in ("mine", weights):
-                plan = plan_run(chain, Config(), teacher=teacher)
-                assert plan.step == 3 and plan.teacher is not None and plan.teacher.run == imported
-            assert [run.name for run in chain.read().leaf_runs()] == ["mine"]
-            # Ids of the data come after those that the weights know.
-            assert read_coco(chain.read().train_file(3).locate(chain.folder)).category_ids_N.tolist() == [0, 2, 0]
-            with refused(chain, ConfigError, "step 1 was trained before this experiment began"):
-                plan_run(chain, Config())
-            with refused(chain, ConfigError, "step 1 was trained before"):
-                training_table(chain, plan_run(chain, JOINT))
-            with refused(chain, ConfigError, "step 2 was trained before"):
-                budget = Config(replay=ReplayConfig(images=3))
-                choose_replayed(chain, plan_run(chain, budget, teacher="mine"))
-            with refused(chain, ConfigError, "'mine' is what this experiment began with"):
-                claim(chain, plan_run(chain, budget, teacher="mine", run="mine"), resume=False, overwrite=True)
-            begin_run(chain, "step3", 3, "mine")
-        assert [run.name for run in chain.read().path_to("step3")] == ["mine", "step3"]
-        # The teacher itself can be measured on the first data that labels its classes.
-        assert chain.read().validation_steps(2) == (3,) == chain.read().validation_steps(3)
-
-    def test_beside_the_weights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        write_teacher(tmp_path / "step2.safetensors", self.CLASSES)
-        with add_step(second_data(tmp_path / "data"), teacher=Path("step2.safetensors")) as added:
-            assert added.experiment.read().run("step2").outputs[WEIGHTS_KEY].path == "step2.safetensors"
-            assert plan_run(added.experiment, Config(), teacher="step2").name == "step3"
-
-    def test_a_failure_leaves_the_weights_alone(self, tmp_path: Path) -> None:
-        weights = write_teacher(tmp_path / "chain" / "step2.safetensors", self.CLASSES)
-        source = second_data(tmp_path / "data")
-        before = content_of(tmp_path)
-        with pytest.raises(KeyboardInterrupt), add_step(source, experiment=tmp_path / "chain", teacher=weights):
-            raise KeyboardInterrupt
-        assert content_of(tmp_path) == before
-
-    def test_weights_that_are_none(self, tmp_path: Path) -> None:
-        source = second_data(tmp_path / "data")
-        (tmp_path / "broken.safetensors").write_text("no weights")
-        for teacher, kind, expected in (
-            ("step7", ConfigError, "`teacher` step7: no such file"),
-            (tmp_path / "broken.safetensors", CheckpointError, "not a readable safetensors file"),
-        ):
-            with pytest.raises(kind, match=expected), add_step(source, experiment=tmp_path / "c", teacher=teacher):
-                pass
-        assert not (tmp_path / "c").exists()
-
-    def test_the_teacher_of_another_chain(self, chain: Experiment, tmp_path: Path) -> None:
-        weights = write_teacher(tmp_path / "mine.safetensors", self.CLASSES)
-        with (
-            refused(chain, CheckpointError, "its class 3 is 'star', the experiment expects no class there"),
-            add_step(second_data(tmp_path / "later"), experiment=chain.folder, teacher=weights),
-        ):
-            pass
-
-
 def test_validation_images_of_several_steps_are_evaluated_once(chain: Experiment, tmp_path: Path) -> None:
     """The second month labels the images of the first once more, with stars and squares, and one of its own."""
     val = write_data(tmp_path / "data", "starval", {"x.png": ["star", "square"], "own.png": ["star"]})
@@ -434,63 +242,6 @@ def test_validation_images_of_several_steps_are_evaluated_once(chain: Experiment
     before = evaluate_weights(chain, chain.weights_path("step1"), EvaluationConfig(), device="cpu")
     assert (before.images, before.boxes) == (1, 2)
     assert report.groups["step1"].boxes == before.groups["step1"].boxes
-
-
-class TestAfterAPlan:
-    @pytest.fixture
-    def planned(self, shapes_dataset: DatasetSource, tmp_path: Path) -> Experiment:
-        experiment = create_experiment(shapes_dataset, "5+3", "name", tmp_path / "planned")
-        begin_run(experiment, "step1", 1)
-        return experiment
-
-    def test_a_finished_plan_goes_on(self, planned: Experiment, shapes_dataset: DatasetSource, tmp_path: Path) -> None:
-        begin_run(planned, "step2", 2, "step1")
-        before = planned.read()
-        source = data_source(write_data(tmp_path / "data", "new", {"a.png": ["moon", "circle"]}))
-        with add_step(source, experiment=planned.folder, teacher="step2"):
-            manifest = planned.read()
-            assert manifest.steps[:2] == before.steps and manifest.dataset == before.dataset
-            assert manifest.classes.names[8:] == ("moon",)
-            assert manifest.steps[2].extended_classes == ("circle",)
-            assert manifest.validation_steps(3) == (2,) and manifest.validation_steps(1) == (1,)
-            every_id = read_coco(shapes_dataset.train.annotations).image_ids_I.tolist()
-            assert not set(every_id) & set(
-                read_coco(planned.read().train_file(3).locate(planned.folder)).image_ids_I.tolist()
-            )
-            joint = training_table(planned, plan_run(planned, JOINT))
-            assert joint.table.num_images == len(every_id) + 1
-            assert training_table(planned, plan_run(planned, JOINT, step=2)).image_dir == (
-                planned.folder / planned.read().train_images()
-            )
-
-    @pytest.mark.parametrize(
-        ("teacher", "expected"),
-        [
-            ("step1", "has a plan whose step 2 comes next; train it first, without `data`"),
-            (None, "has a plan; pass a `teacher` that has finished all 2 steps"),
-        ],
-    )
-    def test_an_unfinished_plan_comes_first(
-        self, planned: Experiment, tmp_path: Path, teacher: str | None, expected: str
-    ) -> None:
-        source = second_data(tmp_path / "data")
-        with (
-            refused(planned, ConfigError, expected, "a new folder as `experiment`"),
-            add_step(source, experiment=planned.folder, teacher=teacher),
-        ):
-            pass
-
-    def test_the_dataset_of_the_plan_may_have_gone(self, planned: Experiment, tmp_path: Path) -> None:
-        begin_run(planned, "step2", 2, "step1")
-        document = json.loads(planned.manifest_path.read_text())
-        document["dataset"]["train"]["annotations"]["path"] = "gone.json"
-        planned.manifest_path.write_text(json.dumps(document | {"checksum": None}))
-        with add_step(second_data(tmp_path / "data"), experiment=planned.folder, teacher="step2"):
-            first, last = (
-                read_coco(planned.read().train_file(step).locate(planned.folder)).image_ids_I.tolist()
-                for step in (1, 3)
-            )
-        assert not set(first) & set(last)
 
 
 @pytest.mark.parametrize("write", [as_yolo, as_voc])
