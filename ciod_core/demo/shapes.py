@@ -9,12 +9,10 @@ Legend: I images, N boxes of all images.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,6 +28,7 @@ from ciod_core.demo.outlines import SHAPE_NAMES
 from ciod_core.demo.painting import PaintedObject, paint_image
 from ciod_core.errors import ConfigError, DataError
 from ciod_core.files import MostBytes, parse_json, read_bytes
+from ciod_core.runtime.processes import in_processes
 
 RECORD_NAME = "shapes.json"
 JPEG_QUALITY = 92
@@ -132,15 +131,16 @@ def _new_folder(out: Path) -> Iterator[Path]:
 
 def _paint_split(folder: Path, split: str, stream: int, count: int, record: ShapesRecord, workers: int | None) -> None:
     (folder / split).mkdir()
-    paint = partial(_paint_file, folder / split, record, stream)
+    paint = partial(_paint_files, folder / split, record, stream)
     processes = min(workers or os.cpu_count() or 1, max(1, count // 50))
-    if processes == 1:
-        objects = [paint(index) for index in range(count)]
-    else:
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context(method)) as pool:
-            objects = list(pool.map(paint, range(count), chunksize=25))
+    shares = [range(count * part // processes, count * (part + 1) // processes) for part in range(processes)]
+    painted = in_processes(paint, shares) if processes > 1 else map(paint, shares)
+    objects = [of_image for share in painted for of_image in share]
     write_coco(_table(objects, record), folder / "annotations" / f"instances_{split}.json")
+
+
+def _paint_files(folder: Path, record: ShapesRecord, stream: int, indices: range) -> list[list[PaintedObject]]:
+    return [_paint_file(folder, record, stream, index) for index in indices]
 
 
 def _paint_file(folder: Path, record: ShapesRecord, stream: int, index: int) -> list[PaintedObject]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 # A terminal that closes and a system that shuts down send several at once.
@@ -40,13 +42,17 @@ def interruptible() -> Iterator[None]:
     """Raise an `Interruption` in the block when the process is asked to end, and one alone for several requests.
 
     A signal that is ignored, as by `nohup`, stays ignored. Libraries in C may turn the exception into one of their own;
-    then it is raised anew. Where an exception is lost, as in destructors and some callbacks, the request is repeated.
+    then it is raised anew. Where an exception is lost, as in destructors and some callbacks, or would leave a lock
+    taken, the request is repeated.
     """
     raised_at, raised = -SECONDS_TOGETHER, 0
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal raised_at, raised
         if time.monotonic() - raised_at < SECONDS_TOGETHER:
+            return
+        if _is_locking(frame):
+            _thread.start_new_thread(_repeat, (number,))
             return
         raised_at, raised = time.monotonic(), number
         raise Interruption(number)
@@ -57,9 +63,7 @@ def interruptible() -> Iterator[None]:
             others(lost)
             return
         raised_at = -SECONDS_TOGETHER
-        timer = threading.Timer(SECONDS_TO_REPEAT, os.kill, (os.getpid(), lost.exc_value.number))
-        timer.daemon = True
-        timer.start()
+        _thread.start_new_thread(_repeat, (lost.exc_value.number,))
 
     handled = [number for number in ENDING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     others, sys.unraisablehook = sys.unraisablehook, repeat_lost
@@ -79,6 +83,19 @@ def interruption_before(error: BaseException | None) -> Interruption | None:
     while error is not None and not isinstance(error, Interruption):
         error = error.__context__
     return error
+
+
+def _repeat(number: int) -> None:
+    """The same request once more; in a thread of the lower kind, because starting the other one takes locks."""
+    time.sleep(SECONDS_TO_REPEAT)
+    os.kill(os.getpid(), number)
+
+
+def _is_locking(frame: FrameType | None) -> bool:
+    """Whether Python's own code takes or gives back a lock; by an exception there, it would stay taken for good."""
+    if frame is None or frame.f_globals.get("__name__") != threading.__name__:
+        return False
+    return frame.f_code.co_name in ("__enter__", "__exit__", "_acquire_restore")
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -39,6 +41,18 @@ def test_an_interruption_that_a_destructor_loses_comes_again() -> None:
         time.sleep(10)
     assert caught.value.number == signal.SIGTERM
     assert sys.unraisablehook is others
+
+
+def test_a_lock_is_taken_and_given_back_first() -> None:
+    class Asking:
+        __enter__ = partial(signal.raise_signal, signal.SIGTERM)
+        acquire = release = __exit__ = print
+
+    entered = False
+    with pytest.raises(Interruption), interruptible(), threading.Condition(Asking()):  # type: ignore[arg-type]
+        entered = True
+        time.sleep(10)
+    assert entered
 
 
 def test_an_error_while_the_process_ends_stays_what_it_is() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from ciod_core.errors import CiodError
+from ciod_core.runtime.processes import in_processes
 
 # A parent whose worker would sleep for a minute; it prints the worker's process id.
 PARENT = """
@@ -46,3 +51,74 @@ def _alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+# Says when its processes work, which would take long.
+WORK = """
+import sys, time
+from ciod_core.runtime.interruption import Interruption, interruptible
+from ciod_core.runtime.processes import in_processes
+
+def work(share):
+    print(share, flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    try:
+        with interruptible():
+            in_processes(work, range(2))
+    except Interruption as interruption:
+        sys.exit(interruption.number)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("to", ["all", "parent"])
+def test_work_ends_with_an_interruption(name: str, to: str, tmp_path: Path) -> None:
+    script, number = tmp_path / "work.py", getattr(signal, name)
+    script.write_text(WORK, encoding="utf-8")
+
+    def heed_signal() -> None:
+        # A test run that a shell started in the background ignores Ctrl-C, and so would its children.
+        signal.signal(number, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_signal,
+    )
+    assert process.stdout is not None
+    assert {process.stdout.readline() for _ in range(2)} == {"0\n", "1\n"}
+    (os.killpg if to == "all" else os.kill)(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (number, "")
+
+
+def _double(number: int) -> int:
+    return 2 * number
+
+
+def _fail(number: int) -> None:
+    if number == 1:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    time.sleep(60)
+
+
+def _end(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_work_in_shares() -> None:
+    assert in_processes(_double, range(3)) == [0, 2, 4]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals of POSIX")
+def test_work_that_fails() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        in_processes(_fail, [1, 2])
+    with pytest.raises(CiodError, match="a process was killed"):
+        in_processes(_end, [1])
