@@ -60,7 +60,8 @@ def interruptible() -> Iterator[None]:
     def repeat_lost(lost: Any) -> None:
         nonlocal raised_at
         if not isinstance(lost.exc_value, Interruption):
-            others(lost)
+            if not raised:  # what breaks after it is a consequence, as where a loader's workers have ended already
+                others(lost)
             return
         raised_at = -SECONDS_TOGETHER
         _thread.start_new_thread(_repeat, (lost.exc_value.number,))

@@ -43,6 +43,22 @@ def test_an_interruption_that_a_destructor_loses_comes_again() -> None:
     assert sys.unraisablehook is others
 
 
+def test_what_a_destructor_says_in_the_course_of_it_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Breaks:
+        def __del__(self) -> None:
+            raise ValueError("a worker is gone")
+
+    reported: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: reported.append(lost.exc_type))
+    with pytest.raises(Interruption), interruptible():
+        Breaks()
+        try:
+            ask_to_end()
+        finally:
+            Breaks()
+    assert reported == [ValueError]
+
+
 def test_a_lock_is_taken_and_given_back_first() -> None:
     class Asking:
         __enter__ = partial(signal.raise_signal, signal.SIGTERM)
