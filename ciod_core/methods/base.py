@@ -104,6 +104,14 @@ class Method:
         num_old, num_new = mean_across_processes(counts).tolist()
         return min(1.0, num_old / max(self.options.trunk_balance * num_new, 1e-9))
 
+    def after_update(self, student: Detector, lr: float) -> None:
+        """Change the student once more after a step of the optimizer; most methods do not.
+
+        Args:
+            student: the detector, in place.
+            lr: the learning rate of the step.
+        """
+
     def presence_targets(self, assignment: Assignment, knowledge: Knowledge) -> Tensor:
         """(P,) target presence of positives that were assigned to kept boxes, put before the labeled objects.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,11 @@ from ciod_core.model.knowledge import Knowledge
 # Share of the learning rate at which backbone and neck learn: faster, they lose old classes; slower, they miss new
 # ones.
 TRUNK_RATE = 0.04
+# Weight decay of the head, toward the teacher's weights instead of 0 and decoupled from the gradients as in AdamW
+# (the starting point of L2-SP, Li et al. 2018). Few images, seen often, are learned by heart, and a head that is free
+# to fit the teacher on them no longer says what it did on others. Weaker, it forgets old classes; stronger, it learns
+# new ones less well. Rows of new classes are free.
+HEAD_DECAY = 50.0
 # Losses are divided by the anchor points at which the teacher sees an object: images with many would outweigh those
 # with few. An image with fewer than these counts as one with as many.
 FEWEST_POINTS = 4.0
@@ -26,16 +33,36 @@ class Consolidation(Method):
     """
 
     needs = frozenset({"dense"})
+    # The teacher's weights of the head, by name; then beside the student's, those that stay near them.
+    _taught: Mapping[str, Tensor] = {}
+    _held: tuple[list[Tensor], list[Tensor]] | None = None
 
     def grow(self, student: Detector, num_new: int) -> None:
         """The old path alone, with room for the classes of the branches; batch statistics are those of the teacher."""
         student.drop_branches()
+        trunk = {id(parameter) for parameter in student.trunk_parameters()}
+        self._taught = {
+            name: parameter.detach().clone()
+            for name, parameter in student.named_parameters()
+            if id(parameter) not in trunk
+        }
         student.add_classes(num_new)
         student.keep_statistics()
 
     def trunk_rate(self, knowledge: Knowledge, objects: Targets) -> float:
         """The same for every batch."""
         return TRUNK_RATE
+
+    @torch.no_grad()
+    def after_update(self, student: Detector, lr: float) -> None:
+        """Let the head, but for the rows of new classes, decay toward the teacher's weights."""
+        if self._held is None:
+            own = dict(student.named_parameters())
+            self._held = (
+                [own[name][: len(taught)] if taught.ndim else own[name] for name, taught in self._taught.items()],
+                [taught.to(own[name].device) for name, taught in self._taught.items()],
+            )
+        torch._foreach_lerp_(*self._held, min(1.0, HEAD_DECAY * lr))
 
     def losses(
         self,

@@ -228,6 +228,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.teacher is not None:
+            self.method.after_update(self.student, lr)
         if self.average is not None:
             self.average.update(self.student, iteration // self.config.accumulate + 1)
 

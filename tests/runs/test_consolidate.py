@@ -16,12 +16,12 @@ from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import ConfigError
 from ciod_core.evaluation.chain import chain_to
 from ciod_core.experiment.folder import Experiment
-from ciod_core.methods.consolidation import Consolidation
+from ciod_core.methods.consolidation import HEAD_DECAY, Consolidation
 from ciod_core.model.checkpoint import load_detector, read_info
 from ciod_core.runs.consolidate import LEARNING_RATE, consolidate
 from ciod_core.runs.train import train_step
 from tests.helpers.listeners import StopInEpoch2
-from tests.helpers.networks import lively_detector
+from tests.helpers.networks import lively, lively_detector
 from tests.helpers.scenes import make_targets
 from tests.training.conftest import tiny_config
 
@@ -67,6 +67,28 @@ def test_the_student_starts_as_the_old_path_and_labels_teach_class_and_box_alone
     assert [same[name].item() for name in ("old objectness", "old class", "old box")] == pytest.approx(
         [0, 0, 0], abs=1e-2
     )
+
+
+@pytest.mark.parametrize("family", ["yolox-micro", "gfl-micro"])
+def test_the_head_decays_toward_the_teachers_and_new_classes_are_free(family: str) -> None:
+    teacher, student = lively(family, num_classes=3), lively(family, num_classes=3)
+    student.add_branch(2, "neck")
+    method = Consolidation(Section(), ResamplerConfig())
+    method.grow(student, 2)
+    taught, grown = dict(teacher.named_parameters()), dict(student.named_parameters())
+    before = {name: parameter.detach().clone() for name, parameter in grown.items()}
+    with torch.no_grad():
+        for parameter in grown.values():
+            parameter += 1.0
+    method.after_update(student, 1e-3)
+    trunk = {id(parameter) for parameter in student.trunk_parameters()}
+    for name, parameter in grown.items():
+        kept = torch.full_like(parameter, 1 - 1e-3 * HEAD_DECAY)
+        if id(parameter) in trunk:
+            kept.fill_(1.0)
+        elif parameter.shape != taught[name].shape:
+            kept[3:] = 1.0
+        torch.testing.assert_close(parameter - before[name], kept, rtol=0, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("with_photos", [False, True])
