@@ -128,6 +128,6 @@ def _notes(config: Config) -> tuple[str, ...]:
     if config.data.unlabeled is not None:
         return ()
     return (
-        "without `data.unlabeled` the backbone stays frozen: expect lower AP of new classes and more false alarms; any "
+        "without `data.unlabeled` the backbone stays frozen: expect lower AP of all classes and more false alarms; any "
         "photographs will do",
     )
