@@ -27,7 +27,8 @@ def pick_device(name: torch.device | str) -> torch.device:
     text = str(name).strip().lower()
     if "," in text:
         raise ConfigError(
-            f"`training.device` {name}: one process runs on one device; pass one, or several as `devices`"
+            f"`training.device` {name}: one process runs on one device; pass one "
+            "(train-step takes several, as `devices`)"
         )
     if text == "auto":
         text = "cuda" if torch.cuda.is_available() else "cpu"
