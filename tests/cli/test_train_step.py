@@ -18,6 +18,7 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.files import sha256_of_file
 from ciod_core.runs.inherited import INHERITED
 from tests.cli.conftest import TINY, Ciod
+from tests.helpers.processes import start_heeding
 
 TRAIN = [sys.executable, "-m", "ciod_cli", "train-step", "--model", "yolox-micro", *TINY]
 
@@ -174,14 +175,8 @@ def test_no_experiment(ciod: Ciod, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_ctrl_c_and_resume(ciod: Ciod, untrained: Path) -> None:
-    def heed_interrupts() -> None:
-        # A test run that a shell started in the background ignores them, and so would its children.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
     command = [*TRAIN, "--experiment", str(untrained), "--epochs", "8"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
-    )
+    process = start_heeding(signal.SIGINT, *command)
     assert process.stderr is not None
     # The first line of progress of the second epoch: one complete epoch can be resumed.
     while "epoch 2/8" not in process.stderr.readline():

@@ -1,10 +1,12 @@
-"""Two processes that work together, as `--devices 2` starts them."""
+"""Processes to watch: two that work together, as `--devices 2` starts them, and those that a signal ends."""
 
 from __future__ import annotations
 
 import os
 import queue
+import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -35,6 +37,21 @@ def in_two_processes(function: Callable[..., R], *arguments: Any) -> R:
     for process in processes:
         process.join()
     return answer
+
+
+def start_heeding(number: int, *command: object) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own that does not ignore a signal.
+
+    A test run that a shell started in the background ignores Ctrl-C, and so would its children.
+    """
+    return subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
 
 
 def _run(rank: int, port: int, answers: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

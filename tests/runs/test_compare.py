@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from ciod_core.runs.compare.plan import Epochs, SuiteRun, config_of, suite_runs
 from ciod_core.runs.compare.results import Spread, _ceiling, suite_rows
 from ciod_core.runs.compare.runner import RunProgress, run_suite
 from ciod_core.runs.inherited import INHERITED
+from ciod_core.runtime.interruption import Interruption
 from ciod_core.training.progress import TrainingListener
 
 TINY = {
@@ -138,6 +140,18 @@ def test_a_lost_process_fails_its_run_and_those_that_build_on_it(experiment: Exp
         ("step1", "its process was killed"),
         ("step1-seed1", "Resource temporarily unavailable"),
     ]
+
+
+def test_an_interruption_that_broke_a_future_is_no_error_of_the_run() -> None:
+    class Broken:
+        def result(self) -> RunRecord:
+            try:
+                raise Interruption(signal.SIGTERM)
+            finally:
+                raise RuntimeError("cannot release un-acquired lock")
+
+    with pytest.raises(RuntimeError):
+        runner._result(Broken())  # type: ignore[arg-type]
 
 
 def test_no_setting_is_left_to_a_teachers_run() -> None:

@@ -117,6 +117,17 @@ def test_a_run(with_photos: bool, experiment: Experiment, shapes_dataset: Datase
     assert chain is not None and chain.runs == ("step1", "step2-one")
 
 
+def test_a_run_holds_the_head(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ciod_core.methods.consolidation.HEAD_DECAY", 1e9)
+    before = load_detector(experiment.weights_path("step2"))[0].state_dict()
+    consolidate(experiment, config(epochs=1), teacher="step2")
+    after = load_detector(experiment.weights_path("step2-one"))[0].state_dict()
+    heads = {name: tensor for name, tensor in after.items() if name.startswith("head") and "num_batches" not in name}
+    assert all(torch.equal(tensor[: len(before[name])], before[name]) for name, tensor in heads.items())
+    rows = [tensor for name, tensor in after.items() if name.endswith("cls_conv.weight")]
+    assert all(row.shape[0] == 8 for row in rows) and rows
+
+
 def _buffers(detector: torch.nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in detector.named_buffers() if "num_batches" not in name]
 

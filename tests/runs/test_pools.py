@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from ciod_core.errors import CiodError
 from ciod_core.runs.compare.pools import process_pool
+from tests.helpers.processes import start_heeding
 
 # Each call says in a file that it has begun, and in another one that it was interrupted.
 COMPARISON = """
@@ -82,19 +82,7 @@ def test_a_process_that_is_ended_takes_no_other_along() -> None:
 def test_all_processes_are_interrupted_together(name: str, when: str, tmp_path: Path) -> None:
     script, number = tmp_path / "comparison.py", getattr(signal, name)
     script.write_text(COMPARISON, encoding="utf-8")
-
-    def heed_signal() -> None:
-        # A test run that a shell started in the background ignores Ctrl-C, and so would its children.
-        signal.signal(number, signal.SIG_DFL)
-
-    process = subprocess.Popen(
-        [sys.executable, script, tmp_path],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=heed_signal,
-    )
+    process = start_heeding(number, sys.executable, script, tmp_path)
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     while when == "training" and not all((tmp_path / file).exists() for file in ("one", "two")):
         assert process.poll() is None

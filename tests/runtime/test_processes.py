@@ -14,6 +14,7 @@ import pytest
 
 from ciod_core.errors import CiodError
 from ciod_core.runtime.processes import in_processes
+from tests.helpers.processes import start_heeding
 
 # A parent whose worker would sleep for a minute; it prints the worker's process id.
 PARENT = """
@@ -78,19 +79,7 @@ if __name__ == "__main__":
 def test_work_ends_with_an_interruption(name: str, to: str, tmp_path: Path) -> None:
     script, number = tmp_path / "work.py", getattr(signal, name)
     script.write_text(WORK, encoding="utf-8")
-
-    def heed_signal() -> None:
-        # A test run that a shell started in the background ignores Ctrl-C, and so would its children.
-        signal.signal(number, signal.SIG_DFL)
-
-    process = subprocess.Popen(
-        [sys.executable, script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=heed_signal,
-    )
+    process = start_heeding(number, sys.executable, script)
     assert process.stdout is not None
     assert {process.stdout.readline() for _ in range(2)} == {"0\n", "1\n"}
     (os.killpg if to == "all" else os.kill)(process.pid, number)

@@ -47,8 +47,9 @@ def process_pool(jobs: int, threads: int | None) -> Iterator[Pool]:
         jobs: how many work at the same time; no more are submitted.
         threads: of each; None shares the cores among them.
     """
-    # Where the first process starts, this does, and lets Ctrl-C through again.
-    resource_tracker.ensure_running()
+    if hasattr(signal, "pthread_sigmask"):
+        # Else it starts with the first process, and lets Ctrl-C through to that.
+        resource_tracker.ensure_running()
     pool = _ProcessPool(threads or max(1, (os.cpu_count() or 1) // jobs))
     try:
         yield pool
@@ -59,8 +60,8 @@ def process_pool(jobs: int, threads: int | None) -> Iterator[Pool]:
 class _ProcessPool:
     """A new process for each call: what becomes of one is nothing to the others, and its memory is free afterwards.
 
-    An interruption of the main thread can leave any lock of Python's own queues, futures and pools taken for good. So
-    that thread waits for the processes themselves at the end, and never for the threads that wait for their answers.
+    The main thread waits for the processes themselves at the end, not for the threads that wait for their answers: an
+    exception from a signal may have left a lock taken that those need.
     """
 
     def __init__(self, threads: int) -> None:
