@@ -119,7 +119,7 @@ class Method:
         """
         target_P = torch.ones_like(assignment.iou_P)
         if self.options.objectness == "soft":
-            old_P = assignment.object_P < len(knowledge)
+            old_P = (assignment.object_P < len(knowledge)).nonzero().squeeze(1)
             target_P[old_P] = knowledge.presence_of(assignment.object_P[old_P])
         return target_P
 

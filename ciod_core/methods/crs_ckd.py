@@ -79,7 +79,7 @@ class CrsCkd(Method):
         self, detector: Detector, student: Predictions, assignment: Assignment, old_P: Tensor, knowledge: Knowledge
     ) -> Losses:
         """CKD on the positives of old objects, each from the kept box that it was assigned to."""
-        image_P, anchor_P, source_P, _ = (field[old_P] for field in assignment)
+        image_P, anchor_P, source_P, _ = assignment.pick(old_P)
         sums = collaborative_distillation(
             student.class_logits_at(image_P, anchor_P),
             student.boxes_BA4[image_P, anchor_P],

@@ -18,8 +18,9 @@ from torch.nn.functional import softplus
 
 from ciod_core.methods.base import Method
 from ciod_core.model.base import Assignment, Detector, Losses, Predictions, Targets
-from ciod_core.model.common.boxes import pairwise_iou
+from ciod_core.model.common.boxes import iou
 from ciod_core.model.common.losses import normalizer
+from ciod_core.model.common.per_image import count_of_image
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.resampler.rules import best_class
 
@@ -98,15 +99,12 @@ def trusted_points(teacher: Predictions, objects: Targets, iou_threshold: float)
         iou_threshold: IoU from which boxes are of the same object; from 1 on the teacher is trusted everywhere.
     """
     label_BA = best_class(teacher).label_BA
-    trusted_BA = torch.ones_like(label_BA, dtype=torch.bool)
     if iou_threshold >= 1:
-        return trusted_BA
-    for image in range(len(label_BA)):
-        of_image_N = objects.image_N == image
-        iou_AN = pairwise_iou(teacher.boxes_BA4[image], objects.boxes_N4[of_image_N])
-        differs_AN = label_BA[image].unsqueeze(1) != objects.labels_N[of_image_N]
-        trusted_BA[image] = ~((iou_AN >= iou_threshold) & differs_AN).any(dim=1)
-    return trusted_BA
+        return torch.ones_like(label_BA, dtype=torch.bool)
+    iou_NA = iou(teacher.boxes_BA4[objects.image_N], objects.boxes_N4.unsqueeze(1))
+    differs_NA = label_BA[objects.image_N] != objects.labels_N.unsqueeze(1)
+    wrong_NA = (iou_NA >= iou_threshold) & differs_NA
+    return count_of_image(wrong_NA, objects.image_N, len(label_BA)) == 0
 
 
 def absence_loss(student: Predictions, teacher: Predictions, assignment: Assignment, trusted_BA: Tensor) -> Tensor:

@@ -35,10 +35,11 @@ class Sid(MatchingMethod):
     def match(self, student: Predictions, teacher: Predictions, old: OldObjects) -> Losses:
         """Squared errors of class outputs, and smooth L1 of features and relations."""
         kept_BA = apply_rule(teacher, self.resampler) & old.trusted_BA
+        kept = kept_BA.nonzero(as_tuple=True)
         ours_BAF, theirs_BAF = (features_of(predictions).class_features_BAF for predictions in (student, teacher))
         objects = old.knowledge.image_K, old.knowledge.anchor_K
         return {
             "old class": self.config.class_weight * squared_class_error(student, teacher, kept_BA),
-            "old feature": self.config.feature_weight * tower_loss(ours_BAF[kept_BA], theirs_BAF[kept_BA]),
+            "old feature": self.config.feature_weight * tower_loss(ours_BAF[kept], theirs_BAF[kept]),
             "old relation": self.config.relation_weight * relation_loss(ours_BAF[objects], theirs_BAF[objects]),
         }

@@ -149,6 +149,12 @@ class Assignment(NamedTuple):
     object_P: Tensor
     iou_P: Tensor
 
+    def pick(self, mask_P: Tensor) -> Assignment:
+        """The positives that a mask chooses."""
+        # A GPU is waited for once, not by every field.
+        chosen = mask_P.nonzero().squeeze(1)
+        return Assignment(*(field[chosen] for field in self))
+
 
 class Detector(nn.Module, ABC):
     """A detector that can grow: by classes of its last head, or by a branch, a further head.

@@ -89,7 +89,9 @@ class Knowledge:
 
     def pick(self, chosen: Tensor) -> Knowledge:
         """The boxes that a boolean mask or an index tensor chooses."""
-        return self._map(lambda tensor: tensor[chosen])
+        # A GPU is waited for once, not by every field.
+        index = chosen.nonzero().squeeze(1) if chosen.dtype == torch.bool else chosen
+        return self._map(lambda tensor: tensor[index])
 
     def of_image(self, index: int) -> Knowledge:
         """The knowledge of one image of the batch."""

@@ -65,15 +65,15 @@ class GflDetector(BranchedDetector[GflHead]):
         background is, too. Box and edges of a positive count as much as its best class score.
         """
         assert isinstance(predictions, GflPredictions)
-        quality_P = assignment.iou_P if presence_P is None else assignment.iou_P * presence_P
-        chosen = Assignment(*(field if chosen_P is None else field[chosen_P] for field in assignment))
+        learned = assignment if presence_P is None else assignment._replace(iou_P=assignment.iou_P * presence_P)
+        chosen = learned if chosen_P is None else learned.pick(chosen_P)
         labels_P = objects.labels_N[chosen.object_P]
 
         target_BAC = _background_targets(predictions, background)
         if background_mask_BA is not None:
             target_BAC = target_BAC * background_mask_BA.unsqueeze(2)
         target_BAC[assignment.image_P, assignment.anchor_P] = 0.0
-        target_BAC[chosen.image_P, chosen.anchor_P, labels_P] = quality_P if chosen_P is None else quality_P[chosen_P]
+        target_BAC[chosen.image_P, chosen.anchor_P, labels_P] = chosen.iou_P
         counted_BA = torch.ones_like(target_BAC[..., 0]) if ignored_BA is None else (~ignored_BA).to(target_BAC.dtype)
         counted_BA[assignment.image_P, assignment.anchor_P] = 0.0
         counted_BA[chosen.image_P, chosen.anchor_P] = 1.0

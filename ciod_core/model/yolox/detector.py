@@ -88,7 +88,7 @@ class YoloxDetector(BranchedDetector[DecoupledHead]):
         num_positives = num_chosen = normalizer(object_P >= 0)
         if chosen_P is not None:
             num_chosen = normalizer(chosen_P)
-            image_P, anchor_P, object_P, iou_P = (field[chosen_P] for field in assignment)
+            image_P, anchor_P, object_P, iou_P = assignment.pick(chosen_P)
         class_sum = class_loss(
             predictions.class_logits_at(image_P, anchor_P), objects.labels_N[object_P], iou_P, first_class=first_class
         )
