@@ -20,11 +20,9 @@ class WeightAverage:
         The decay ramps up as (1 + n) / (10 + n), so that short runs are not ruled by their first weights.
         """
         weight = 1 - min(self.decay, (1 + updates) / (10 + updates))
-        own, new = [], []
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                own.append(self.state[name])
-                new.append(tensor)
-            else:
-                self.state[name].copy_(tensor)
-        torch._foreach_lerp_(own, new, weight)
+        pairs = [(self.state[name], tensor) for name, tensor in model.state_dict().items()]
+        # All tensors of a kind at once: a GPU would need a kernel for each.
+        values = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([own for own, _ in values], [new for _, new in values], weight)
+        if counters := [pair for pair in pairs if not pair[0].is_floating_point()]:
+            torch._foreach_copy_([own for own, _ in counters], [new for _, new in counters])

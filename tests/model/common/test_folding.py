@@ -12,7 +12,7 @@ from ciod_core.model.common.folding import fold_batch_norm
 from tests.helpers.networks import lively_detector
 
 
-@pytest.mark.parametrize("name", ["yolox-micro", "yolox-nano", "resnet18"])
+@pytest.mark.parametrize("name", ["yolox-micro", "yolox-nano", "resnet18", "resnet50"])
 def test_a_folded_detector_predicts_as_before(name: str) -> None:
     detector = lively_detector(name, 3).eval()
     with torch.no_grad():
@@ -26,9 +26,8 @@ def test_a_folded_detector_predicts_as_before(name: str) -> None:
         fold_batch_norm(folded)
         images = torch.rand(2, 3, 64, 96) * 255
         before, after = detector(images, features=True), folded(images, features=True)
-    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) < sum(
-        isinstance(module, nn.BatchNorm2d) for module in detector.modules()
-    )
+    assert any(isinstance(module, nn.BatchNorm2d) for module in detector.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(after.class_logits_BAC, before.class_logits_BAC, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(after.objectness_logits_BA, before.objectness_logits_BA, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(after.boxes_BA4, before.boxes_BA4, rtol=1e-3, atol=1e-2)
