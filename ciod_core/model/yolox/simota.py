@@ -81,13 +81,13 @@ def _class_cost(predictions: YoloxPredictions, candidate_BA: Tensor, own_logits_
     scores_KC = predictions.class_logits_at(image_K, anchor_K).sigmoid_()
     scores_KC = scores_KC.mul_(objectness_BA[image_K, anchor_K].unsqueeze(1)).sqrt_()
     all_wrong_BA = torch.zeros_like(objectness_BA)
-    all_wrong_BA[image_K, anchor_K] = -_log(scores_KC.neg_().add_(1)).sum(dim=1)
+    all_wrong_BA[image_K, anchor_K] = -_log_(scores_KC.neg_().add_(1)).sum(dim=1)
     own_NA = (own_logits_NA.sigmoid() * objectness_BA[image_N]).sqrt()
-    return all_wrong_BA[image_N] + _log(1 - own_NA) - _log(own_NA)
+    return all_wrong_BA[image_N] + _log_(1 - own_NA) - _log_(own_NA)
 
 
-def _log(score: Tensor) -> Tensor:
-    """With the clamp of torch's binary_cross_entropy: a saturated score costs 100, not infinity."""
+def _log_(score: Tensor) -> Tensor:
+    """In place, with the clamp of torch's binary_cross_entropy: a saturated score costs 100, not infinity."""
     return score.log_().clamp_(min=-100)
 
 
