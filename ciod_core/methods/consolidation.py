@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from ciod_core.config.schema import NonNegative, Section, UnitInterval
 from ciod_core.methods.base import Method, supervised
 from ciod_core.methods.branches import divergences
 from ciod_core.model.base import Detector, Losses, Predictions, Targets
 from ciod_core.model.common.losses import mean_over_images
 from ciod_core.model.knowledge import Knowledge
 
-# Share of the learning rate at which backbone and neck learn: faster, they lose old classes; slower, they miss new
-# ones.
-TRUNK_RATE = 0.04
-# Weight decay of the head, toward the teacher's weights instead of 0 and decoupled from the gradients as in AdamW
-# (the starting point of L2-SP, Li et al. 2018). Few images, seen often, are learned by heart, and a head that is free
-# to fit the teacher on them no longer says what it did on others. Weaker, it forgets old classes; stronger, it learns
-# new ones less well. Rows of new classes are free.
-HEAD_DECAY = 50.0
 # Losses are divided by the anchor points at which the teacher sees an object: images with many would outweigh those
 # with few. An image with fewer than these counts as one with as many.
 FEWEST_POINTS = 4.0
+
+
+class ConsolidationConfig(Section):
+    """How freely the one network learns: the more, the better it learns new classes, and the more it forgets old ones.
+
+    Few images, seen often, are learned by heart: a head that is free to fit the teacher on them no longer says what it
+    did on others. So it decays toward the teacher's weights instead of 0, decoupled from the gradients as in AdamW (the
+    starting point of L2-SP, Li et al. 2018); rows of new classes are free.
+    """
+
+    trunk_rate: UnitInterval = Field(0.04, description="consolidate: share of lr at which backbone and neck learn")
+    head_decay: NonNegative = Field(
+        50.0, description="consolidate: weight decay of the head, new classes aside, toward the teacher's weights"
+    )
 
 
 class Consolidation(Method):
@@ -32,7 +40,10 @@ class Consolidation(Method):
     It is trained on images whose labels name the classes of the teacher's last step alone, and on unlabeled images.
     """
 
+    Config = ConsolidationConfig
+    section = "consolidation"
     needs = frozenset({"dense"})
+    config: ConsolidationConfig
     # The teacher's weights of the head, by name; then beside the student's, those that stay near them.
     _taught: Mapping[str, Tensor] = {}
     _held: tuple[list[Tensor], list[Tensor]] | None = None
@@ -51,7 +62,7 @@ class Consolidation(Method):
 
     def trunk_rate(self, knowledge: Knowledge, objects: Targets) -> float:
         """The same for every batch."""
-        return TRUNK_RATE
+        return self.config.trunk_rate
 
     @torch.no_grad()
     def after_update(self, student: Detector, lr: float) -> None:
@@ -62,7 +73,7 @@ class Consolidation(Method):
                 [own[name][: len(taught)] if taught.ndim else own[name] for name, taught in self._taught.items()],
                 [taught.to(own[name].device) for name, taught in self._taught.items()],
             )
-        torch._foreach_lerp_(*self._held, min(1.0, HEAD_DECAY * lr))
+        torch._foreach_lerp_(*self._held, min(1.0, self.config.head_decay * lr))
 
     def losses(
         self,

@@ -41,11 +41,13 @@ METHODS: dict[str, MethodEntry] = {
 }
 
 
+# Trains no step: it is what `consolidate` does with a detector that has branches.
+CONSOLIDATION = "ciod_core.methods.consolidation:Consolidation"
+
+
 def method_class(name: str) -> type[Method]:
     """The class of a method; imports its module."""
-    module, _, attribute = METHODS[name].location.partition(":")
-    method: type[Method] = getattr(import_module(module), attribute)
-    return method
+    return _class_at(METHODS[name].location)
 
 
 def build_method(config: Config) -> Method:
@@ -65,7 +67,7 @@ def with_own_settings(config: Config, settings: Mapping[str, object]) -> Config:
 
 def method_sections() -> dict[str, type[Section]]:
     """The methods' own sections of the configuration, by name; imports all methods."""
-    methods = [method_class(name) for name in METHODS]
+    methods = [*map(method_class, METHODS), _class_at(CONSOLIDATION)]
     return {method.section: method.Config for method in methods if method.section}
 
 
@@ -83,3 +85,9 @@ def unread_sections(name: str | None) -> frozenset[str]:
         method = method_class(possible)
         read |= {method.section} | ({"resampler"} if "selected" in method.needs else set())
     return frozenset({"resampler", *method_sections()} - read)
+
+
+def _class_at(location: str) -> type[Method]:
+    module, _, attribute = location.partition(":")
+    method: type[Method] = getattr(import_module(module), attribute)
+    return method

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from ciod_core.config.schema import Config, Section
+from ciod_core.config.schema import Config
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.entries import RunRecord
 from ciod_core.experiment.folder import Experiment, check_run_name
 from ciod_core.experiment.step_data import check_step_files, read_step
 from ciod_core.experiment.teacher import taught_by
-from ciod_core.methods.consolidation import Consolidation
+from ciod_core.methods.consolidation import Consolidation, ConsolidationConfig
 from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector, read_info
 from ciod_core.runs.claim import claimed
@@ -66,7 +66,7 @@ def consolidate(
         check_step_files(experiment, manifest, spec.step)
         data = with_unlabeled(TrainingData(*read_step(experiment, manifest, spec.step)), config)
         with reproducible(config.training.seed, strict=config.training.deterministic):
-            method = Consolidation(Section(), config.resampler)
+            method = Consolidation(config.section(Consolidation.section, ConsolidationConfig), config.resampler)
             prepared = PreparedRun(
                 spec=spec,
                 method=method,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ciod_core.config.schema import ResamplerConfig, Section
+from ciod_core.config.schema import ResamplerConfig
 from ciod_core.methods.base import Method, supervised
 from ciod_core.methods.branches import BranchConfig, FrozenBranch, HeldBranch
-from ciod_core.methods.consolidation import FEWEST_POINTS, Consolidation
+from ciod_core.methods.consolidation import FEWEST_POINTS, Consolidation, ConsolidationConfig
 from ciod_core.model.base import Predictions, Targets
 from ciod_core.model.knowledge import Knowledge
 from ciod_core.model.yolox.detector import YoloxDetector
@@ -71,7 +71,7 @@ def test_holding_against_a_plain_loop(method: HeldBranch, student: YoloxDetector
 
 
 def test_one_network_again_learns_as_much_from_images_with_few_objects_as_from_others() -> None:
-    method = Consolidation(Section(), ResamplerConfig())
+    method = Consolidation(ConsolidationConfig(), ResamplerConfig())
     student = lively_detector(num_classes=NUM_OLD)
     method.grow(student, NUM_NEW)
     knowledge = knowledge_of(lively_detector(num_classes=NUM_OLD, seed=5), method)

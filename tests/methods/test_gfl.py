@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ciod_core.config.schema import Config, MethodConfig, ResamplerConfig, Section
+from ciod_core.config.schema import Config, MethodConfig, ResamplerConfig
 from ciod_core.methods.base import Method, supervised
 from ciod_core.methods.branches import BranchConfig, HeldBranch
-from ciod_core.methods.consolidation import Consolidation
+from ciod_core.methods.consolidation import Consolidation, ConsolidationConfig
 from ciod_core.methods.crs_ckd import DistillerConfig
 from ciod_core.methods.erd import Erd, ErdConfig
 from ciod_core.methods.registry import build_method
@@ -231,7 +231,7 @@ def test_the_held_branch_holds_classes_everywhere_and_boxes_where_objects_are() 
 
 
 def test_one_network_again_learns_from_labels_where_objects_are_and_elsewhere_from_the_teacher() -> None:
-    method = Consolidation(Section(), ResamplerConfig())
+    method = Consolidation(ConsolidationConfig(), ResamplerConfig())
     student = lively("gfl-micro", NUM_OLD)
     method.grow(student, NUM_ALL - NUM_OLD)
     predictions, targets = student(images()), make_targets(OBJECTS)

@@ -22,13 +22,14 @@ def test_a_method_is_built_from_its_own_section(name: str) -> None:
 
 
 def test_names_of_sections() -> None:
-    assert list(method_sections()) == ["distiller", "erd", "sid", "rilod", "lwf", "branch", "pseudo_label"]
+    own = ["distiller", "erd", "sid", "rilod", "lwf", "branch", "pseudo_label", "consolidation"]
+    assert list(method_sections()) == own
 
 
 def test_what_belongs_to_other_methods() -> None:
-    assert unread_sections("lwf") == {"distiller", "rilod", "sid", "erd", "branch", "pseudo_label"}
-    assert unread_sections("crs-ckd") == {"lwf", "rilod", "sid", "erd", "branch", "pseudo_label"}
-    assert unread_sections("erd") == {"distiller", "lwf", "rilod", "sid", "branch", "pseudo_label"}
+    assert unread_sections("lwf") == {"distiller", "rilod", "sid", "erd", "branch", "pseudo_label", "consolidation"}
+    assert unread_sections("crs-ckd") == {"lwf", "rilod", "sid", "erd", "branch", "pseudo_label", "consolidation"}
+    assert unread_sections("erd") == {"distiller", "lwf", "rilod", "sid", "branch", "pseudo_label", "consolidation"}
     assert unread_sections("frozen-branch") == unread_sections("held-branch") == unread_sections(None) - {"branch"}
     assert unread_sections(None) == unread_sections("lwf") | {"lwf", "resampler"} == unread_sections("finetune")
 

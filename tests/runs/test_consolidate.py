@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ciod_core.config.schema import Config, ResamplerConfig, Section
+from ciod_core.config.schema import Config, ResamplerConfig
 from ciod_core.data.formats.source import DatasetSource
 from ciod_core.errors import ConfigError
 from ciod_core.evaluation.chain import chain_to
 from ciod_core.experiment.folder import Experiment
-from ciod_core.methods.consolidation import HEAD_DECAY, Consolidation
+from ciod_core.methods.consolidation import Consolidation, ConsolidationConfig
 from ciod_core.model.checkpoint import load_detector, read_info
 from ciod_core.runs.consolidate import LEARNING_RATE, consolidate
 from ciod_core.runs.train import train_step
@@ -52,7 +52,7 @@ def test_the_student_starts_as_the_old_path_and_labels_teach_class_and_box_alone
     teacher.branches[0].load_state_dict(lively_detector(num_classes=2, seed=9).head.state_dict())
     student = lively_detector(num_classes=3)
     student.add_branch(2, "neck")
-    method = Consolidation(Section(), ResamplerConfig())
+    method = Consolidation(ConsolidationConfig(), ResamplerConfig())
     method.grow(student, 2)
     assert student.head_classes == (5,) and student.branch_depths == ()
     assert all(parameter.requires_grad for parameter in student.parameters())
@@ -73,7 +73,7 @@ def test_the_student_starts_as_the_old_path_and_labels_teach_class_and_box_alone
 def test_the_head_decays_toward_the_teachers_and_new_classes_are_free(family: str) -> None:
     teacher, student = lively(family, num_classes=3), lively(family, num_classes=3)
     student.add_branch(2, "neck")
-    method = Consolidation(Section(), ResamplerConfig())
+    method = Consolidation(ConsolidationConfig(head_decay=20.0), ResamplerConfig())
     method.grow(student, 2)
     taught, grown = dict(teacher.named_parameters()), dict(student.named_parameters())
     before = {name: parameter.detach().clone() for name, parameter in grown.items()}
@@ -83,7 +83,7 @@ def test_the_head_decays_toward_the_teachers_and_new_classes_are_free(family: st
     method.after_update(student, 1e-3)
     trunk = {id(parameter) for parameter in student.trunk_parameters()}
     for name, parameter in grown.items():
-        kept = torch.full_like(parameter, 1 - 1e-3 * HEAD_DECAY)
+        kept = torch.full_like(parameter, 1 - 1e-3 * 20.0)
         if id(parameter) in trunk:
             kept.fill_(1.0)
         elif parameter.shape != taught[name].shape:
@@ -117,13 +117,15 @@ def test_a_run(with_photos: bool, experiment: Experiment, shapes_dataset: Datase
     assert chain is not None and chain.runs == ("step1", "step2-one")
 
 
-def test_a_run_holds_the_head(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ciod_core.methods.consolidation.HEAD_DECAY", 1e9)
+def test_a_run_holds_head_and_trunk_as_it_is_set(experiment: Experiment) -> None:
     before = load_detector(experiment.weights_path("step2"))[0].state_dict()
-    consolidate(experiment, config(epochs=1), teacher="step2")
+    held = Config.model_validate(dict(config(epochs=1)) | {"consolidation": {"head_decay": 1e9, "trunk_rate": 0.0}})
+    run = consolidate(experiment, held, teacher="step2")
+    assert run.config["consolidation"] == {"head_decay": 1e9, "trunk_rate": 0.0}
     after = load_detector(experiment.weights_path("step2-one"))[0].state_dict()
-    heads = {name: tensor for name, tensor in after.items() if name.startswith("head") and "num_batches" not in name}
-    assert all(torch.equal(tensor[: len(before[name])], before[name]) for name, tensor in heads.items())
+    kept = {name: tensor for name, tensor in after.items() if tensor.ndim}
+    assert {name.split(".")[0] for name in kept} >= {"backbone", "neck", "head"}
+    assert all(torch.equal(tensor[: len(before[name])], before[name]) for name, tensor in kept.items())
     rows = [tensor for name, tensor in after.items() if name.endswith("cls_conv.weight")]
     assert all(row.shape[0] == 8 for row in rows) and rows
 
