@@ -21,16 +21,21 @@ FEWEST_POINTS = 4.0
 
 
 class ConsolidationConfig(Section):
-    """How freely the one network learns: the more, the better it learns new classes, and the more it forgets old ones.
+    """How freely the one network learns.
 
-    Few images, seen often, are learned by heart: a head that is free to fit the teacher on them no longer says what it
-    did on others. So it decays toward the teacher's weights instead of 0, decoupled from the gradients as in AdamW (the
-    starting point of L2-SP, Li et al. 2018); rows of new classes are free.
+    What imported weights know is far more than a few images show, and these are learned by heart: a head that is free
+    to fit the teacher on them no longer says what it did on others. There the head decays toward the teacher's weights
+    instead of 0, decoupled from the gradients as in AdamW (the starting point of L2-SP, Li et al. 2018), and backbone
+    and neck learn slowly. A detector of one's own, with a few classes, learns the new ones only where both are freer.
     """
 
-    trunk_rate: UnitInterval = Field(0.04, description="consolidate: share of lr at which backbone and neck learn")
+    trunk_rate: UnitInterval = Field(
+        0.33, description="consolidate: share of lr at which backbone and neck learn; of imported weights 0.04"
+    )
     head_decay: NonNegative = Field(
-        50.0, description="consolidate: weight decay of the head, new classes aside, toward the teacher's weights"
+        0.0,
+        description="consolidate: weight decay of the head, but for new classes, toward the teacher's weights; of "
+        "imported weights 50",
     )
 
 
@@ -67,6 +72,8 @@ class Consolidation(Method):
     @torch.no_grad()
     def after_update(self, student: Detector, lr: float) -> None:
         """Let the head, but for the rows of new classes, decay toward the teacher's weights."""
+        if not self.config.head_decay:
+            return
         if self._held is None:
             own = dict(student.named_parameters())
             self._held = (

@@ -18,6 +18,7 @@ from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import load_detector, read_info
 from ciod_core.runs.claim import claimed
 from ciod_core.runs.execute import PreparedRun, execute
+from ciod_core.runs.inherited import is_set, with_set
 from ciod_core.runs.replay import TrainingData
 from ciod_core.runs.spec import RunSpec, on_device, settle
 from ciod_core.runs.train import with_unlabeled
@@ -26,8 +27,9 @@ from ciod_core.teachers.base import TeacherIdentity
 from ciod_core.teachers.network import NetworkTeacher, freeze
 from ciod_core.training.progress import TrainingListener
 
-# Unless set; measured on COCO's classes and blood cells.
+# Unless set; see `ConsolidationConfig`.
 LEARNING_RATE = 6e-4
+OF_IMPORTED_WEIGHTS = {"consolidation.trunk_rate": 0.04, "consolidation.head_decay": 50.0}
 
 
 def consolidate(
@@ -47,7 +49,8 @@ def consolidate(
 
     Args:
         experiment: of the teacher and the run.
-        config: settings of training; the learning rate is `LEARNING_RATE` unless set.
+        config: settings of training; unless set, the learning rate is `LEARNING_RATE`, and what is left of imported
+            weights is held by `OF_IMPORTED_WEIGHTS`.
         teacher: run name or weights with branches.
         run: a name other than the default one, the teacher's with `-one`.
         resume: continue an interrupted run after its last complete epoch.
@@ -85,9 +88,8 @@ def _describe(experiment: Experiment, config: Config, teacher: Path | str, run: 
     if not info.branch_depths:
         raise ConfigError(f"`teacher` {teacher}: it has no branches; it is one network already")
     named = taught.teacher.run.name if taught.teacher.run else f"step{taught.step}"
-    if "lr" not in config.training.model_fields_set:
-        training = config.training.model_copy(update={"lr": LEARNING_RATE})
-        config = config.model_copy(update={"training": training})
+    suited = {"training.lr": LEARNING_RATE} | (OF_IMPORTED_WEIGHTS if info.source is not None else {})
+    config = with_set(config, {key: value for key, value in suited.items() if not is_set(config, key)})
     return RunSpec(
         name=check_run_name(run or f"{named}-one"),
         step=taught.step,
@@ -128,6 +130,6 @@ def _notes(config: Config) -> tuple[str, ...]:
     if config.data.unlabeled is not None:
         return ()
     return (
-        "without `data.unlabeled` the backbone stays frozen: expect lower AP of all classes and more false alarms; any "
-        "photographs will do",
+        "without `data.unlabeled` the backbone stays frozen: expect lower AP of all classes and more false alarms; "
+        "photographs of what the detector sees are best, any others will do",
     )

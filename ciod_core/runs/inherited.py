@@ -40,11 +40,11 @@ def inherit(config: Config, run: RunRecord, *, learning_rate: bool) -> tuple[Con
     theirs = recorded_config(recorded)
 
     def fits(key: str) -> bool:
-        if key == "training.lr" and _is_set(config, "training.optimizer"):
+        if key == "training.lr" and is_set(config, "training.optimizer"):
             return learning_rate and config.training.optimizer == theirs.training.optimizer
         return learning_rate or key not in ("training.lr", "training.optimizer")
 
-    keys = tuple(key for key in INHERITED if _is_set(theirs, key) and not _is_set(config, key) and fits(key))
+    keys = tuple(key for key in INHERITED if is_set(theirs, key) and not is_set(config, key) and fits(key))
     return with_set(config, {key: _value(theirs, key) for key in keys}), keys
 
 
@@ -75,6 +75,7 @@ def _value(config: Config, key: str) -> Any:
     return getattr(getattr(config, section), name)
 
 
-def _is_set(config: Config, key: str) -> bool:
+def is_set(config: Config, key: str) -> bool:
+    """Whether the user, or `with_set`, chose the value of this key."""
     section, name = key.split(".")
     return name in getattr(config, section).model_fields_set

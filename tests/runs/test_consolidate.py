@@ -17,7 +17,7 @@ from ciod_core.errors import ConfigError
 from ciod_core.evaluation.chain import chain_to
 from ciod_core.experiment.folder import Experiment
 from ciod_core.methods.consolidation import Consolidation, ConsolidationConfig
-from ciod_core.model.checkpoint import load_detector, read_info
+from ciod_core.model.checkpoint import Source, load_detector, read_info, save_detector
 from ciod_core.runs.consolidate import LEARNING_RATE, consolidate
 from ciod_core.runs.train import train_step
 from tests.helpers.listeners import StopInEpoch2
@@ -128,6 +128,21 @@ def test_a_run_holds_head_and_trunk_as_it_is_set(experiment: Experiment) -> None
     assert all(torch.equal(tensor[: len(before[name])], before[name]) for name, tensor in kept.items())
     rows = [tensor for name, tensor in after.items() if name.endswith("cls_conv.weight")]
     assert all(row.shape[0] == 8 for row in rows) and rows
+
+
+def test_imported_weights_are_held_unless_set_otherwise(experiment: Experiment) -> None:
+    detector, info = load_detector(experiment.weights_path("step2"))
+    imported = info.model_copy(update={"source": Source(file="x.pth", sha256="0" * 64)})
+    path = experiment.folder / "imported.safetensors"
+    save_detector(path, detector.state_dict(), imported)
+
+    def settings(teacher: str | Path, **given: float) -> dict[str, float]:
+        values = Config.model_validate(dict(config(epochs=1)) | {"consolidation": given})
+        return dict(consolidate(experiment, values, teacher=teacher, run="one", overwrite=True).config["consolidation"])
+
+    assert settings(path) == {"trunk_rate": 0.04, "head_decay": 50.0}
+    assert settings(path, trunk_rate=0.2) == {"trunk_rate": 0.2, "head_decay": 50.0}
+    assert settings("step2") == dict(ConsolidationConfig())
 
 
 def _buffers(detector: torch.nn.Module) -> list[tuple[str, Tensor]]:
