@@ -56,12 +56,13 @@ def _alive(process: int) -> bool:
 
 # Says when its processes work, which would take long.
 WORK = """
-import sys, time
+import os, sys, time
 from ciod_core.runtime.interruption import Interruption, interruptible
 from ciod_core.runtime.processes import in_processes
 
 def work(share):
-    print(share, flush=True)
+    # At once: print may write the number and the end of its line one after the other.
+    os.write(1, f"{share}\\n".encode())
     time.sleep(60)
 
 if __name__ == "__main__":
