@@ -21,7 +21,7 @@ class WeightAverage:
         """
         weight = 1 - min(self.decay, (1 + updates) / (10 + updates))
         pairs = [(self.state[name], tensor) for name, tensor in model.state_dict().items()]
-        # All tensors of a kind at once: a GPU would need a kernel for each.
+        # All tensors of a kind at once; one by one, a GPU would need a kernel for each.
         values = [pair for pair in pairs if pair[0].is_floating_point()]
         torch._foreach_lerp_([own for own, _ in values], [new for _, new in values], weight)
         if counters := [pair for pair in pairs if not pair[0].is_floating_point()]:
