@@ -63,7 +63,7 @@ def test_selection_assignment_and_detection_agree_with_the_cpu() -> None:
     with torch.inference_mode():
         on_cpu = detector(images)
     both = on_gpu(on_cpu), on_cpu
-    targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1), (2, (10.0, 20.0, 50.0, 60.0), 3)])
+    targets = make_targets([(0, (4.0, 4.0, 40.0, 40.0), 1), (2, (10.0, 20.0, 50.0, 60.0), 2)])
     settings = ResamplerConfig(rule="crs", center_score=0.02, other_iou=0.65, min_score=0.001, nms_iou=0.95)
     ours, theirs = (resample(where, settings) for where in both)
     assert len(theirs) > 0
