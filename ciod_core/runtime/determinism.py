@@ -23,7 +23,6 @@ def reproducible(seed: int, *, strict: bool) -> Iterator[None]:
     was_strict = torch.are_deterministic_algorithms_enabled()
     was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
     was_filling = memory_filling.fill_uninitialized_memory
-    was_benchmark = torch.backends.cudnn.benchmark
     if strict:
         # cuBLAS reads this when it starts; a user's own value stands.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -31,10 +30,8 @@ def reproducible(seed: int, *, strict: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(True, warn_only=torch.accelerator.is_available())
         # Filling fresh memory guards against reading it uninitialised and costs a tenth of the time on a CPU.
         memory_filling.fill_uninitialized_memory = False
-    torch.backends.cudnn.benchmark = not strict
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(was_strict, warn_only=was_warning)
         memory_filling.fill_uninitialized_memory = was_filling
-        torch.backends.cudnn.benchmark = was_benchmark

@@ -7,9 +7,10 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18, resnet50
+from torchvision.models import resnet
 
 from ciod_core.model.common.blocks import ConvBlock, CspLayer, SpatialPyramidPooling, spatial_conv
+from ciod_core.model.common.normalized import NormalizedConv, normalized
 
 Pyramid = tuple[Tensor, Tensor, Tensor]
 
@@ -95,13 +96,40 @@ class CspDarknet(Backbone):
         return c3, c4, self.stage5(c4)
 
 
+class BasicBlock(resnet.BasicBlock):
+    """The residual block of ResNet-18."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(normalized(self.conv1, self.bn1, x))
+        y = normalized(self.conv2, self.bn2, y)
+        return self.relu(y.add_(_shortcut(self, x)))
+
+
+class Bottleneck(resnet.Bottleneck):
+    """The residual block of ResNet-50."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(normalized(self.conv1, self.bn1, x))
+        y = self.relu(normalized(self.conv2, self.bn2, y))
+        y = normalized(self.conv3, self.bn3, y)
+        return self.relu(y.add_(_shortcut(self, x)))
+
+
+def _shortcut(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
+    if block.downsample is None:
+        return x
+    convolution, norm = block.downsample.children()
+    return normalized(convolution, norm, x)
+
+
 class ResNet(Backbone):
     """ResNet-18 or -50. Pretrained: stem and layer1 are frozen and every BN keeps its running statistics."""
 
     def __init__(self, depth: Literal[18, 50], *, pretrained: bool) -> None:
         super().__init__()
-        network = resnet18() if depth == 18 else resnet50()
-        self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+        block, layers = (BasicBlock, [2, 2, 2, 2]) if depth == 18 else (Bottleneck, [3, 4, 6, 3])
+        network = resnet.ResNet(block, layers)
+        self.stem = NormalizedConv(network.conv1, network.bn1, network.relu, network.maxpool)
         self.layer1, self.layer2 = network.layer1, network.layer2
         self.layer3, self.layer4 = network.layer3, network.layer4
         self.channels = (128, 256, 512) if depth == 18 else (512, 1024, 2048)

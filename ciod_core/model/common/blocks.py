@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ciod_core.model.common.normalized import NormalizedConv
+
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.03
 
 
-class ConvBlock(nn.Sequential):
+class ConvBlock(NormalizedConv):
     """Convolution, batch normalization, SiLU; (B, in, H, W) → (B, out, ceil(H/stride), ceil(W/stride))."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
