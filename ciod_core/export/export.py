@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +19,7 @@ from ciod_core.export.onnx import require_packages, suppress_as_operator, write_
 from ciod_core.export.verify import Inference, inference_of, require_same_outputs
 from ciod_core.files import atomic_path, sha256_of_file
 from ciod_core.model.checkpoint import load_detector
+from ciod_core.model.common.folding import fold_batch_norm
 from ciod_core.temporaries import remove_dead
 
 ExportFormat = Literal["onnx", "pt2"]
@@ -81,7 +83,9 @@ def export(
         suppression, write = suppress_as_operator, write_onnx
     category_ids = info.classes.category_ids
     with exported_file(out, "torch.onnx" if format == "onnx" else "torch.export") as temporary:
-        written = write(build_graph(detector, category_ids, nms, suppression), description, temporary)
+        folded = deepcopy(detector).eval()
+        fold_batch_norm(folded)
+        written = write(build_graph(folded, category_ids, nms, suppression), description, temporary)
         expected = inference_of(build_graph(detector, category_ids, nms))
         require_same_outputs(expected, written, description, where=str(out))
     return description
