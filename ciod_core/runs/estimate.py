@@ -107,6 +107,8 @@ def estimate_run(
 def _measure(trainer: Trainer) -> list[float]:
     """Seconds of the first iterations of a trainer, which is of no use afterwards."""
     if trainer.device.type == "cuda":
+        # What was freed before, like the look that chooses a method, is not the run's.
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(trainer.device)
     timed = _TimedBatches(trainer.load_epoch(0), trainer.device)
     trainer.load_epoch = lambda epoch: timed

@@ -1,4 +1,7 @@
-"""A frozen network without batch normalization: what it computes is part of the convolution before it."""
+"""A frozen network without batch normalization: what that computes becomes part of the convolution before it.
+
+`normalized.py` does the same anew in every forward pass, for a network that learns.
+"""
 
 from __future__ import annotations
 

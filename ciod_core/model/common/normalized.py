@@ -1,4 +1,7 @@
-"""Convolutions and the batch normalization behind them, as one convolution where the statistics are fixed."""
+"""Convolutions and the batch normalization behind them, as one convolution where the statistics are fixed.
+
+`folding.py` does the same once and for all, to a network that no longer learns.
+"""
 
 from __future__ import annotations
 
