@@ -56,12 +56,8 @@ class Consolidation(Method):
     def grow(self, student: Detector, num_new: int) -> None:
         """The old path alone, with room for the classes of the branches; batch statistics are those of the teacher."""
         student.drop_branches()
-        trunk = {id(parameter) for parameter in student.trunk_parameters()}
-        self._taught = {
-            name: parameter.detach().clone()
-            for name, parameter in student.named_parameters()
-            if id(parameter) not in trunk
-        }
+        if self.config.head_decay:
+            self._taught = {name: own.detach().clone() for name, own in student.head_parameters().items()}
         student.add_classes(num_new)
         student.keep_statistics()
 
@@ -72,10 +68,10 @@ class Consolidation(Method):
     @torch.no_grad()
     def after_update(self, student: Detector, lr: float) -> None:
         """Let the head, but for the rows of new classes, decay toward the teacher's weights."""
-        if not self.config.head_decay:
+        if not self._taught:
             return
         if self._held is None:
-            own = dict(student.named_parameters())
+            own = student.head_parameters()
             self._held = (
                 [own[name][: len(taught)] if taught.ndim else own[name] for name, taught in self._taught.items()],
                 [taught.to(own[name].device) for name, taught in self._taught.items()],

@@ -9,7 +9,6 @@ Legend: B images, A anchor points (or queries), C classes, F channels, H, W cell
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -301,8 +300,8 @@ class Detector(nn.Module, ABC):
         """Normalize by the current batch statistics from now on, in training too."""
 
     @abstractmethod
-    def trunk_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters of backbone and neck: everything but the heads."""
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of the heads, by name: of everything but backbone and neck, the trunk."""
 
 
 def rows_at(x_BAF: Tensor, image_P: Tensor, anchor_P: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from ciod_core.model.base import Detector
 
 def build_optimizer(model: Detector, config: TrainingConfig) -> torch.optim.Optimizer:
     """SGD or AdamW; weight decay on convolution kernels alone, or on everything."""
-    trunk = {id(parameter) for parameter in model.trunk_parameters()}
+    head = {id(parameter) for parameter in model.head_parameters().values()}
     backbone = {id(parameter) for parameter in model.backbone.parameters()}
 
     def kind(parameter: nn.Parameter) -> tuple[bool, bool]:
-        return id(parameter) not in trunk, parameter.ndim > 1
+        return id(parameter) in head, parameter.ndim > 1
 
     def group_of(parameter: nn.Parameter) -> tuple[bool, bool, bool]:
         return *kind(parameter), id(parameter) in backbone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ from ciod_core.training.resume import (
 class Network(nn.Sequential):
     """All that an optimizer needs of a detector."""
 
-    def trunk_parameters(self) -> Iterator[nn.Parameter]:
-        return self[0].parameters()
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.named_parameters() if not name.startswith("0.")}
 
     @property
     def backbone(self) -> nn.Module:

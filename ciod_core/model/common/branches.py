@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from itertools import accumulate, chain
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any, Generic, Self, TypeVar
 
 import torch
@@ -175,9 +175,10 @@ class BranchedDetector(Detector, Generic[HeadT]):
                     part.eval()
         return self
 
-    def trunk_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of backbone and neck."""
-        return chain(self.backbone.parameters(), self.neck.parameters())
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of the heads and of the branches' own necks, by name."""
+        trunk = {id(parameter) for part in (self.backbone, self.neck) for parameter in part.parameters()}
+        return {name: parameter for name, parameter in self.named_parameters() if id(parameter) not in trunk}
 
 
 BranchedDetectorT = TypeVar("BranchedDetectorT", bound=BranchedDetector[Any])
