@@ -201,6 +201,11 @@ class TrainingConfig(Section):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs that have it")
     channels_last: bool = Field(True, description="memory layout of images and weights; faster on most devices")
+    compile: bool = Field(
+        False,
+        description="compile the networks for every size of a batch: a minute or two for each, after which small "
+        "batches on a fast GPU take less time",
+    )
     sync_batch_norm: bool = Field(
         False, description="batch statistics of all GPUs' images instead of those of each GPU's share"
     )

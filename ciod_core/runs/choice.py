@@ -82,7 +82,7 @@ def _count_objects(spec: RunSpec, images: LocatedTable, device: torch.device) ->
             **spec.config.data.sizes,
             resampler=method.resampler,
         )
-        teacher = NetworkTeacher(freeze(detector, device, torch.contiguous_format), method, identity, images)
+        teacher = NetworkTeacher(freeze(detector, device, channels_last=False), method, identity, images)
         for index, knowledge in zip(chosen.tolist(), teacher.annotate(chosen.tolist()), strict=True):
             rows = table.rows_of(index)
             known_G = (labels_N[rows] >= 0) & ~table.crowd_N[rows]

@@ -121,7 +121,13 @@ def _teacher(spec: RunSpec, method: Consolidation, data: TrainingData, device: t
         **spec.config.data.sizes,
         resampler=spec.config.resampler,
     )
-    frozen = freeze(detector, device, torch.channels_last if training.channels_last else torch.contiguous_format)
+    frozen = freeze(
+        detector,
+        device,
+        channels_last=training.channels_last,
+        precision=training.precision,
+        compiled=training.compile,
+    )
     images = LocatedTable(data.table, data.images)
     return NetworkTeacher(frozen, method, identity, images, precision=training.precision)
 

@@ -23,7 +23,7 @@ from ciod_core.runtime.distributed import world_size
 from ciod_core.runtime.group import Everywhere
 from ciod_core.training.trainer import Trainer
 
-# The first iteration allocates memory and chooses algorithms.
+# The first iteration allocates memory, chooses algorithms, and compiles.
 WARMUP = 1
 # Measured iterations: as many as fit into the time, but so many at least.
 MOST_ITERATIONS, LEAST_ITERATIONS = 10, 2
@@ -44,6 +44,7 @@ class Estimate(NamedTuple):
         epochs: passes over the images.
         iterations: of all epochs.
         seconds_per_iteration: median of the measured ones, loading included; without evaluation at the end.
+        loading_share: share of that time, 0..1, in which nothing was computed for want of images.
         memory_bytes: the most that was in use: of the GPU, or of this process; None where nobody counts it.
         device: where it was measured.
         notes: what was decided about the run, what a branch costs, and the largest batch that fits on a GPU.
@@ -57,6 +58,7 @@ class Estimate(NamedTuple):
     epochs: int
     iterations: int
     seconds_per_iteration: float
+    loading_share: float
     memory_bytes: int | None
     device: str
     notes: tuple[str, ...]
@@ -86,9 +88,12 @@ def estimate_run(
     with prepared_run(experiment, spec, knowledge) as prepared:
         with Everywhere(prepared.device, build_trainer, prepared) as trainers:
             iterations, settings = trainers.mine.iterations, prepared.spec.config
-            seconds = trainers.call(_measure)[0]
+            first, *timed = trainers.call(_measure)[0]
             room = _room_for(settings.training.batch_size, prepared.device)
-        notes = () if room is None else (f"the memory has room for batches of about {room:,} images",)
+        typical = median(each.seconds for each in timed)
+        notes = [] if room is None else [f"the memory has room for batches of about {room:,} images"]
+        if settings.training.compile:
+            notes.append(f"compiling took {first.seconds - typical:.0f} s; every further size of a batch takes as long")
         return Estimate(
             run=prepared.spec.name,
             method=settings.method.name,
@@ -97,15 +102,23 @@ def estimate_run(
             batch_size=settings.training.batch_size,
             epochs=settings.training.epochs,
             iterations=iterations,
-            seconds_per_iteration=median(seconds),
+            seconds_per_iteration=typical,
+            loading_share=sum(each.waiting for each in timed) / sum(each.seconds for each in timed),
             memory_bytes=_most_memory(prepared.device),
             device=str(prepared.device),
             notes=(*prepared.notes, *notes),
         )
 
 
-def _measure(trainer: Trainer) -> list[float]:
-    """Seconds of the first iterations of a trainer, which is of no use afterwards."""
+class _Iteration(NamedTuple):
+    """Seconds of an iteration, and those of them in which it waited for its images."""
+
+    seconds: float
+    waiting: float
+
+
+def _measure(trainer: Trainer) -> list[_Iteration]:
+    """The first iterations of a trainer, the warm-up first; the trainer is of no use afterwards."""
     if trainer.device.type == "cuda":
         # What was freed before, like the look that chooses a method, is not the run's.
         torch.cuda.empty_cache()
@@ -114,7 +127,7 @@ def _measure(trainer: Trainer) -> list[float]:
     trainer.load_epoch = lambda epoch: timed
     trainer.iterations_per_epoch = len(timed)
     trainer.train_epoch()
-    return timed.seconds
+    return timed.iterations
 
 
 class _TimedBatches(BatchLoader):
@@ -125,25 +138,25 @@ class _TimedBatches(BatchLoader):
         self._device = device
         self.smallest_batch = loader.smallest_batch
         self.last_is_whole = False
-        self.seconds: list[float] = []
+        self.iterations: list[_Iteration] = []
 
     def __len__(self) -> int:
         return WARMUP + MOST_ITERATIONS
 
     def __iter__(self) -> Iterator[Batch]:
-        done, begun = -WARMUP, time.perf_counter()
+        begun = time.perf_counter()
         while True:
             for batch in self._first:
+                arrived = time.perf_counter()
                 yield batch
                 if self._device.type == "cuda":
                     torch.cuda.synchronize(self._device)
                 now = time.perf_counter()
-                done += 1
-                if done > 0:
-                    self.seconds.append(now - begun)
-                begun = now
+                self.iterations.append(_Iteration(now - begun, arrived - begun))
+                begun, done = now, len(self.iterations) - WARMUP
                 # Several processes have to end after the same one.
-                is_long = world_size() == 1 and sum(self.seconds) > SECONDS_OF_MEASUREMENT
+                measured = sum(each.seconds for each in self.iterations[WARMUP:])
+                is_long = world_size() == 1 and measured > SECONDS_OF_MEASUREMENT
                 if done == MOST_ITERATIONS or (done >= LEAST_ITERATIONS and is_long):
                     return
 

@@ -1,17 +1,20 @@
-"""The device of a computation, and its precision."""
+"""The device of a computation, its precision, and how networks are laid out on it."""
 
 from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ciod_core.errors import ConfigError
 from ciod_core.runtime.distributed import world_size
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def pick_device(name: torch.device | str) -> torch.device:
@@ -71,6 +74,27 @@ def pick_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def placed(network: Network, device: torch.device, *, channels_last: bool, compiled: bool = False) -> Network:
+    """Move a network to its device, in place.
+
+    Args:
+        network: what learns, or a teacher.
+        device: where it computes.
+        channels_last: memory layout of its weights; images are to have the same (`memory_format`).
+        compiled: compile its forward and backward pass, for every size of a batch when it first comes, up to torch's
+            limit of 8 sizes. One code for all sizes takes torch several times as long.
+    """
+    network = network.to(device).to(memory_format=memory_format(channels_last))
+    if compiled:
+        network.compile(dynamic=False)
+    return network
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """`training.channels_last` as torch names it."""
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def as_float64(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from itertools import islice, zip_longest
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ciod_core.classes import ClassTable
 from ciod_core.data.annotations.merging import LocatedTable
@@ -24,7 +24,7 @@ from ciod_core.model.base import PRESENCE, Detector
 from ciod_core.model.common.boxes import pairwise_iou
 from ciod_core.model.common.folding import fold_batch_norm
 from ciod_core.model.knowledge import Knowledge
-from ciod_core.runtime.device import autocast
+from ciod_core.runtime.device import AUTOCAST_DTYPES, autocast, placed
 from ciod_core.runtime.distributed import rank, world_size
 from ciod_core.runtime.group import Everywhere
 from ciod_core.teachers.base import TeacherIdentity
@@ -60,7 +60,7 @@ class NetworkTeacher:
             method: selects, and needs dense predictions and features or not.
             identity: its `flip` and `scales` are the further views that `annotate` averages over.
             images: the images to give knowledge for.
-            precision: of `answer`, as in `training.precision`.
+            precision: that it computes in, as in `training.precision`.
             batch_size, workers: images per batch and loading processes of `annotate`.
         """
         self.detector = detector
@@ -122,18 +122,30 @@ class NetworkTeacher:
     @torch.inference_mode()
     def _select(self, batch: Batch) -> Knowledge:
         device = next(self.detector.parameters()).device
-        return self._method.select(self.detector(batch.images_B3HW.to(device, non_blocking=True)))
+        with autocast(device, self._precision):
+            predictions = self.detector(batch.images_B3HW.to(device, non_blocking=True))
+        return self._method.select(predictions)
 
 
 def _itself(teacher: NetworkTeacher) -> NetworkTeacher:
     return teacher
 
 
-def freeze(detector: Detector, device: torch.device, memory_format: torch.memory_format) -> Detector:
-    """Prepare a detector for running beside a student: batch normalization is folded into the convolutions."""
+def freeze(
+    detector: Detector, device: torch.device, *, channels_last: bool, precision: str = "fp32", compiled: bool = False
+) -> Detector:
+    """Prepare a detector for running beside a student: batch normalization is folded into the convolutions.
+
+    Their weights take the precision that they are used in, once and not at every batch. It answers in that precision
+    alone, as a `NetworkTeacher` of the same does.
+    """
     frozen = detector.to(device).eval().requires_grad_(False)
     fold_batch_norm(frozen)
-    return frozen.to(memory_format=memory_format)
+    if precision in AUTOCAST_DTYPES:
+        for module in frozen.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(AUTOCAST_DTYPES[precision])
+    return placed(frozen, device, channels_last=channels_last, compiled=compiled)
 
 
 def _rows(table: AnnotationTable, chosen: Sequence[int]) -> AnnotationTable:

@@ -62,7 +62,13 @@ class RunTeacher(NamedTuple):
         if detector is None or self.identity is None or not _can_learn_from(method, NetworkTeacher.provides):
             return None
         training = self.config.training
-        frozen = freeze(detector, device, torch.channels_last if training.channels_last else torch.contiguous_format)
+        frozen = freeze(
+            detector,
+            device,
+            channels_last=training.channels_last,
+            precision=training.precision,
+            compiled=training.compile,
+        )
         return NetworkTeacher(frozen, method, self.identity, images, precision=training.precision)
 
 

@@ -18,7 +18,7 @@ from ciod_core.experiment.entries import RunEnd
 from ciod_core.methods.base import Method, supervised
 from ciod_core.model.base import Detector, Predictions
 from ciod_core.model.checkpoint import not_finite
-from ciod_core.runtime.device import autocast
+from ciod_core.runtime.device import autocast, memory_format, placed
 from ciod_core.runtime.distributed import (
     as_if_alone,
     largest_across_processes,
@@ -75,8 +75,7 @@ class Trainer:
             suspects: from predictions and the (B, C) mask of classes without labels, the (B, A) mask of anchor points
                 that may be unlabeled objects; None: all labels are there.
         """
-        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.student = student.to(device).to(memory_format=memory_format)
+        self.student = placed(student, device, channels_last=config.channels_last, compiled=config.compile)
         self.teacher = teacher
         self.method = method
         self.suspects = suspects
@@ -84,7 +83,6 @@ class Trainer:
         self.config = config
         self.device = device
         self.listeners = listeners
-        self.memory_format = memory_format
         self.optimizer = build_optimizer(self.student, config)
         self.average = WeightAverage(self.student, config.ema_decay) if config.ema_decay > 0 else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -199,7 +197,8 @@ class Trainer:
 
     def _learn_from(self, batch: Batch, share: float) -> tuple[dict[str, Tensor], int | None, float]:
         """Add this share of a batch's gradients; its losses, the number of kept boxes, and the trunk's rate."""
-        images = batch.images_B3HW.to(self.device, non_blocking=True).to(memory_format=self.memory_format)
+        layout = memory_format(self.config.channels_last)
+        images = batch.images_B3HW.to(self.device, non_blocking=True).to(memory_format=layout)
         targets = batch.targets.to(self.device)
         with autocast(self.device, self.config.precision):
             # Without a teacher there is nothing to compare features with.

@@ -62,7 +62,7 @@ def main() -> None:
         loader = iter(make_loader(dataset, arguments.batch_size, shuffle=True))
         batches = [next(loader) for _ in range(BATCHES)]
         weights = experiment.weights_path(arguments.teacher)
-        frozen = freeze(load_detector(weights)[0], torch.device("cpu"), torch.channels_last)
+        frozen = freeze(load_detector(weights)[0], torch.device("cpu"), channels_last=True)
         live = NetworkTeacher(frozen, build_method(config), bank.identity, bank.images)
         num_new = len(experiment.read().classes.of_step(2))
         teachers: dict[str, Teacher | None] = {"plain": None, "bank": bank, "live": live}

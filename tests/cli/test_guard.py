@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import signal
 import subprocess
 import sys
@@ -143,6 +144,20 @@ def test_out_of_memory_says_what_helps() -> None:
     ):
         assert message_of(error).startswith("out of memory; lower ")
         assert "`training.batch_size`" in message_of(error)
+
+
+def test_a_failed_compilation_says_why_and_what_to_leave_out() -> None:
+    from torch._dynamo.exc import BackendCompilerFailed
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    for error in (
+        InvalidCxxCompiler(),
+        BackendCompilerFailed("inductor", InvalidCxxCompiler(), inspect.currentframe()),
+    ):
+        message = message_of(error)
+        assert message.startswith("the network cannot be compiled here: ") and "No working C++ compiler" in message
+        assert message.endswith("; leave `training.compile` out") and "TORCH" not in message.replace("torch", "")
+    assert "compile" not in message_of(RuntimeError("torch._dynamo"))
 
 
 def test_traceback_only_on_demand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ def test_an_estimate_writes_nothing_and_measures_what_would_be_trained(taught_fo
     assert found.iterations == 7 * -(-images // 4)
     assert found.parameters > 100_000 and found.device == "cpu"
     assert 0 < found.seconds_per_iteration < 20 and found.seconds == found.iterations * found.seconds_per_iteration
+    assert 0 < found.loading_share < 1
     assert found.memory_bytes is None or found.memory_bytes > 2**20
     assert {path: path.read_bytes() for path in taught_folder.rglob("*") if path.is_file()} == before
     branched = estimate_run(experiment, tiny_config("frozen-branch", epochs=1), teacher="step1")

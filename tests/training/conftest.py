@@ -95,7 +95,13 @@ def make_trainer(shapes_dataset: DatasetSource) -> MakeTrainer:
         )
         built, teacher = build_method(config), None
         if method == "crs-ckd":
-            frozen = freeze(lively_detector(num_classes=NUM_OLD, seed=1), torch.device(device), torch.channels_last)
+            frozen = freeze(
+                lively_detector(num_classes=NUM_OLD, seed=1),
+                torch.device(device),
+                channels_last=True,
+                precision=config.training.precision,
+                compiled=config.training.compile,
+            )
             identity = TeacherIdentity(teacher_sha256="", classes=(), image_size=64, resampler=config.resampler)
             images = LocatedTable(table, shapes_dataset.train.image_dir)
             teacher = NetworkTeacher(frozen, built, identity, images, precision=config.training.precision)

@@ -111,6 +111,16 @@ def test_training_on_a_gpu_follows_training_on_a_cpu(make_trainer: MakeTrainer) 
         assert records["cuda"][0].losses[name] == pytest.approx(loss, rel=1e-3), name
 
 
+def test_compiled_networks_learn_what_others_do(make_trainer: MakeTrainer) -> None:
+    records = {}
+    for compiled in (False, True):
+        notes = RecordKeeper()
+        make_trainer(listener=notes, device="cuda", log_interval=1, compile=compiled).train_epoch()
+        records[compiled] = notes.records
+    for name, loss in records[False][0].losses.items():
+        assert records[True][0].losses[name] == pytest.approx(loss, rel=1e-3), name
+
+
 def test_a_detector_of_the_gpu_is_saved_for_any_device(tmp_path: Path) -> None:
     detector = lively_detector().to("cuda")
     save_state(tmp_path, TrainingState(1, 0.0, (), {"student": detector.state_dict()}))

@@ -64,6 +64,29 @@ def test_resumed_from_disk_equals_uninterrupted_bit_by_bit(
     assert_same(resumed.student.state_dict(), trainer.student.state_dict())
 
 
+def test_student_and_teacher_are_compiled_where_settings_say_so(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not how: generating code for a CPU takes minutes. `tests/model/test_compiled.py` traces the networks."""
+    called: list[nn.Module] = []
+
+    def compile_without_code(network: nn.Module, *, dynamic: bool) -> None:
+        def call(*images: Tensor, **options: Any) -> object:
+            called.append(network)
+            return network.forward(*images, **options)
+
+        assert not dynamic
+        network._compiled_call_impl = call  # type: ignore[assignment]
+
+    monkeypatch.setattr(nn.Module, "compile", compile_without_code)
+    expected = train(make_trainer(), 1)
+    assert not called
+    trainer = make_trainer(compile=True)
+    assert_same(train(trainer, 1), expected)
+    assert isinstance(trainer.teacher, NetworkTeacher)
+    assert called == [trainer.student, trainer.teacher.detector] * 3
+
+
 def test_the_loss_scale_of_fp16_is_resumed(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     trainer = make_trainer(precision="fp16")
     trainer.scaler.scale(torch.ones(()))
