@@ -83,8 +83,9 @@ def placed(network: Network, device: torch.device, *, channels_last: bool, compi
         network: what learns, or a teacher.
         device: where it computes.
         channels_last: memory layout of its weights; images are to have the same (`memory_format`).
-        compiled: compile its forward and backward pass, for every size of a batch when it first comes, up to torch's
-            limit of 8 sizes. One code for all sizes takes torch several times as long.
+        compiled: compile its forward and backward pass, for every size of a batch when it first comes. Torch stops at
+            8 sizes, of all networks together, and runs others as they are. One code for all sizes takes it several
+            times as long.
     """
     network = network.to(device).to(memory_format=memory_format(channels_last))
     if compiled:
