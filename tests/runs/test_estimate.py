@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from ciod_core.errors import ConfigError
 from ciod_core.experiment.folder import Experiment
@@ -29,6 +31,18 @@ def test_an_estimate_writes_nothing_and_measures_what_would_be_trained(taught_fo
     assert any(note.startswith("branches: 1, the last adds ") for note in branched.notes)
     with pytest.raises(ConfigError, match="no such weights file"):
         estimate_run(experiment, tiny_config(), teacher="step9")
+
+
+def test_an_estimate_tells_how_long_compiling_took(taught_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", lambda network, *, dynamic: None)
+    experiment, told = Experiment.open(taught_folder), {}
+    for compiled in (True, False):
+        config = tiny_config("finetune", epochs=1, batch_size=4, compile=compiled)
+        notes = estimate_run(experiment, config, teacher="step1").notes
+        told[compiled] = [
+            note for note in notes if re.fullmatch(r"compiling took -?\d+ s; every further size .*", note)
+        ]
+    assert len(told[True]) == 1 and not told[False]
 
 
 def test_the_largest_batch_is_told_from_what_stays_and_what_images_take(monkeypatch: pytest.MonkeyPatch) -> None:
