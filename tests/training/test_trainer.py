@@ -116,6 +116,16 @@ def test_the_teacher_stays_as_it_was(make_trainer: MakeTrainer) -> None:
     assert not torch.equal(trainer.student.backbone.stem[1][0].weight, before["backbone.stem.1.0.weight"])
 
 
+def test_a_teacher_in_half_precision_also_annotates(make_trainer: MakeTrainer) -> None:
+    known = {}
+    for precision in ("fp32", "bf16"):
+        teacher = make_trainer(precision=precision).teacher
+        assert isinstance(teacher, NetworkTeacher)
+        known[precision] = next(teacher.annotate([0]))
+    assert len(known["fp32"]) > 0 and abs(len(known["bf16"]) - len(known["fp32"])) < len(known["fp32"])
+    assert not torch.equal(known["bf16"].boxes_K4[:1], known["fp32"].boxes_K4[:1])
+
+
 def test_records_tell_the_losses_and_what_the_teacher_gave(make_trainer: MakeTrainer) -> None:
     notes = RecordKeeper()
     trainer = make_trainer(listener=notes, log_interval=2)
