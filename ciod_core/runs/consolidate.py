@@ -24,7 +24,7 @@ from ciod_core.runs.spec import RunSpec, on_device, settle
 from ciod_core.runs.train import with_unlabeled
 from ciod_core.runtime.determinism import reproducible
 from ciod_core.teachers.base import TeacherIdentity
-from ciod_core.teachers.network import NetworkTeacher, freeze
+from ciod_core.teachers.network import NetworkTeacher
 from ciod_core.training.progress import TrainingListener
 
 # Unless set; see `ConsolidationConfig`.
@@ -121,15 +121,8 @@ def _teacher(spec: RunSpec, method: Consolidation, data: TrainingData, device: t
         **spec.config.data.sizes,
         resampler=spec.config.resampler,
     )
-    frozen = freeze(
-        detector,
-        device,
-        channels_last=training.channels_last,
-        precision=training.precision,
-        compiled=training.compile,
-    )
     images = LocatedTable(data.table, data.images)
-    return NetworkTeacher(frozen, method, identity, images, precision=training.precision)
+    return NetworkTeacher.beside_student(detector, method, identity, images, device=device, training=training)
 
 
 def _notes(config: Config) -> tuple[str, ...]:

@@ -44,10 +44,11 @@ class Estimate(NamedTuple):
         epochs: passes over the images.
         iterations: of all epochs.
         seconds_per_iteration: median of the measured ones, loading included; without evaluation at the end.
-        loading_share: share of that time, 0..1, in which nothing was computed for want of images.
+        loading_share: share of the measured time, 0..1, in which nothing was computed for want of images.
         memory_bytes: the most that was in use: of the GPU, or of this process; None where nobody counts it.
         device: where it was measured.
-        notes: what was decided about the run, what a branch costs, and the largest batch that fits on a GPU.
+        notes: what was decided about the run, what a branch costs, the largest batch that fits on a GPU, and how long
+            compiling took.
     """
 
     run: str

@@ -27,7 +27,7 @@ def message_of(error: Exception) -> str:
             "out of memory; lower `data.workers`, `data.image_size`, or the batch size (`training.batch_size`, "
             "`evaluation.batch_size`)"
         )
-    if is_failed_compilation(error):
+    if _is_failed_compilation(error):
         # Behind a blank line follows how to see more of torch's insides.
         reason = _last_line(str(error).partition("\n\n")[0])
         return f"the network cannot be compiled here: {reason}; leave `training.compile` out"
@@ -40,11 +40,11 @@ def message_of(error: Exception) -> str:
 
 def is_foreseen(error: Exception) -> bool:
     """Whether a message says what to do about an error."""
-    is_known = is_out_of_memory(error) or is_failed_compilation(error)
+    is_known = is_out_of_memory(error) or _is_failed_compilation(error)
     return isinstance(error, CiodError) or is_known or bool(getattr(error, "strerror", None))
 
 
-def is_failed_compilation(error: BaseException) -> bool:
+def _is_failed_compilation(error: BaseException) -> bool:
     """True where torch could not compile a network, for example for want of a C++ compiler; needs no torch."""
     return any(kind.__module__.startswith(("torch._dynamo", "torch._inductor")) for kind in type(error).__mro__)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ciod_core.classes import ClassTable
+from ciod_core.config.schema import TrainingConfig
 from ciod_core.data.annotations.merging import LocatedTable
 from ciod_core.data.annotations.table import AnnotationTable
 from ciod_core.data.loading.dataset import Batch, DetectionDataset
@@ -70,6 +71,27 @@ class NetworkTeacher:
         self._precision = precision
         self._batch_size = batch_size
         self._workers = workers
+
+    @classmethod
+    def beside_student(
+        cls,
+        detector: Detector,
+        method: Method,
+        identity: TeacherIdentity,
+        images: LocatedTable,
+        *,
+        device: torch.device,
+        training: TrainingConfig,
+    ) -> NetworkTeacher:
+        """Freeze a detector, in place, that computes as the settings of a training say; see `__init__`."""
+        frozen = freeze(
+            detector,
+            device,
+            channels_last=training.channels_last,
+            precision=training.precision,
+            compiled=training.compile,
+        )
+        return cls(frozen, method, identity, images, precision=training.precision)
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> Knowledge:

@@ -23,7 +23,7 @@ from ciod_core.model.base import Detector
 from ciod_core.model.checkpoint import read_info
 from ciod_core.teachers.bank import BankTeacher, KnowledgeBank, read_identity
 from ciod_core.teachers.base import Teacher, TeacherIdentity
-from ciod_core.teachers.network import NetworkTeacher, freeze
+from ciod_core.teachers.network import NetworkTeacher
 
 # The key of the bank among the inputs in a run's record.
 KNOWLEDGE_KEY = "knowledge"
@@ -61,15 +61,9 @@ class RunTeacher(NamedTuple):
             return self.bank
         if detector is None or self.identity is None or not _can_learn_from(method, NetworkTeacher.provides):
             return None
-        training = self.config.training
-        frozen = freeze(
-            detector,
-            device,
-            channels_last=training.channels_last,
-            precision=training.precision,
-            compiled=training.compile,
+        return NetworkTeacher.beside_student(
+            detector, method, self.identity, images, device=device, training=self.config.training
         )
-        return NetworkTeacher(frozen, method, self.identity, images, precision=training.precision)
 
 
 def resolve_teacher(

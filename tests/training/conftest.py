@@ -31,7 +31,7 @@ from ciod_core.experiment.folder import Experiment
 from ciod_core.methods.crs_ckd import DistillerConfig
 from ciod_core.methods.registry import build_method
 from ciod_core.teachers.base import TeacherIdentity
-from ciod_core.teachers.network import NetworkTeacher, freeze
+from ciod_core.teachers.network import NetworkTeacher
 from ciod_core.training.progress import TrainingListener
 from ciod_core.training.trainer import Trainer
 from tests.helpers.networks import lively_detector
@@ -95,16 +95,16 @@ def make_trainer(shapes_dataset: DatasetSource) -> MakeTrainer:
         )
         built, teacher = build_method(config), None
         if method == "crs-ckd":
-            frozen = freeze(
-                lively_detector(num_classes=NUM_OLD, seed=1),
-                torch.device(device),
-                channels_last=True,
-                precision=config.training.precision,
-                compiled=config.training.compile,
-            )
             identity = TeacherIdentity(teacher_sha256="", classes=(), image_size=64, resampler=config.resampler)
             images = LocatedTable(table, shapes_dataset.train.image_dir)
-            teacher = NetworkTeacher(frozen, built, identity, images, precision=config.training.precision)
+            teacher = NetworkTeacher.beside_student(
+                lively_detector(num_classes=NUM_OLD, seed=1),
+                built,
+                identity,
+                images,
+                device=torch.device(device),
+                training=config.training,
+            )
         student = lively_detector(num_classes=NUM_OLD, seed=1)
         torch.manual_seed(2)
         student.add_classes(NUM_ALL - NUM_OLD)

@@ -17,6 +17,7 @@ from ciod_core.errors import CiodError
 from ciod_core.methods.base import supervised
 from ciod_core.model.base import Detector
 from ciod_core.runtime.determinism import reproducible
+from ciod_core.runtime.device import AUTOCAST_DTYPES
 from ciod_core.teachers.network import NetworkTeacher
 from ciod_core.training.resume import load_state, save_state
 from ciod_core.training.trainer import Trainer
@@ -122,6 +123,8 @@ def test_a_teacher_in_half_precision_also_annotates(make_trainer: MakeTrainer) -
         teacher = make_trainer(precision=precision).teacher
         assert isinstance(teacher, NetworkTeacher)
         known[precision] = next(teacher.annotate([0]))
+        (dtype,) = {part.weight.dtype for part in teacher.detector.modules() if isinstance(part, nn.Conv2d)}
+        assert dtype == AUTOCAST_DTYPES.get(precision, torch.float32)
     assert len(known["fp32"]) > 0 and abs(len(known["bf16"]) - len(known["fp32"])) < len(known["fp32"])
     assert not torch.equal(known["bf16"].boxes_K4[:1], known["fp32"].boxes_K4[:1])
 
